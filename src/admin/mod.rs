@@ -1,0 +1,1 @@
+//! the daemon's own socket: health, metrics, status.

@@ -1,0 +1,1 @@
+//! one request's whole verdict; pure.

@@ -1,0 +1,1 @@
+//! signed bundles, from a file in the inbox to the policy in force.

@@ -1,0 +1,1 @@
+//! the operator's commands, one file each.

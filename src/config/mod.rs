@@ -1,0 +1,1 @@
+//! tidegated.toml to one checked Config.

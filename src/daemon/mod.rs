@@ -1,0 +1,1 @@
+//! assembly: builds the parts, starts the tasks, drains them in order.

@@ -1,0 +1,1 @@
+//! one HTTP request, in order.

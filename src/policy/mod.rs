@@ -1,0 +1,1 @@
+//! compiled policy: immutable, read without a lock, swapped whole; pure.

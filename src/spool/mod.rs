@@ -1,0 +1,1 @@
+//! durable store-and-forward of usage records.

@@ -1,0 +1,1 @@
+//! small durable state; with spool, the only place that names sled.

@@ -1,0 +1,1 @@
+//! logs, and every metric in one file.

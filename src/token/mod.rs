@@ -1,0 +1,1 @@
+//! the strict JWT verifier: bytes in, verdict out; pure.

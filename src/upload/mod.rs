@@ -1,0 +1,1 @@
+//! ships usage files when a link exists.
