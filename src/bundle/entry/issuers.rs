@@ -41,7 +41,8 @@ pub struct Issuer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
-    /// Claims that may hold the application's consumer key; the first that is there counts.
+    /// Claims that may hold the application's consumer key; the first that is there counts. A name that
+    /// begins with `/` is a path of two: `/application/uuid`. None: the profile's own.
     pub application: Vec<String>,
     /// The claim with the scopes: a string with spaces, or a list.
     pub scope: String,

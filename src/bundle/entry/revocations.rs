@@ -4,34 +4,28 @@
 //! off size field                       (big-endian; a text is u32 offset, u32 length into the pool)
 //! 0   8    magic "TGREVO\0\x01"
 //! 8   4    number of cut-offs
-//! 12  4    number of token ids
-//! 16  4    number of subjects
-//! 20  4    number of clients
-//! 24  4    length of the pool
-//! 28  25·n cut-offs   u8 kind, text issuer, text value, i64 before     by kind, issuer, value
-//!     16·n each list  u64 hash, i64 until                              by hash
+//! 12  4    number of ids
+//! 16  4    length of the pool
+//! 20  25·n cut-offs   u8 kind, text issuer, text value, i64 before     by kind, issuer, value
+//!     16·n ids        u64 hash, i64 until                              by hash
 //!     …    pool, UTF-8
 //! ```
 //!
-//! What the hashes are of: `policy::revocations`.
+//! An id (of a token, a subject or a client) is hashed with its kind and issuer: `policy::revocations`.
 
 use super::EntryError;
 use super::table::{Reader, Writer, width};
 
 const MAGIC: [u8; 8] = *b"TGREVO\0\x01";
-const WIDTHS: [usize; 4] = [width(2, 9), 16, 16, 16];
+const WIDTHS: [usize; 2] = [width(2, 9), 16];
 
 /// The entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Revocations {
     /// Sorted by kind, issuer, value.
     pub cut_offs: Vec<CutOff>,
-    /// Single tokens, by (iss, jti); sorted by hash.
-    pub tokens: Vec<HashedId>,
-    /// Subjects; sorted by hash.
-    pub subjects: Vec<HashedId>,
-    /// Clients; sorted by hash.
-    pub clients: Vec<HashedId>,
+    /// Tokens, subjects and clients; sorted by hash.
+    pub ids: Vec<HashedId>,
 }
 
 /// No token that was issued before a moment is good any more.
@@ -41,7 +35,7 @@ pub struct CutOff {
     pub kind: CutOffKind,
     /// The exact `iss`.
     pub issuer: String,
-    /// Whose tokens; empty for [`CutOffKind::All`].
+    /// Whose tokens.
     pub value: String,
     /// Unix seconds; compared with the token's signed `iat`.
     pub before: i64,
@@ -51,14 +45,12 @@ pub struct CutOff {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum CutOffKind {
-    /// The issuer's, all.
-    All = 0,
     /// A subject's.
-    Subject = 1,
+    Subject = 2,
     /// A client application's.
-    Client = 2,
+    Client = 3,
     /// Those that one key signed.
-    Key = 3,
+    Key = 4,
 }
 
 /// A 64-bit truncated hash of an id.
@@ -81,42 +73,32 @@ impl Revocations {
             out.text(&row.value);
             out.i64(row.before);
         }
-        let lists = [&self.tokens, &self.subjects, &self.clients];
-        for row in lists.into_iter().flatten() {
+        for row in &self.ids {
             out.u64(row.hash);
             out.i64(row.until);
         }
-        let [tokens, subjects, clients] = lists.map(Vec::len);
-        out.finish(MAGIC, &[self.cut_offs.len(), tokens, subjects, clients])
+        out.finish(MAGIC, &[self.cut_offs.len(), self.ids.len()])
     }
 
     /// Reads and checks that rows are sorted, none twice, and this is the one form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError> {
-        let (mut from, [cut_offs, tokens, subjects, clients]) = Reader::new(bytes, MAGIC, WIDTHS)?;
+        let (mut from, [cut_offs, ids]) = Reader::new(bytes, MAGIC, WIDTHS)?;
         let mut entry = Self::default();
         for _ in 0..cut_offs {
             let kind = match from.u8()? {
-                0 => CutOffKind::All,
-                1 => CutOffKind::Subject,
-                2 => CutOffKind::Client,
-                3 => CutOffKind::Key,
+                2 => CutOffKind::Subject,
+                3 => CutOffKind::Client,
+                4 => CutOffKind::Key,
                 _ => return Err(EntryError::Malformed),
             };
             entry.cut_offs.push(CutOff { kind, issuer: from.text()?, value: from.text()?, before: from.i64()? });
         }
-        for (count, list) in
-            [(tokens, &mut entry.tokens), (subjects, &mut entry.subjects), (clients, &mut entry.clients)]
-        {
-            list.reserve_exact(count);
-            for _ in 0..count {
-                list.push(HashedId { hash: from.u64()?, until: from.i64()? });
-            }
+        entry.ids.reserve_exact(ids);
+        for _ in 0..ids {
+            entry.ids.push(HashedId { hash: from.u64()?, until: from.i64()? });
         }
-        let by_hash = |list: &[HashedId]| list.is_sorted_by(|a, b| a.hash < b.hash);
         let sorted = entry.cut_offs.is_sorted_by(|a, b| (a.kind, &a.issuer, &a.value) < (b.kind, &b.issuer, &b.value))
-            && by_hash(&entry.tokens)
-            && by_hash(&entry.subjects)
-            && by_hash(&entry.clients);
+            && entry.ids.is_sorted_by(|a, b| a.hash < b.hash);
         if sorted && entry.to_bytes() == bytes { Ok(entry) } else { Err(EntryError::NotCanonical) }
     }
 }

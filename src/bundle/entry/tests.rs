@@ -20,9 +20,7 @@ fn subscriptions() -> Subscriptions {
 fn revocations() -> Revocations {
     Revocations {
         cut_offs: vec![CutOff { kind: CutOffKind::Subject, issuer: "i".into(), value: "s".into(), before: 5 }],
-        tokens: vec![HashedId { hash: 1, until: 2 }, HashedId { hash: 3, until: 1 }],
-        subjects: vec![],
-        clients: vec![HashedId { hash: u64::MAX, until: i64::MAX }],
+        ids: vec![HashedId { hash: 1, until: 2 }, HashedId { hash: u64::MAX, until: i64::MAX }],
     }
 }
 
@@ -40,7 +38,7 @@ fn a_table_has_one_form_only() {
     unsorted.keys.reverse();
     assert!(matches!(Subscriptions::from_bytes(&unsorted.to_bytes()), Err(EntryError::NotCanonical)));
     let mut twice = revocations();
-    twice.tokens[1].hash = 1;
+    twice.ids[1].hash = 1;
     assert!(matches!(Revocations::from_bytes(&twice.to_bytes()), Err(EntryError::NotCanonical)));
     let mut astray = subscriptions();
     astray.keys[0].application = 2;
