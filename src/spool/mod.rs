@@ -1,1 +1,6 @@
 //! durable store-and-forward of usage records.
+
+pub mod record;
+pub mod segment;
+
+mod columns;
