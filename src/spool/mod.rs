@@ -1,5 +1,8 @@
 //! durable store-and-forward of usage records.
 
+pub mod backlog;
+pub mod chain;
+pub mod receipt;
 pub mod record;
 pub mod segment;
 
