@@ -198,7 +198,7 @@ impl Check<'_> {
         for path in paths {
             let joined = path.segments.join("::");
             let inside = |banned: &&str| joined == **banned || joined.starts_with(&format!("{banned}::"));
-            let does_io = !path.ours && IMPURE.iter().any(|banned| inside(banned));
+            let does_io = !path.ours && IMPURE.iter().any(inside);
             let reads_clock = CLOCKS.iter().any(|end| joined == *end || joined.ends_with(&format!("::{end}")));
             if does_io || reads_clock {
                 self.breaks(path.line, "purity", joined, "take `now`, bytes and settings as arguments");
