@@ -1,1 +1,4 @@
 //! small durable state; with spool, the only place that names sled.
+
+pub mod pair;
+pub mod time;
