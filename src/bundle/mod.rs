@@ -8,6 +8,7 @@
 //! The author's side (`pack`, `keyfile`, `root`) stands here too, so that one format has one home.
 
 pub mod canonical;
+pub mod compile;
 pub mod container;
 pub mod entry;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod root;
 pub mod trust;
 pub mod verify;
 
+pub use compile::compile;
 pub use error::{Refused, SemanticProblem};
 pub use manifest::{DeviceFacts, Entries, EntryKind};
 pub use verify::{Verified, verify};
