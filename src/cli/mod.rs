@@ -1,1 +1,3 @@
 //! the operator's commands, one file each.
+
+pub mod source;

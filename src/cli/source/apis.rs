@@ -143,7 +143,8 @@ fn api(
         let spot = row.spot().clone();
         if let Some(route) = route(row, &defaults, known, problems) {
             let full = format!("{base_path}{}", if route.template == "/" { "" } else { &route.template });
-            for host in if hosts.is_empty() { &[String::new()][..] } else { &hosts } {
+            let any_host = [String::new()];
+            for host in if hosts.is_empty() { &any_host[..] } else { &hosts } {
                 for method in &route.methods {
                     let place = (host.clone(), shape(&full), *method);
                     if let Some(first) = places.get(&place) {
@@ -270,7 +271,7 @@ fn base_path(fields: &mut Fields<'_>, problems: &Problems) -> String {
 fn hosts(fields: &mut Fields<'_>, problems: &Problems) -> Vec<String> {
     let mut hosts = Vec::new();
     for host in fields.texts("hosts").unwrap_or_default() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':' | '[' | ']');
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
         let with_port = host.value.rsplit_once(':').is_some_and(|(name, _)| !name.contains(':'));
         if host.value.is_empty() || with_port || !host.value.chars().all(plain) {
             problems.report(&host.spot, format!("host {:?}: write a host name without scheme and port", host.value));
@@ -291,7 +292,7 @@ fn token_header(fields: &mut Fields<'_>, problems: &Problems) -> String {
     text.value.to_ascii_lowercase()
 }
 
-/// A path with `{name}` for whole segments, and `*` as the last one.
+/// A path with at most one `{name}` a segment, and `*` as the last one.
 fn is_template(path: &Text, problems: &Problems) -> bool {
     let wrong = |why: &str| {
         problems.report(&path.spot, format!("path {:?}: {why}", path.value));
@@ -313,20 +314,32 @@ fn is_template(path: &Text, problems: &Problems) -> bool {
         if segment.contains('*') {
             return wrong("* stands alone, as the last segment");
         }
-        if let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-            if name.is_empty() || name.contains(['{', '}']) || names.contains(&name) {
-                return wrong("each {parameter} needs a name of its own");
+        let Some((before, rest)) = segment.split_once('{') else {
+            if segment.contains('}') {
+                return wrong("has a } without its {");
             }
-            names.push(name);
-        } else if segment.contains(['{', '}']) {
-            return wrong("a {parameter} is a whole segment");
+            continue;
+        };
+        let Some((name, after)) = rest.split_once('}') else { return wrong("has a { without its }") };
+        if before.contains('}') || after.contains(['{', '}']) {
+            return wrong("a segment has one {parameter} at most");
         }
+        if name.is_empty() || name.contains('{') || names.contains(&name) {
+            return wrong("each {parameter} needs a name of its own");
+        }
+        names.push(name);
     }
     true
 }
 
 /// The template with every parameter alike: two templates of one shape match the same paths.
 fn shape(template: &str) -> String {
-    let segments = template.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
-    segments.collect::<Vec<_>>().join("/")
+    let mut shape = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        shape.push_str(before);
+        shape.push_str("{}");
+        rest = after.split_once('}').map_or("", |(_, after)| after);
+    }
+    shape + rest
 }

@@ -194,7 +194,9 @@ impl<'t> Fields<'t> {
         let value = self.take(name)?;
         let seconds = match value.get_ref() {
             DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix()).ok(),
-            DeValue::Datetime(moment) => OffsetDateTime::parse(&moment.to_string(), &Rfc3339).ok().map(|t| t.unix_timestamp()),
+            DeValue::Datetime(moment) => {
+                OffsetDateTime::parse(&moment.to_string(), &Rfc3339).ok().map(|t| t.unix_timestamp())
+            }
             _ => None,
         };
         if seconds.is_none() {
@@ -249,14 +251,16 @@ impl<'t> Fields<'t> {
         let mut lists = Vec::new();
         for (key, value) in table {
             let text = Located { value: key.get_ref().to_string(), spot: self.page.spot(key.span().start) };
-            let items = value.get_ref().as_array().map(|items| items.iter().map(|item| (item, item.get_ref().as_str())));
+            let items =
+                value.get_ref().as_array().map(|items| items.iter().map(|item| (item, item.get_ref().as_str())));
             match items {
                 Some(items) => {
                     let mut texts = Vec::new();
                     for (item, text) in items {
                         match text {
-                            Some(text) => texts
-                                .push(Located { value: text.to_owned(), spot: self.page.spot(item.span().start) }),
+                            Some(text) => {
+                                texts.push(Located { value: text.to_owned(), spot: self.page.spot(item.span().start) })
+                            }
                             None => self.wrong(key.get_ref(), item, "a list of texts"),
                         }
                     }

@@ -93,15 +93,9 @@ pub fn read(folder: &Path) -> Result<Source, Error> {
         notes.report(&Spot::file("apis"), "no API yet: every request will be answered 404");
     }
     match deployment {
-        Some(deployment) if problems.is_empty() => Ok(Source {
-            deployment,
-            routes,
-            issuers,
-            throttle,
-            subscriptions,
-            revocations,
-            notes: notes.into_sorted(),
-        }),
+        Some(deployment) if problems.is_empty() => {
+            Ok(Source { deployment, routes, issuers, throttle, subscriptions, revocations, notes: notes.into_sorted() })
+        }
         _ => Err(Error::Problems(problems.into_sorted())),
     }
 }

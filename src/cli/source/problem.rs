@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bundle::compile::NAME_LIMIT;
+
 /// A place in the folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
@@ -123,12 +125,10 @@ impl Names {
     }
 }
 
-/// Longest name of anything, in bytes: usage records carry several.
-const MAX_NAME: usize = 128;
 const NAME_RULE: &str = "write 1 to 128 bytes, no control characters, no space at either end";
 
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= MAX_NAME && name.trim() == name && !name.chars().any(char::is_control)
+    !name.is_empty() && name.len() <= NAME_LIMIT && name.trim() == name && !name.chars().any(char::is_control)
 }
 
 /// How many known names are listed where none is near.

@@ -4,10 +4,8 @@ use super::apis::ApiNames;
 use super::fields::{Fields, Page};
 use super::pages::Pages;
 use super::problem::{Located, Names, Problems, Spot, Text};
+use crate::bundle::compile::TEXT_LIMIT;
 use crate::bundle::entry::{Application, ConsumerKey, Subscription, Subscriptions};
-
-/// Longest consumer key, in bytes.
-const MAX_KEY: usize = 512;
 
 /// One row, from either file.
 #[derive(Debug)]
@@ -46,7 +44,8 @@ pub(super) fn read(pages: &Pages, apis: &ApiNames, plans: &Names, problems: &Pro
         let twice = place(later) == place(first);
         if twice {
             let name = applications.get(first.application as usize).map_or("", |row| row.name.as_str());
-            let message = format!("{name:?} is already subscribed to {:?} {:?} at {first_at}", first.api, first.version);
+            let message =
+                format!("{name:?} is already subscribed to {:?} {:?} at {first_at}", first.api, first.version);
             problems.report(at, message);
         }
         twice
@@ -66,8 +65,8 @@ fn applications(pages: &Pages, plans: &Names, problems: &Problems) -> (Vec<Appli
             let consumer = fields.text("consumer").map(|text| text.value).unwrap_or_default();
             let plan = fields.text("plan").filter(|plan| plans.check(plan, problems));
             for key in fields.texts("keys").unwrap_or_default() {
-                if key.value.len() > MAX_KEY {
-                    problems.report(&key.spot, format!("a consumer key is at most {MAX_KEY} bytes"));
+                if key.value.len() > TEXT_LIMIT {
+                    problems.report(&key.spot, format!("a consumer key is at most {TEXT_LIMIT} bytes"));
                 } else if key_names.define(&key, problems) {
                     keys.push((key.value, name.value.clone()));
                 }
