@@ -13,12 +13,16 @@
 
 mod cache;
 mod claims;
+mod curve;
 mod der;
 mod error;
 mod json;
 mod judge;
 mod jws;
+pub mod keys;
+pub mod mint;
 mod provider;
+mod rsa;
 mod verify;
 
 pub use cache::TokenCache;
