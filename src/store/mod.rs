@@ -1,1 +1,3 @@
-//! small durable state; with spool, the only place that names sled.
+//! Small durable state, and the one way to sled: see [`generation`].
+
+pub mod generation;
