@@ -21,6 +21,7 @@
 pub mod backlog;
 pub mod chain;
 pub mod child;
+pub mod protocol;
 pub mod receipt;
 pub mod record;
 pub mod segment;
