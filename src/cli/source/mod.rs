@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use deployment::{Deployment, last_seq, remember_seq};
+pub(super) use keys::entry_key;
 pub use keys::{NotAKey, pinned_keys};
 pub use pages::Error;
 pub use plans::parse_limit;
