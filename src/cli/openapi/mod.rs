@@ -81,6 +81,3 @@ pub(super) enum OpenapiError {
     #[error("the document has no path with a method that can be served")]
     NoRoute,
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::Upstream;
+use super::{Upstream, slug};
 use crate::policy::Endpoint;
 
 /// The upstreams that were met, each with a name of its own.
@@ -25,7 +25,7 @@ impl<'d> Upstreams<'d> {
         if let Some((name, _)) = self.all.iter().find(|(_, other)| **other == upstream) {
             return name.clone();
         }
-        let base = if wanted.is_empty() { self.prefix.clone() } else { format!("{}-{wanted}", self.prefix) };
+        let base = if wanted.is_empty() { self.prefix.clone() } else { format!("{}-{}", self.prefix, slug(wanted)) };
         let free = |name: &String| !self.all.contains_key(name);
         let numbered = (2..).map(|n| format!("{base}-{n}"));
         let name = std::iter::once(base.clone()).chain(numbered).find(free).unwrap_or(base);

@@ -80,8 +80,7 @@ pub fn read(folder: &Path) -> Result<Source, Error> {
     let problems = Problems::default();
     let pages = Pages::read(folder, &problems)?;
     // A name in a file that cannot be read would be unknown everywhere else: syntax first.
-    pages.check_syntax(&problems);
-    if !problems.is_empty() {
+    if !pages.check_syntax(&problems) {
         return Err(Error::Problems(problems.into_sorted()));
     }
     let notes = Problems::default();
@@ -120,6 +119,3 @@ pub struct Defined {
     /// Issuers.
     pub issuers: Vec<String>,
 }
-
-#[cfg(test)]
-mod tests;

@@ -63,12 +63,16 @@ fn listed(problems: &[Problem]) -> String {
 }
 
 /// The texts, by name relative to the folder.
-#[derive(Debug)]
-pub(super) struct Pages(BTreeMap<String, Page>);
+#[derive(Debug, Default)]
+pub(super) struct Pages {
+    pages: BTreeMap<String, Page>,
+    /// Whether a file could not be read.
+    unread: bool,
+}
 
 impl Pages {
     pub(super) fn read(folder: &Path, problems: &Problems) -> Result<Self, Error> {
-        let mut pages = Self(BTreeMap::new());
+        let mut pages = Self::default();
         for name in list(folder)? {
             let known = TOP.contains(&name.as_str());
             if known && name != "root.json" && name != "last-built.toml" {
@@ -96,32 +100,40 @@ impl Pages {
 
     fn add(&mut self, folder: &Path, name: &str, problems: &Problems) {
         let limit = if name.ends_with(".csv") { MAX_CSV } else { MAX_FILE };
-        match read_limited(&folder.join(name), limit) {
-            Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => {
-                    self.0.insert(name.to_owned(), Page::new(name, text));
-                }
-                Err(_) => problems.report(&Spot::file(name), "not UTF-8 text"),
-            },
-            Err(error) => problems.report(&Spot::file(name), error.to_string()),
+        let text = match read_limited(&folder.join(name), limit) {
+            Ok(bytes) => String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        match text {
+            Ok(text) => {
+                self.pages.insert(name.to_owned(), Page::new(name, text));
+            }
+            Err(why) => {
+                self.unread = true;
+                problems.report(&Spot::file(name), why);
+            }
         }
     }
 
     pub(super) fn page(&self, name: &str) -> Option<&Page> {
-        self.0.get(name)
+        self.pages.get(name)
     }
 
     /// The files of `apis` or `issuers`, by name.
     pub(super) fn under(&self, folder: &str) -> impl Iterator<Item = &Page> {
         let prefix = format!("{folder}/");
-        self.0.iter().filter(move |(name, _)| name.starts_with(&prefix)).map(|(_, page)| page)
+        self.pages.iter().filter(move |(name, _)| name.starts_with(&prefix)).map(|(_, page)| page)
     }
 
-    /// Reports every syntax error of every TOML file.
-    pub(super) fn check_syntax(&self, problems: &Problems) {
-        for page in self.0.values().filter(|page| page.name().ends_with(".toml")) {
-            page.parse(problems);
+    /// Reports every syntax error of every TOML file; whether all files could be read and parsed.
+    pub(super) fn check_syntax(&self, problems: &Problems) -> bool {
+        let errors = Problems::default();
+        for page in self.pages.values().filter(|page| page.name().ends_with(".toml")) {
+            page.parse(&errors);
         }
+        let sound = errors.is_empty() && !self.unread;
+        problems.extend(errors);
+        sound
     }
 }
 

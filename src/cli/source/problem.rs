@@ -72,6 +72,10 @@ impl Problems {
         self.report(spot, format!("unknown {kind} {name:?}{}", suggestion(name, known)));
     }
 
+    pub(super) fn extend(&self, other: Self) {
+        self.0.borrow_mut().extend(other.0.into_inner());
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }

@@ -1,0 +1,41 @@
+//! The author's side: policy folders, OpenAPI imports, bundles and tokens at the desk.
+
+mod folder;
+mod openapi;
+mod problems;
+mod program;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The package's folder.
+const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(PACKAGE).join("tests/fixtures").join(name)
+}
+
+/// A copy of a folder that a test may change.
+fn copy_of(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    copy_into(folder, copy.path());
+    copy
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("the folder is there") {
+        let entry = entry.expect("a readable entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir_all(&target).expect("a new folder");
+            copy_into(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+/// The message of everything that is wrong with a folder.
+fn problems_of(folder: &Path) -> String {
+    tidegate::cli::source::read(folder).expect_err("the folder has problems").to_string()
+}

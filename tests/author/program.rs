@@ -1,0 +1,225 @@
+//! The program itself, from an empty folder to a verdict.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tidegate::exit;
+
+fn tidegate(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).current_dir(folder).args(arguments).output().expect("it runs")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn done(folder: &Path, arguments: &[&str]) -> String {
+    let output = tidegate(folder, arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}{}", out(&output), err(&output));
+    out(&output)
+}
+
+fn refused(folder: &Path, code: u8, arguments: &[&str]) -> String {
+    let output = tidegate(folder, arguments);
+    assert_eq!(output.status.code(), Some(code.into()), "{arguments:?}: {}{}", out(&output), err(&output));
+    out(&output) + &err(&output)
+}
+
+#[test]
+fn from_init_to_an_accepted_bundle_and_token() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let init = tidegate(at, &["init", "p", "--deployment", "har\"bour"]);
+    assert_eq!(init.status.code(), Some(exit::DATA.into()), "a deployment's name has a form: {}", err(&init));
+    let init = tidegate(at, &["init", "p", "--deployment", "harbour"]);
+    assert!(init.status.success() && err(&init).contains("In earnest"), "{}", err(&init));
+    for key in ["root-1.key", "root-2.key", "root-3.key", "policy.key", "hub.key", "issuer.pem"] {
+        let mode = fs::metadata(at.join("p/keys").join(key)).expect("the key").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{key}");
+    }
+
+    let built = done(at, &["bundle", "build", "p", "-o", "a.tgb", "--now", "1800000000", "--reason", "first"]);
+    assert!(built.contains("seq     1"), "{built}");
+    let verify = ["bundle", "verify", "a.tgb", "--root", "p/root.json", "--now", "1800000000"];
+    assert!(refused(at, exit::DATA, &verify).contains("refused: ThresholdNotMet: 0 of 1"));
+    let unasked = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key"]);
+    assert!(unasked.contains("--yes") && unasked.contains("reason          first"), "{unasked}");
+    let wrong = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/hub.key", "--yes"]);
+    assert!(wrong.contains("does not have the role policy"), "{wrong}");
+    let signed = done(at, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key", "--yes"]);
+    assert!(signed.contains("1 of 1 signatures"), "{signed}");
+    assert!(done(at, &verify).starts_with("accepted\n"));
+    let again = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key", "--yes"]);
+    assert!(again.contains("has signed already"), "{again}");
+
+    let shown = done(at, &["bundle", "inspect", "a.tgb", "--root", "p/root.json"]);
+    for told in ["harbour", "signed by       policy", "/pets/{petId}", "stock-robot", "100/second burst 200"] {
+        assert!(shown.contains(told), "wanted {told} in {shown}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&done(at, &["bundle", "inspect", "a.tgb", "--json"])).expect("JSON");
+    assert_eq!(json["manifest"]["seq"], 1);
+    assert_eq!(json["entries"]["subscriptions"]["keys"][0]["key"], "stock-robot");
+
+    let minted = done(
+        at,
+        &[
+            "token",
+            "mint",
+            "--key",
+            "p/keys/issuer.pem",
+            "--kid",
+            "2026-01",
+            "--iss",
+            "https://tokens.example.com",
+            "--aud",
+            "edge",
+            "--client",
+            "till-1",
+            "--sub",
+            "alice",
+            "--scope",
+            "pets:read",
+            "--ttl",
+            "1h",
+            "--now",
+            "1800000000",
+            "--claim",
+            "n=1",
+        ],
+    );
+    let token = minted.trim();
+    let check = |now: &str| tidegate(at, &["token", "check", "--bundle", "a.tgb", "--now", now, token]);
+    let good = check("1800000000");
+    assert!(good.status.success() && out(&good).contains("till-1"), "{}{}", out(&good), err(&good));
+    let late = check("1800004000");
+    assert_eq!(
+        (late.status.code(), out(&late).starts_with("refused: TokenExpired: ")),
+        (Some(65), true),
+        "{}",
+        out(&late)
+    );
+    let (body, signature) = token.rsplit_once('.').expect("three parts");
+    let first = if signature.starts_with('A') { 'B' } else { 'A' };
+    let forged = format!("{body}.{first}{}", &signature[1..]);
+    let forged = refused(at, exit::DATA, &["token", "check", "--bundle", "a.tgb", "--now", "1800000000", &forged]);
+    assert!(forged.starts_with("refused: SignatureInvalid: "), "{forged}");
+}
+
+#[test]
+fn a_changed_bundle_and_another_root_are_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    done(at, &["init", "q"]);
+    done(at, &["bundle", "build", "p", "-o", "a.tgb"]);
+    done(at, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key", "--yes"]);
+    let other = refused(at, exit::DATA, &["bundle", "verify", "a.tgb", "--root", "q/root.json"]);
+    assert!(other.contains("refused: ThresholdNotMet: "), "{other}");
+    let mut bytes = fs::read(at.join("a.tgb")).expect("the bundle");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    fs::write(at.join("b.tgb"), &bytes).expect("written");
+    let changed = refused(at, exit::DATA, &["bundle", "verify", "b.tgb", "--root", "p/root.json"]);
+    assert!(changed.contains("refused: EntryDigestMismatch: "), "{changed}");
+    assert!(done(at, &["bundle", "inspect", "b.tgb"]).contains("DOES NOT MATCH ITS DIGEST"));
+}
+
+#[test]
+fn each_build_is_one_more_and_never_less() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    assert!(done(at, &["bundle", "build", "p", "-o", "a.tgb"]).contains("seq     1"));
+    assert!(done(at, &["bundle", "build", "p", "-o", "a.tgb", "--seq", "7"]).contains("seq     7"));
+    assert!(done(at, &["bundle", "build", "p", "-o", "b.tgb", "--seq", "3"]).contains("seq     3"));
+    assert!(done(at, &["bundle", "build", "p", "-o", "a.tgb"]).contains("seq     8"));
+}
+
+#[test]
+fn keys_and_folders_are_never_written_over() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    let before = fs::read(at.join("p/keys/policy.key")).expect("the key");
+    let told = refused(at, exit::CANT_CREATE, &["init", "p"]);
+    assert!(told.contains("not empty; nothing was written"), "{told}");
+    assert_eq!(fs::read(at.join("p/keys/policy.key")).expect("the key"), before);
+    done(at, &["token", "keygen", "--alg", "ES256", "--name", "k"]);
+    let key = fs::read(at.join("k.pem")).expect("the key");
+    refused(at, exit::DATA, &["token", "keygen", "--name", "k"]);
+    assert_eq!(fs::read(at.join("k.pem")).expect("the key"), key);
+}
+
+#[test]
+fn a_generated_key_is_pinned_by_its_jwks() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    for alg in ["EdDSA", "ES256", "ES384"] {
+        done(at, &["token", "keygen", "--alg", alg, "--name", alg, "--kid", "k1"]);
+        let key = format!("{alg}.pem");
+        let jwks = format!("{alg}.jwks.json");
+        let token = done(
+            at,
+            &["token", "mint", "--key", &key, "--kid", "k1", "--iss", "i", "--aud", "a", "--now", "1800000000"],
+        );
+        let check =
+            ["token", "check", "--jwks", &jwks, "--issuer", "i", "--aud", "a", "--now", "1800000000", token.trim()];
+        assert!(done(at, &check).starts_with("accepted\n"), "{alg}");
+        let other =
+            ["token", "check", "--jwks", &jwks, "--issuer", "i", "--aud", "b", "--now", "1800000000", token.trim()];
+        assert!(refused(at, exit::DATA, &other).starts_with("refused: AudienceMismatch: "), "{alg}");
+    }
+}
+
+#[test]
+fn an_import_is_ready_to_build() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    let petstore = concat!(env!("CARGO_MANIFEST_DIR"), "/config/petstore.yaml");
+    let import = [
+        "import",
+        "openapi",
+        petstore,
+        "--into",
+        "p",
+        "--name",
+        "shop",
+        "--upstream",
+        "http://127.0.0.1:9",
+        "--base-path",
+        "/shop",
+    ];
+    assert!(done(at, &import).contains("8 routes"));
+    assert!(refused(at, exit::CANT_CREATE, &import).contains("File exists"));
+    assert!(done(at, &["bundle", "build", "p", "-o", "a.tgb"]).contains("2 APIs, 13 routes"));
+}
+
+#[test]
+fn every_command_has_help_with_an_example_and_a_wrong_line_is_64() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    for command in [
+        "init",
+        "import openapi",
+        "bundle build",
+        "bundle sign",
+        "bundle inspect",
+        "bundle verify",
+        "token mint",
+        "token keygen",
+        "token check",
+    ] {
+        let mut arguments: Vec<_> = command.split(' ').collect();
+        arguments.push("--help");
+        assert!(done(at, &arguments).contains("Example:\n  tidegate "), "{command}");
+    }
+    refused(at, exit::USAGE, &["bundle", "frobnicate"]);
+    refused(at, exit::USAGE, &["bundle", "verify", "a.tgb"]);
+}
