@@ -2,6 +2,7 @@
 
 mod garbage;
 mod peer;
+mod pinning;
 mod refusals;
 mod wycheproof;
 
