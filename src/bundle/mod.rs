@@ -1,1 +1,3 @@
 //! signed bundles, from a file in the inbox to the policy in force.
+
+pub mod entry;

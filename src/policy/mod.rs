@@ -1,1 +1,119 @@
-//! compiled policy: immutable, read without a lock, swapped whole; pure.
+//! The compiled policy: what a verified bundle says, in the form in which a request is judged.
+//!
+//! Immutable, built whole by `bundle::compile`, read without a lock, swapped as one [`Snapshot`].
+//! Pure: no I/O, no clock, no environment. Everything refers to everything else by index into
+//! slices that live as long as the policy, so a request copies no string and counts no reference.
+
+mod api;
+pub mod issuer;
+mod plan;
+pub mod revocations;
+mod router;
+mod subscription;
+mod upstream;
+
+pub use api::{Api, Auth, Method, MethodSet, Route, Uncertain};
+pub use plan::{Limit, Plan, Window};
+pub use router::{BadPath, Found, Miss, RouteConflict, Router, check_path};
+pub use subscription::{Application, Standing, Subscriber, Subscribers, SubscribersBuilder, Subscription};
+pub use upstream::{BadEndpoint, Endpoint, Upstream};
+
+use crate::ids::Digest;
+use issuer::Issuer;
+use revocations::Revocations;
+
+/// Position of an [`Api`] in its policy.
+pub type ApiIndex = u32;
+/// Position of a [`Route`] in its policy.
+pub type RouteIndex = u32;
+/// Position of an [`Upstream`] in its policy.
+pub type UpstreamIndex = u32;
+/// Position of a [`Plan`] in its policy.
+pub type PlanIndex = u32;
+/// Position of an [`Issuer`] in its policy.
+pub type IssuerIndex = u32;
+/// Position of an [`Application`] in its policy.
+pub type ApplicationIndex = u32;
+
+/// What is in force: a policy and where it came from, or safe mode.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The policy; `None` is safe mode, in which every route is refused.
+    pub policy: Option<Policy>,
+    /// The bundle that it was compiled from; `None` in safe mode.
+    pub id: Option<PolicyId>,
+}
+
+impl Snapshot {
+    /// No policy: refuse all but health and import.
+    #[must_use]
+    pub const fn safe_mode() -> Self {
+        Self { policy: None, id: None }
+    }
+}
+
+/// Which bundle a policy came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyId {
+    /// SHA-256 of the bundle's manifest.
+    pub digest: Digest,
+    /// The bundle's sequence number.
+    pub seq: u64,
+    /// The generation of the root that it was made under.
+    pub epoch: u64,
+}
+
+/// The rules, compiled. Every index inside is in range: `bundle::compile` is the only builder.
+#[derive(Debug)]
+pub struct Policy {
+    /// The APIs, in the bundle's order.
+    pub apis: Box<[Api]>,
+    /// The routes of all APIs.
+    pub routes: Box<[Route]>,
+    /// Where requests are forwarded to.
+    pub upstreams: Box<[Upstream]>,
+    /// Who may sign tokens, with their pinned keys.
+    pub issuers: Box<[Issuer]>,
+    /// What may be used how much.
+    pub plans: Box<[Plan]>,
+    /// Applications and what they are subscribed to.
+    pub subscribers: Subscribers,
+    /// Tokens that are no longer good.
+    pub revocations: Revocations,
+    /// From host and path to route.
+    pub router: Router,
+    /// Changes whenever an issuer or one of its keys does; a verified token is cached under it.
+    pub key_generation: u64,
+}
+
+impl Policy {
+    /// The route at `index`.
+    #[must_use]
+    pub fn route(&self, index: RouteIndex) -> &Route {
+        &self.routes[index as usize]
+    }
+
+    /// The API at `index`.
+    #[must_use]
+    pub fn api(&self, index: ApiIndex) -> &Api {
+        &self.apis[index as usize]
+    }
+
+    /// The upstream at `index`.
+    #[must_use]
+    pub fn upstream(&self, index: UpstreamIndex) -> &Upstream {
+        &self.upstreams[index as usize]
+    }
+
+    /// The plan at `index`.
+    #[must_use]
+    pub fn plan(&self, index: PlanIndex) -> &Plan {
+        &self.plans[index as usize]
+    }
+
+    /// The issuer at `index`.
+    #[must_use]
+    pub fn issuer(&self, index: IssuerIndex) -> &Issuer {
+        &self.issuers[index as usize]
+    }
+}

@@ -1,1 +1,3 @@
-//! small durable state; with spool, the only place that names sled.
+//! Small durable state; with `spool`, the only place that names sled.
+
+pub mod device_key;

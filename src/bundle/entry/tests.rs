@@ -1,0 +1,90 @@
+use super::*;
+
+fn subscriptions() -> Subscriptions {
+    Subscriptions {
+        applications: vec![
+            Application { name: "a".into(), consumer: "acme".into(), plan: String::new() },
+            Application { name: "b".into(), consumer: "acme".into(), plan: "gold".into() },
+        ],
+        keys: vec![ConsumerKey { key: "k1".into(), application: 1 }, ConsumerKey { key: "k2".into(), application: 0 }],
+        subscriptions: vec![Subscription {
+            application: 0,
+            api: "pets".into(),
+            version: "1".into(),
+            plan: "gold".into(),
+            blocked: false,
+        }],
+    }
+}
+
+fn revocations() -> Revocations {
+    Revocations {
+        cut_offs: vec![CutOff { kind: CutOffKind::Subject, issuer: "i".into(), value: "s".into(), before: 5 }],
+        ids: vec![HashedId { hash: 1, until: 2 }, HashedId { hash: u64::MAX, until: i64::MAX }],
+    }
+}
+
+#[test]
+fn a_table_reads_back_as_it_was_written() {
+    assert_eq!(Subscriptions::from_bytes(&subscriptions().to_bytes()).expect("canonical"), subscriptions());
+    assert_eq!(Revocations::from_bytes(&revocations().to_bytes()).expect("canonical"), revocations());
+    let none = Subscriptions::default();
+    assert_eq!(Subscriptions::from_bytes(&none.to_bytes()).expect("canonical"), none);
+}
+
+#[test]
+fn a_table_has_one_form_only() {
+    let mut unsorted = subscriptions();
+    unsorted.keys.reverse();
+    assert!(matches!(Subscriptions::from_bytes(&unsorted.to_bytes()), Err(EntryError::NotCanonical)));
+    let mut twice = revocations();
+    twice.ids[1].hash = 1;
+    assert!(matches!(Revocations::from_bytes(&twice.to_bytes()), Err(EntryError::NotCanonical)));
+    let mut astray = subscriptions();
+    astray.keys[0].application = 2;
+    assert!(matches!(Subscriptions::from_bytes(&astray.to_bytes()), Err(EntryError::Malformed)));
+}
+
+#[test]
+fn a_cut_lengthened_or_altered_table_is_never_read_as_the_same() {
+    let (subscriptions, revocations) = (subscriptions(), revocations());
+    let (a, b) = (subscriptions.to_bytes(), revocations.to_bytes());
+    for end in 0..a.len() {
+        assert!(Subscriptions::from_bytes(&a[..end]).is_err(), "cut at {end}");
+    }
+    for end in 0..b.len() {
+        assert!(Revocations::from_bytes(&b[..end]).is_err(), "cut at {end}");
+    }
+    assert!(Subscriptions::from_bytes(&[&a[..], b"x"].concat()).is_err());
+    for bit in 0..a.len() * 8 {
+        let mut flipped = a.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(Subscriptions::from_bytes(&flipped).ok().is_none_or(|read| read != subscriptions), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_table_that_lies_about_its_size_takes_no_memory() {
+    let mut lie = subscriptions().to_bytes();
+    for field in 8..24 {
+        lie[field] = 0xff;
+    }
+    assert!(matches!(Subscriptions::from_bytes(&lie), Err(EntryError::Malformed)));
+}
+
+#[test]
+fn json_that_is_not_canonical_is_refused() {
+    let canonical = br#"{"plans":[{"limits":[{"count":5,"per":"second"}],"name":"gold"}]}"#;
+    assert!(Throttle::from_bytes(canonical).is_ok());
+    for other in [
+        &br#"{"plans": [{"limits":[{"count":5,"per":"second"}],"name":"gold"}]}"#[..],
+        br#"{"plans":[{"name":"gold","limits":[{"count":5,"per":"second"}]}]}"#,
+        br#"{"plans":[{"limits":[{"burst":null,"count":5,"per":"second"}],"name":"gold"}]}"#,
+    ] {
+        assert!(matches!(Throttle::from_bytes(other), Err(EntryError::NotCanonical)));
+    }
+    let unknown = br#"{"plans":[],"x":1}"#;
+    assert!(matches!(Throttle::from_bytes(unknown), Err(EntryError::Json(_))));
+    let twice = br#"{"plans":[],"plans":[]}"#;
+    assert!(matches!(Throttle::from_bytes(twice), Err(EntryError::Json(_))));
+}

@@ -1,0 +1,206 @@
+//! From files and environment to one checked value, with every problem reported at once.
+//!
+//! Settings come from the main file, then each `NAME.toml` of the drop-in folder beside it
+//! (`tidegated.d` for `tidegated.toml`) in order of name, then `TIDEGATE_SECTION__KEY` of the
+//! environment; what comes later wins, key by key. Each given key is first tried alone against the
+//! defaults, so that one mistake does not hide the next.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+use crate::disk;
+
+/// Largest settings file, in bytes.
+const FILE_LIMIT: u64 = 256 * 1024;
+/// Most drop-in files.
+const DROP_INS: usize = 64;
+/// What a setting's name in the environment begins with.
+const PREFIX: &str = "TIDEGATE_";
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, or the environment variable.
+    pub source: String,
+    /// The key, as `section.key`; empty where the source as a whole is meant.
+    pub key: String,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key.as_str() {
+            "" => write!(f, "{}: {}", self.source, self.message),
+            key => write!(f, "{}: {key}: {}", self.source, self.message),
+        }
+    }
+}
+
+/// All that is wrong with a configuration; never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0.len() == 1 { "" } else { "s" };
+        write!(f, "{} problem{plural} in the configuration", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// One setting as it was given.
+#[derive(Debug)]
+struct Given {
+    source: String,
+    path: Vec<String>,
+    value: Value,
+}
+
+/// Reads everything that applies to the file at `path`. `environment` is what `std::env::vars` gives.
+pub(super) fn load<T: Serialize + DeserializeOwned + Default>(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<T, Problems> {
+    let mut problems = Vec::new();
+    let mut given = Vec::new();
+    read_file(path, &mut given, &mut problems);
+    for file in drop_ins(path, &mut problems) {
+        read_file(&file, &mut given, &mut problems);
+    }
+    read_environment(environment, &mut given);
+
+    let known = Table::try_from(T::default()).expect("the defaults are a table");
+    let mut merged = Table::new();
+    for setting in &given {
+        match try_alone::<T>(setting, &known) {
+            Ok(()) => insert(&mut merged, &setting.path, setting.value.clone()),
+            Err(message) => {
+                problems.push(Problem { source: setting.source.clone(), key: setting.path.join("."), message })
+            }
+        }
+    }
+    if problems.is_empty() {
+        match T::deserialize(Value::Table(merged)) {
+            Ok(config) => return Ok(config),
+            Err(error) => problems.push(Problem {
+                source: path.display().to_string(),
+                key: String::new(),
+                message: error.message().to_owned(),
+            }),
+        }
+    }
+    Err(Problems(problems))
+}
+
+fn read_file(path: &Path, given: &mut Vec<Given>, problems: &mut Vec<Problem>) {
+    let source = path.display().to_string();
+    let read = disk::read_limited(path, FILE_LIMIT)
+        .map_err(|error| error.to_string())
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned()))
+        .and_then(|text| text.parse::<Table>().map_err(|error| error.to_string().trim_end().to_owned()));
+    match read {
+        Ok(table) => flatten(&source, &mut Vec::new(), table, given),
+        Err(message) => problems.push(Problem { source, key: String::new(), message }),
+    }
+}
+
+fn drop_ins(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    let folder = path.with_extension("d");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            let source = folder.display().to_string();
+            problems.push(Problem { source, key: String::new(), message: error.to_string() });
+            return Vec::new();
+        }
+    };
+    let is_toml = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "toml");
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(is_toml).collect();
+    files.sort();
+    if files.len() > DROP_INS {
+        let message = format!("holds {} files; at most {DROP_INS} are read", files.len());
+        problems.push(Problem { source: folder.display().to_string(), key: String::new(), message });
+        files.clear();
+    }
+    files
+}
+
+/// Tables are walked; everything else, lists of tables too, is one setting.
+fn flatten(source: &str, path: &mut Vec<String>, table: Table, given: &mut Vec<Given>) {
+    for (key, value) in table {
+        path.push(key);
+        match value {
+            Value::Table(inner) => flatten(source, path, inner, given),
+            value => given.push(Given { source: source.to_owned(), path: path.clone(), value }),
+        }
+        path.pop();
+    }
+}
+
+/// `TIDEGATE_UPLOAD__HUB=…` is `upload.hub`. The value is TOML where it reads as such, else a string.
+/// Only names with `__` or without any further `_` section are settings, so that `TIDEGATE_DIR` and
+/// the like of a user's own scripts are not mistaken for one.
+fn read_environment(environment: impl Iterator<Item = (String, String)>, given: &mut Vec<Given>) {
+    let mut settings: Vec<_> = environment
+        .filter_map(|(name, text)| {
+            let key = name.strip_prefix(PREFIX)?;
+            let (section, key) = key.split_once("__")?;
+            let path = vec![section.to_ascii_lowercase(), key.to_ascii_lowercase()];
+            let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
+            Some(Given { source: name, path, value: value.unwrap_or(Value::String(text)) })
+        })
+        .collect();
+    settings.sort_by(|a, b| a.source.cmp(&b.source));
+    given.extend(settings);
+}
+
+/// Reads the defaults with this one setting changed.
+fn try_alone<T: DeserializeOwned>(setting: &Given, known: &Table) -> Result<(), String> {
+    unknown_name(&setting.path, known)?;
+    let mut alone = Table::new();
+    insert(&mut alone, &setting.path, setting.value.clone());
+    T::deserialize(Value::Table(alone)).map(drop).map_err(|error| error.message().to_owned())
+}
+
+/// A name that no setting has, with the nearest that one has. Members that are absent by default
+/// are not in `known`; those the deserialiser judges.
+fn unknown_name(path: &[String], known: &Table) -> Result<(), String> {
+    let Some((name, rest)) = path.split_first() else { return Ok(()) };
+    match known.get(name) {
+        Some(Value::Table(inner)) if !rest.is_empty() => unknown_name(rest, inner),
+        Some(Value::Table(_)) => Err("is a section, not a setting".to_owned()),
+        Some(_) if rest.is_empty() => Ok(()),
+        Some(_) => Err("is a setting, not a section".to_owned()),
+        None => match nearest(name, known.keys()) {
+            Some(near) => Err(format!("unknown; did you mean {near:?}?")),
+            None => Ok(()),
+        },
+    }
+}
+
+fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k String>) -> Option<&'k str> {
+    let scored = known.map(|key| (strsim::damerau_levenshtein(name, key), key.as_str()));
+    scored.filter(|(distance, key)| *distance <= 1 + key.len() / 4).min().map(|(_, key)| key)
+}
+
+fn insert(table: &mut Table, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [last] => drop(table.insert(last.clone(), value)),
+        [section, rest @ ..] => {
+            let inner = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -1,0 +1,5 @@
+//! Who may sign tokens.
+
+/// An issuer.
+#[derive(Debug)]
+pub struct Issuer;

@@ -1,0 +1,5 @@
+//! Tokens that are no longer good.
+
+/// The list.
+#[derive(Debug, Default)]
+pub struct Revocations;
