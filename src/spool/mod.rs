@@ -1,1 +1,9 @@
 //! durable store-and-forward of usage records.
+
+pub mod backlog;
+pub mod chain;
+pub mod receipt;
+pub mod record;
+pub mod segment;
+
+mod columns;

@@ -1,0 +1,451 @@
+//! One line of usage: what became of a request, or why a request is not told one by one.
+//!
+//! A record borrows its strings, so that writing one allocates nothing. Its wire form is postcard;
+//! the open log writes it row by row, and [`super::segment`] turns many of them into columns.
+//! Strings over their limit are clipped where they are written and refused where they are read, so
+//! whatever was written can be read back. Called by the gateway's meter, the spool and the hub.
+//!
+//! ```text
+//! row = postcard: u8 kind (0 request, 1 roll-up, 2 gap) | the fields in the order of the type
+//! outcome, gap reason: one byte, the stable number of their enum
+//! ```
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::ids::RequestId;
+use crate::units::TimeQuality;
+
+/// Longest name in a record (API, version, application, plan, upstream, consumer), in bytes.
+pub const NAME_LIMIT: usize = 128;
+/// Longest HTTP method in a record, in bytes.
+pub const METHOD_LIMIT: usize = 24;
+/// Longest route template, principal or issuer in a record, in bytes.
+pub const TEXT_LIMIT: usize = 256;
+/// Longest row in its wire form, in bytes: a buffer of this size holds any row.
+pub const ROW_LIMIT: usize = 2048;
+
+/// Why a row could not be written or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The buffer is smaller than [`ROW_LIMIT`] and the row did not fit: a defect of Tidegate.
+    #[error("the buffer is too small for the row")]
+    NoRoom,
+    /// The bytes are not a row: cut off, altered, or written by a newer version.
+    #[error("not a usage row")]
+    Malformed,
+    /// Bytes follow the row: altered.
+    #[error("bytes follow the row")]
+    TrailingBytes,
+}
+
+/// One row of the open log or of a usage file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Row<'a> {
+    /// One request.
+    #[serde(borrow)]
+    Request(UsageRecord<'a>),
+    /// Requests that are told as a sum, because full records would cost too much.
+    RollUp(RollUp<'a>),
+    /// Usage that is lost, said aloud.
+    Gap(Gap),
+}
+
+/// One request, refused or served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRecord<'a> {
+    /// When the request's head was complete, in milliseconds since the Unix epoch, by the device's clock.
+    pub at_ms: i64,
+    /// How much that clock was worth.
+    pub time: TimeQuality,
+    /// Correlates it with logs and with the upstream.
+    pub request: RequestId,
+    /// The API; empty if no route matched.
+    #[serde(borrow, serialize_with = "write_name", deserialize_with = "read_name")]
+    pub api: &'a str,
+    /// The API's version.
+    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    pub version: &'a str,
+    /// The route's template; empty if none matched.
+    #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
+    pub route: &'a str,
+    /// The HTTP method.
+    #[serde(serialize_with = "write_method", deserialize_with = "read_method")]
+    pub method: &'a str,
+    /// The status that was sent downstream.
+    pub status: u16,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The client application; empty if unknown.
+    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    pub application: &'a str,
+    /// The plan that its subscription has; empty if unknown.
+    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    pub plan: &'a str,
+    /// Who it was, as the policy allows that to be kept; empty if absent.
+    #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
+    pub principal: &'a str,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// From the request's head to the last byte handed over, in microseconds; `u32::MAX` where longer.
+    pub total_us: u32,
+    /// The part of it spent waiting for the upstream, in microseconds.
+    pub upstream_us: u32,
+    /// The endpoint that answered; empty if none was asked.
+    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    pub upstream: &'a str,
+    /// The downstream's address, as the policy allows that to be kept.
+    pub client: Option<IpAddr>,
+    /// Who is billed; empty if unknown.
+    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    pub consumer: &'a str,
+    /// Who signed the token; empty if none was accepted.
+    #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
+    pub issuer: &'a str,
+}
+
+/// A sum of requests with the same outcome, in place of their records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollUp<'a> {
+    /// The first of them, in milliseconds since the Unix epoch.
+    pub from_ms: i64,
+    /// The last of them.
+    pub to_ms: i64,
+    /// What became of all of them.
+    pub outcome: Outcome,
+    /// How many.
+    pub count: u64,
+    /// Bytes of their bodies, together.
+    pub bytes_in: u64,
+    /// Bytes of the answers' bodies, together.
+    pub bytes_out: u64,
+    /// The API, where one was known.
+    #[serde(borrow, serialize_with = "write_name", deserialize_with = "read_name")]
+    pub api: &'a str,
+    /// The application, where one was known.
+    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    pub application: &'a str,
+}
+
+/// Lost usage: an exact count, or an interval in which nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Why it is lost.
+    pub reason: GapReason,
+    /// Nothing before this moment is lost, in milliseconds since the Unix epoch.
+    pub from_ms: i64,
+    /// Nothing after this moment is lost.
+    pub to_ms: i64,
+    /// How many records are lost; `None` where nobody can know.
+    pub count: Option<u64>,
+}
+
+impl<'a> Row<'a> {
+    /// Writes the row into `buffer` and returns the part that it took. [`ROW_LIMIT`] bytes always suffice.
+    pub fn encode<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], Error> {
+        postcard::to_slice(self, buffer).map(|row| &*row).map_err(|_| Error::NoRoom)
+    }
+
+    /// Reads a row that fills `bytes` exactly; its strings borrow from `bytes`.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Error> {
+        let (row, rest) = postcard::take_from_bytes(bytes).map_err(|_| Error::Malformed)?;
+        if rest.is_empty() { Ok(row) } else { Err(Error::TrailingBytes) }
+    }
+}
+
+/// As much of `text` as fits `limit` bytes without breaking a character.
+pub(super) fn clip(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+macro_rules! limited {
+    ($($write:ident $read:ident $limit:ident),*) => {$(
+        fn $write<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+            to.serialize_str(clip(text, $limit))
+        }
+
+        fn $read<'de, D: Deserializer<'de>>(from: D) -> Result<&'de str, D::Error> {
+            let text = <&'de str>::deserialize(from)?;
+            if text.len() <= $limit { Ok(text) } else { Err(D::Error::custom("over its limit")) }
+        }
+    )*};
+}
+
+limited!(write_name read_name NAME_LIMIT, write_method read_method METHOD_LIMIT, write_text read_text TEXT_LIMIT);
+
+macro_rules! numbered {
+    ($(#[$doc:meta])* $kind:ident { $($(#[$case_doc:meta])* $case:ident = $number:literal $name:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $kind { $($(#[$case_doc])* $case = $number),* }
+
+        impl $kind {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$case),*];
+
+            /// The stable number, as it is on disk and wire.
+            #[must_use]
+            pub const fn number(self) -> u8 {
+                self as u8
+            }
+
+            /// The one with this number.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$case),)* _ => None }
+            }
+
+            /// The name in logs, metrics, problem documents and the hub's tables.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$case => $name),* }
+            }
+
+            /// The one with this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.name() == name)
+            }
+        }
+
+        impl Serialize for $kind {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                self.number().serialize(to)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $kind {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let number = u8::deserialize(from)?;
+                Self::from_number(number).ok_or_else(|| D::Error::custom("unknown number"))
+            }
+        }
+    };
+}
+
+numbered! {
+    /// Why usage is lost. Numbers are never reused.
+    GapReason {
+        /// The device lost power or the system crashed: what was not yet synced is unknown.
+        UncleanStop = 1 "unclean_stop",
+        /// A generation of the spool could not be opened and was set aside.
+        GenerationLost = 2 "generation_lost",
+        /// Rows of an open log that fail their check sum.
+        LogDamaged = 3 "log_damaged",
+        /// No room on the disk, and the counters that stood in for records were lost too.
+        NoSpace = 4 "no_space",
+        /// The disk refused a write or a sync.
+        WriteFailed = 5 "write_failed",
+    }
+}
+
+numbered! {
+    /// What became of a request. Numbers are never reused: 0 served, 10–49 the token's errors of the
+    /// bundle and token format, 60–79 other refusals by policy, 80–99 by form and size, 100 and more
+    /// failures on the way.
+    Outcome {
+        /// Passed every check and was forwarded; the upstream's own status, an error too, is in `status`.
+        Admitted = 0 "Admitted",
+        /// No token came.
+        TokenMissing = 10 "TokenMissing",
+        /// The token is longer than its limit.
+        TokenTooLarge = 11 "TokenTooLarge",
+        /// Not three parts.
+        TokenMalformed = 12 "TokenMalformed",
+        /// A part is not strict base64url.
+        TokenBase64 = 13 "TokenBase64",
+        /// The header is not a JSON object.
+        HeaderJson = 14 "HeaderJson",
+        /// A header member comes twice.
+        HeaderDuplicate = 15 "HeaderDuplicate",
+        /// A header member that is never accepted.
+        HeaderForbidden = 16 "HeaderForbidden",
+        /// The `typ` is not one of the issuer's.
+        TypNotAllowed = 17 "TypNotAllowed",
+        /// The algorithm is not the key's.
+        AlgorithmNotAllowed = 18 "AlgorithmNotAllowed",
+        /// The `kid` is not a string.
+        KidMalformed = 19 "KidMalformed",
+        /// No pinned key of that issuer and `kid`.
+        KidUnknown = 20 "KidUnknown",
+        /// The signature is not the key's.
+        SignatureInvalid = 21 "SignatureInvalid",
+        /// The claims are not a JSON object.
+        ClaimsJson = 22 "ClaimsJson",
+        /// The claims nest too deep.
+        ClaimsTooDeep = 23 "ClaimsTooDeep",
+        /// A claim comes twice.
+        ClaimDuplicate = 24 "ClaimDuplicate",
+        /// A needed claim is absent.
+        ClaimMissing = 25 "ClaimMissing",
+        /// A claim has the wrong type.
+        ClaimType = 26 "ClaimType",
+        /// A claim is out of range.
+        ClaimRange = 27 "ClaimRange",
+        /// The `iss` is not the key's issuer.
+        IssuerMismatch = 28 "IssuerMismatch",
+        /// The `aud` is not this API's.
+        AudienceMismatch = 29 "AudienceMismatch",
+        /// The token lives longer than the issuer may grant.
+        LifetimeTooLong = 30 "LifetimeTooLong",
+        /// Expired.
+        TokenExpired = 31 "TokenExpired",
+        /// Not valid yet.
+        TokenNotYetValid = 32 "TokenNotYetValid",
+        /// Issued in the future.
+        IssuedInFuture = 33 "IssuedInFuture",
+        /// The time is too uncertain for this route.
+        TimeUncertain = 34 "TimeUncertain",
+        /// Revoked by its id, subject or client.
+        TokenRevoked = 35 "TokenRevoked",
+        /// Issued before a cut-off.
+        RevokedBefore = 36 "RevokedBefore",
+        /// Bound to a key, and no proof of it came.
+        PopMissing = 37 "PopMissing",
+        /// Bound to another key.
+        PopMismatch = 38 "PopMismatch",
+        /// No route matches.
+        NoRoute = 60 "NoRoute",
+        /// The route has no such method.
+        MethodNotAllowed = 61 "MethodNotAllowed",
+        /// No policy is in force: safe mode.
+        NoPolicy = 62 "NoPolicy",
+        /// The token lacks a scope of the route.
+        ScopeMissing = 63 "ScopeMissing",
+        /// The application has no subscription to the API.
+        NotSubscribed = 64 "NotSubscribed",
+        /// The subscription is blocked.
+        SubscriptionBlocked = 65 "SubscriptionBlocked",
+        /// Over the rate.
+        RateLimited = 66 "RateLimited",
+        /// Over the quota.
+        QuotaExceeded = 67 "QuotaExceeded",
+        /// The body is larger than its limit.
+        BodyTooLarge = 80 "BodyTooLarge",
+        /// The head is larger than its limit.
+        HeaderTooLarge = 81 "HeaderTooLarge",
+        /// Not a request that can be forwarded.
+        BadRequest = 82 "BadRequest",
+        /// No connection to the upstream.
+        UpstreamConnect = 100 "UpstreamConnect",
+        /// The upstream took too long.
+        UpstreamTimeout = 101 "UpstreamTimeout",
+        /// The upstream closed before its answer was whole.
+        UpstreamClosed = 102 "UpstreamClosed",
+        /// The upstream's answer is not HTTP.
+        UpstreamProtocol = 103 "UpstreamProtocol",
+        /// The downstream went away before the answer was whole.
+        DownstreamAborted = 104 "DownstreamAborted",
+        /// The gateway is full.
+        Overloaded = 105 "Overloaded",
+        /// A defect of the gateway.
+        Internal = 106 "Internal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record<'a>() -> UsageRecord<'a> {
+        UsageRecord {
+            at_ms: -1,
+            time: TimeQuality::Floor,
+            request: RequestId([9; 16]),
+            api: "petstore",
+            version: "1.0",
+            route: "/pets/{id}",
+            method: "GET",
+            status: 200,
+            outcome: Outcome::Admitted,
+            application: "till",
+            plan: "gold",
+            principal: "",
+            bytes_in: 0,
+            bytes_out: 512,
+            total_us: 900,
+            upstream_us: 800,
+            upstream: "127.0.0.1:9000",
+            client: Some(IpAddr::from([127, 0, 0, 1])),
+            consumer: "shop",
+            issuer: "https://idp.example",
+        }
+    }
+
+    #[test]
+    fn a_row_reads_back_and_nothing_shorter_or_longer_does() {
+        let gap = Gap { reason: GapReason::UncleanStop, from_ms: 1, to_ms: 2, count: None };
+        let sum = RollUp {
+            from_ms: 1,
+            to_ms: 2,
+            outcome: Outcome::TokenMissing,
+            count: 3,
+            bytes_in: 4,
+            bytes_out: 5,
+            api: "a",
+            application: "",
+        };
+        for row in [Row::Request(record()), Row::RollUp(sum), Row::Gap(gap)] {
+            let mut buffer = [0; ROW_LIMIT];
+            let bytes = row.encode(&mut buffer).expect("a row fits its limit").to_vec();
+            assert_eq!(Row::decode(&bytes), Ok(row));
+            for end in 0..bytes.len() {
+                assert!(Row::decode(&bytes[..end]).is_err(), "cut at {end}");
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            assert_eq!(Row::decode(&longer), Err(Error::TrailingBytes));
+        }
+    }
+
+    #[test]
+    fn the_longest_strings_are_clipped_between_characters_and_still_fit_the_limit() {
+        let long = "ü".repeat(1000);
+        let longest = UsageRecord {
+            at_ms: i64::MIN,
+            api: &long,
+            version: &long,
+            route: &long,
+            method: &long,
+            status: u16::MAX,
+            application: &long,
+            plan: &long,
+            principal: &long,
+            bytes_in: u64::MAX,
+            bytes_out: u64::MAX,
+            total_us: u32::MAX,
+            upstream_us: u32::MAX,
+            upstream: &long,
+            client: Some(IpAddr::from([255; 16])),
+            consumer: &long,
+            issuer: &format!("x{long}"),
+            ..record()
+        };
+        let mut buffer = [0; ROW_LIMIT];
+        let bytes = Row::Request(longest).encode(&mut buffer).expect("a row fits its limit").to_vec();
+        let Ok(Row::Request(read)) = Row::decode(&bytes) else { panic!("it does not read back") };
+        assert_eq!((read.api, read.issuer.len()), (&*"ü".repeat(64), TEXT_LIMIT - 1));
+    }
+
+    #[test]
+    fn a_string_over_its_limit_is_refused() {
+        let long = "x".repeat(NAME_LIMIT + 1);
+        let mut bytes = vec![1];
+        bytes.extend(postcard::to_allocvec(&(1i64, 2i64, 0u8, 1u64, 0u64, 0u64, long.as_str(), "")).expect("it fits"));
+        assert_eq!(Row::decode(&bytes), Err(Error::Malformed));
+    }
+
+    #[test]
+    fn numbers_and_names_are_closed_and_unique() {
+        for outcome in Outcome::ALL {
+            assert_eq!(Outcome::from_number(outcome.number()), Some(*outcome));
+            assert_eq!(Outcome::from_name(outcome.name()), Some(*outcome));
+            assert_eq!(outcome.name(), format!("{outcome:?}"));
+        }
+        assert_eq!(Outcome::from_number(255), None);
+        assert_eq!(Outcome::from_name("admitted"), None);
+    }
+}

@@ -1,0 +1,464 @@
+//! The usage file: a signed, compressed run of rows, the unit of spooling and uploading.
+//!
+//! It can be made only with the device's key and read only after everything that can be checked was
+//! checked, in the order below; there is no way to its rows around the signature. The same rows, place
+//! and key give the same bytes. Pure. Called by the spool (seal), the hub and `tidegate spool` (open).
+//!
+//! Bytes, big-endian:
+//!
+//! ```text
+//! off  size  field
+//! 0    8     magic 89 54 47 55 0D 0A 1A 0A          "\x89TGU\r\n\x1a\n": a 7-bit, text-mode or cut-off copy shows at once
+//! 8    2     format = 1
+//! 10   1     kind = 1, rows of usage
+//! 11   1     reserved = 0
+//! 12   4     header_len  1..1024
+//! 16   4     body_len    1..2113536     as compressed
+//! 20   4     raw_len     76..2097152    as uncompressed
+//! 24   …     header      postcard: stream u64 | seq u64 | key id 32 | previous option 32 | policy option 32 |
+//!                        body SHA-256 32 | requests u32 | others u32 | first_ms i64 | last_ms i64
+//! …    …     body        zstd, one frame, level 1, of what `columns` draws
+//! …    64    signature   Ed25519 over PAE("application/vnd.tidegate.usage.v1", preamble ‖ header)
+//! end = 24 + header_len + body_len + 64, exactly
+//! ```
+//!
+//! The file's digest is the SHA-256 of all its bytes. The device's id is the first half of the key id.
+//! `seq` starts at 1 in each stream; `previous` is the digest of the file before and absent at 1 only.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::columns::{self, Columns, Malformed, ROW_GROWTH};
+use super::record::Row;
+use crate::ids::{DeviceId, Digest, KeyId, StreamId};
+use crate::keys::{PublicKey, SigningKey, sha256};
+
+/// Most rows in a file; also where a file is sealed at the latest.
+pub const ROWS_LIMIT: u32 = 10_000;
+/// Longest body before compression, in bytes; also where a file is sealed at the latest.
+pub const RAW_LIMIT: usize = 2 << 20;
+/// Longest body after compression: rows that do not compress grow a little.
+pub const BODY_LIMIT: usize = RAW_LIMIT + (16 << 10);
+/// Longest header, in bytes.
+pub const HEADER_LIMIT: usize = 1024;
+/// Longest usage file, in bytes.
+pub const FILE_LIMIT: usize = PREAMBLE_LEN + HEADER_LIMIT + BODY_LIMIT + SIGNATURE_LEN;
+/// Highest sequence number: every JSON reader and database holds it exactly.
+pub const SEQ_LIMIT: u64 = 1 << 53;
+
+const MAGIC: [u8; 8] = *b"\x89TGU\r\n\x1a\n";
+const FORMAT: u16 = 1;
+const KIND_ROWS: u8 = 1;
+const PREAMBLE_LEN: usize = 24;
+const SIGNATURE_LEN: usize = 64;
+const RAW_MIN: usize = 76;
+const LEVEL: i32 = 1;
+const MEDIA_TYPE: &str = "application/vnd.tidegate.usage.v1";
+
+/// Why a usage file is refused or cannot be made. The variants are in the order of the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Shorter than its lengths say: copy it again from its source.
+    #[error("the file is cut off")]
+    Truncated,
+    /// Not a usage file, or damaged by a text-mode copy.
+    #[error("not a usage file")]
+    BadMagic,
+    /// Written by a newer Tidegate: update this program.
+    #[error("unsupported format")]
+    UnsupportedFormat,
+    /// Written by a newer Tidegate: update this program.
+    #[error("unknown kind of usage file")]
+    UnknownKind,
+    /// Altered, or written by a newer Tidegate.
+    #[error("a reserved byte is not zero")]
+    ReservedNotZero,
+    /// A length is beyond its limit: altered, or not made by Tidegate.
+    #[error("a section is larger than its limit")]
+    SectionTooLarge,
+    /// Bytes follow the end: copy it again from its source.
+    #[error("bytes follow the end of the file")]
+    TrailingData,
+    /// The header is not of this format: altered.
+    #[error("malformed header")]
+    HeaderMalformed,
+    /// Another device's file, or the device has a new key: enrol the device's present key.
+    #[error("the file names another key")]
+    KeyMismatch,
+    /// Altered, or not made by the device: keep it apart and look into it.
+    #[error("invalid signature")]
+    SignatureInvalid,
+    /// The body was altered after signing: copy it again from its source.
+    #[error("the body does not have the signed digest")]
+    BodyDigestMismatch,
+    /// The body is not one zstd frame of the announced length: a defect of the device.
+    #[error("the body does not decompress to its announced length")]
+    BodyNotZstd,
+    /// The columns are not of this format: a defect of the device.
+    #[error("malformed columns")]
+    ColumnsMalformed,
+    /// Rows, counts or times are not those of the header: a defect of the device.
+    #[error("the rows are not those that the header tells")]
+    RowsMismatch,
+    /// The builder holds as much as a file may: seal it and go on with the next.
+    #[error("the file is full")]
+    Full,
+    /// Nothing to seal.
+    #[error("no rows")]
+    Empty,
+    /// The sequence number is 0, too high, or does not fit `previous`: a defect of the caller.
+    #[error("an impossible place in the chain")]
+    BadPlace,
+    /// Compression failed, for want of memory: try again.
+    #[error("compression failed")]
+    Compress,
+}
+
+impl Error {
+    /// Its name in problem documents, logs and docs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "Truncated",
+            Self::BadMagic => "BadMagic",
+            Self::UnsupportedFormat => "UnsupportedFormat",
+            Self::UnknownKind => "UnknownKind",
+            Self::ReservedNotZero => "ReservedNotZero",
+            Self::SectionTooLarge => "SectionTooLarge",
+            Self::TrailingData => "TrailingData",
+            Self::HeaderMalformed => "HeaderMalformed",
+            Self::KeyMismatch => "KeyMismatch",
+            Self::SignatureInvalid => "SignatureInvalid",
+            Self::BodyDigestMismatch => "BodyDigestMismatch",
+            Self::BodyNotZstd => "BodyNotZstd",
+            Self::ColumnsMalformed => "ColumnsMalformed",
+            Self::RowsMismatch => "RowsMismatch",
+            Self::Full => "Full",
+            Self::Empty => "Empty",
+            Self::BadPlace => "BadPlace",
+            Self::Compress => "Compress",
+        }
+    }
+}
+
+/// Where a file stands: what its maker says of it beside the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The spool's identity.
+    pub stream: StreamId,
+    /// Which file of the stream, from 1.
+    pub seq: u64,
+    /// Digest of the file before; `None` for the first only.
+    pub previous: Option<Digest>,
+    /// Manifest digest of the policy bundle that was in force when it was sealed.
+    pub policy: Option<Digest>,
+}
+
+impl Place {
+    fn is_possible(&self) -> bool {
+        (1..=SEQ_LIMIT).contains(&self.seq) && (self.seq == 1) == self.previous.is_none()
+    }
+}
+
+/// The signed description of a usage file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The spool's identity.
+    #[serde(serialize_with = "write_stream", deserialize_with = "read_stream")]
+    pub stream: StreamId,
+    /// Which file of the stream, from 1.
+    pub seq: u64,
+    /// The key that signed.
+    pub key: KeyId,
+    /// Digest of the file before.
+    pub previous: Option<Digest>,
+    /// Manifest digest of the policy bundle that was in force when it was sealed.
+    pub policy: Option<Digest>,
+    /// SHA-256 of the compressed body.
+    pub body: Digest,
+    /// How many rows are requests.
+    pub requests: u32,
+    /// How many rows are roll-ups or gaps.
+    pub others: u32,
+    /// The earliest moment that a row tells, in milliseconds since the Unix epoch.
+    pub first_ms: i64,
+    /// The latest.
+    pub last_ms: i64,
+}
+
+impl Header {
+    /// The device that made it.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        self.key.into()
+    }
+
+    /// Its place in the chain.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { stream: self.stream, seq: self.seq, previous: self.previous, policy: self.policy }
+    }
+}
+
+fn write_stream<S: Serializer>(stream: &StreamId, to: S) -> Result<S::Ok, S::Error> {
+    if to.is_human_readable() { to.collect_str(stream) } else { stream.0.serialize(to) }
+}
+
+fn read_stream<'de, D: Deserializer<'de>>(from: D) -> Result<StreamId, D::Error> {
+    u64::deserialize(from).map(StreamId)
+}
+
+/// What the header counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tally {
+    requests: u32,
+    others: u32,
+    first_ms: i64,
+    last_ms: i64,
+}
+
+impl Tally {
+    const EMPTY: Self = Self { requests: 0, others: 0, first_ms: i64::MAX, last_ms: i64::MIN };
+
+    fn rows(&self) -> u32 {
+        self.requests.saturating_add(self.others)
+    }
+
+    fn add(&mut self, row: &Row<'_>) {
+        let (count, from, to) = match row {
+            Row::Request(record) => (&mut self.requests, record.at_ms, record.at_ms),
+            Row::RollUp(sum) => (&mut self.others, sum.from_ms, sum.to_ms),
+            Row::Gap(gap) => (&mut self.others, gap.from_ms, gap.to_ms),
+        };
+        *count = count.saturating_add(1);
+        self.first_ms = self.first_ms.min(from).min(to);
+        self.last_ms = self.last_ms.max(from).max(to);
+    }
+}
+
+/// A usage file in the making. Takes rows one at a time; allocates only while its buffers grow, and
+/// keeps them from file to file.
+#[derive(Debug)]
+pub struct Builder {
+    columns: Columns,
+    tally: Tally,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// An empty one; allocates nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { columns: Columns::default(), tally: Tally::EMPTY }
+    }
+
+    /// Adds a row. [`Error::Full`] means that the row was not taken: seal, then push it again.
+    pub fn push(&mut self, row: &Row<'_>) -> Result<(), Error> {
+        if self.tally.rows() >= ROWS_LIMIT || self.raw_len() + ROW_GROWTH > RAW_LIMIT {
+            return Err(Error::Full);
+        }
+        match row {
+            Row::Request(record) => self.columns.push(record),
+            row => self.columns.push_other(row),
+        }
+        self.tally.add(row);
+        Ok(())
+    }
+
+    /// How many rows it holds.
+    #[must_use]
+    pub fn rows(&self) -> u32 {
+        self.tally.rows()
+    }
+
+    /// Bytes that the rows take before compression.
+    #[must_use]
+    pub fn raw_len(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Seals the rows into a usage file and starts empty again. On an error the rows stay.
+    pub fn seal(&mut self, place: &Place, key: &SigningKey) -> Result<Vec<u8>, Error> {
+        if self.tally.rows() == 0 {
+            return Err(Error::Empty);
+        }
+        if !place.is_possible() {
+            return Err(Error::BadPlace);
+        }
+        let raw = self.columns.to_body();
+        let body = zstd::bulk::compress(&raw, LEVEL).map_err(|_| Error::Compress)?;
+        let raw_len = raw.len();
+        drop(raw);
+        let file = assemble(&self.header(place, key, &body), raw_len, &body, key);
+        self.columns.clear();
+        self.tally = Tally::EMPTY;
+        Ok(file)
+    }
+
+    fn header(&self, place: &Place, key: &SigningKey, body: &[u8]) -> Header {
+        let Place { stream, seq, previous, policy } = *place;
+        let Tally { requests, others, first_ms, last_ms } = self.tally;
+        let (key, body) = (key.public().id(), sha256(body));
+        Header { stream, seq, key, previous, policy, body, requests, others, first_ms, last_ms }
+    }
+}
+
+/// Puts the signed file together.
+fn assemble(header: &Header, raw_len: usize, body: &[u8], key: &SigningKey) -> Vec<u8> {
+    let mut buffer = [0; HEADER_LIMIT];
+    let header = postcard::to_slice(header, &mut buffer).expect("a header is under 200 bytes");
+    let len = |len: usize| u32::try_from(len).expect("sections are limited to 2 MiB").to_be_bytes();
+    let mut file = Vec::with_capacity(PREAMBLE_LEN + header.len() + body.len() + SIGNATURE_LEN);
+    file.extend(MAGIC);
+    file.extend(FORMAT.to_be_bytes());
+    file.extend([KIND_ROWS, 0]);
+    file.extend(len(header.len()));
+    file.extend(len(body.len()));
+    file.extend(len(raw_len));
+    file.extend_from_slice(header);
+    let signature = key.sign(MEDIA_TYPE, &file);
+    file.extend_from_slice(body);
+    file.extend(signature);
+    file
+}
+
+/// A file whose header can be read and must not be believed yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Unverified<'a> {
+    header: Header,
+    signed: &'a [u8],
+    body: &'a [u8],
+    raw_len: usize,
+    signature: &'a [u8; SIGNATURE_LEN],
+    whole: &'a [u8],
+}
+
+impl<'a> Unverified<'a> {
+    /// Checks lengths and form: steps 1 to 3.
+    pub fn parse(whole: &'a [u8]) -> Result<Self, Error> {
+        // 1 preamble
+        let (preamble, rest) = whole.split_first_chunk::<PREAMBLE_LEN>().ok_or(Error::Truncated)?;
+        let [magic @ .., f1, f0, kind, reserved, h3, h2, h1, h0, b3, b2, b1, b0, r3, r2, r1, r0] = *preamble;
+        if magic != MAGIC {
+            return Err(Error::BadMagic);
+        }
+        if u16::from_be_bytes([f1, f0]) != FORMAT {
+            return Err(Error::UnsupportedFormat);
+        }
+        if kind != KIND_ROWS {
+            return Err(Error::UnknownKind);
+        }
+        if reserved != 0 {
+            return Err(Error::ReservedNotZero);
+        }
+        // 2 section limits, then the exact length
+        let header_len = section([h3, h2, h1, h0], 1, HEADER_LIMIT)?;
+        let body_len = section([b3, b2, b1, b0], 1, BODY_LIMIT)?;
+        let raw_len = section([r3, r2, r1, r0], RAW_MIN, RAW_LIMIT)?;
+        let (header, rest) = rest.split_at_checked(header_len).ok_or(Error::Truncated)?;
+        let (body, rest) = rest.split_at_checked(body_len).ok_or(Error::Truncated)?;
+        let (signature, rest) = rest.split_first_chunk().ok_or(Error::Truncated)?;
+        if !rest.is_empty() {
+            return Err(Error::TrailingData);
+        }
+        let signed = &whole[..PREAMBLE_LEN + header_len];
+        // 3 header
+        let header = match postcard::take_from_bytes::<Header>(header) {
+            Ok((header, [])) if header.place().is_possible() => header,
+            _ => return Err(Error::HeaderMalformed),
+        };
+        Ok(Self { header, signed, body, raw_len, signature, whole })
+    }
+
+    /// What the file says of itself: good for finding the key, and for nothing else.
+    #[must_use]
+    pub fn claimed(&self) -> &Header {
+        &self.header
+    }
+
+    /// Checks the rest: steps 4 to 8.
+    pub fn verify(self, key: &PublicKey) -> Result<Verified, Error> {
+        // 4 signature
+        if key.id() != self.header.key {
+            return Err(Error::KeyMismatch);
+        }
+        if !key.verifies(MEDIA_TYPE, self.signed, self.signature) {
+            return Err(Error::SignatureInvalid);
+        }
+        // 5 body digest
+        if sha256(self.body) != self.header.body {
+            return Err(Error::BodyDigestMismatch);
+        }
+        // 6 decompression into a buffer of the announced length, which step 2 limited
+        let raw = zstd::bulk::decompress(self.body, self.raw_len).map_err(|_| Error::BodyNotZstd)?;
+        if raw.len() != self.raw_len {
+            return Err(Error::BodyNotZstd);
+        }
+        let verified = Verified { header: self.header, digest: sha256(self.whole), raw };
+        verified.check_rows()?;
+        Ok(verified)
+    }
+}
+
+fn section(len: [u8; 4], min: usize, max: usize) -> Result<usize, Error> {
+    let len = usize::try_from(u32::from_be_bytes(len)).map_err(|_| Error::SectionTooLarge)?;
+    if (min..=max).contains(&len) { Ok(len) } else { Err(Error::SectionTooLarge) }
+}
+
+/// Reads a usage file that `key` must have signed: every check, in order.
+pub fn open(bytes: &[u8], key: &PublicKey) -> Result<Verified, Error> {
+    Unverified::parse(bytes)?.verify(key)
+}
+
+/// A file that passed every check. Only [`Unverified::verify`] makes one.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    header: Header,
+    digest: Digest,
+    raw: Vec<u8>,
+}
+
+impl Verified {
+    /// Its signed description.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// SHA-256 of the whole file.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its rows: requests first, then the others. A row's number is its position here, from 0.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        const READ_BEFORE: &str = "verify read every row once";
+        let mut rows = columns::Rows::read(&self.raw).expect(READ_BEFORE);
+        std::iter::from_fn(move || rows.next_row().expect(READ_BEFORE))
+    }
+
+    fn check_rows(&self) -> Result<(), Error> {
+        let malformed = |Malformed| Error::ColumnsMalformed;
+        // 7 columns
+        let mut rows = columns::Rows::read(&self.raw).map_err(malformed)?;
+        // 8 rows
+        let mut tally = Tally::EMPTY;
+        while let Some(row) = rows.next_row().map_err(malformed)? {
+            tally.add(&row);
+            if tally.rows() > ROWS_LIMIT {
+                return Err(Error::RowsMismatch);
+            }
+        }
+        let Header { requests, others, first_ms, last_ms, .. } = self.header;
+        let told = Tally { requests, others, first_ms, last_ms };
+        if tally == told && tally.rows() > 0 { Ok(()) } else { Err(Error::RowsMismatch) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
