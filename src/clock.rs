@@ -1,6 +1,8 @@
 //! The clocks of the machine, read in one place. What they are worth is judged elsewhere.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
+use std::{fmt, fs};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -24,5 +26,30 @@ impl Reading {
         let boot = clock_gettime(ClockId::Boottime);
         let boot = Duration::new(u64::try_from(boot.tv_sec).unwrap_or(0), u32::try_from(boot.tv_nsec).unwrap_or(0));
         Self { wall_ms, boot }
+    }
+}
+
+/// Which boot of the machine this is: readings of CLOCK_BOOTTIME compare only within one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootId(pub [u8; 16]);
+
+impl BootId {
+    /// The kernel's id of this boot. Where it cannot be read, a random one of this process: elapsed time
+    /// is then not carried over a restart, which errs on the safe side.
+    #[must_use]
+    pub fn now() -> Self {
+        static THIS: OnceLock<BootId> = OnceLock::new();
+        *THIS.get_or_init(|| Self::of_kernel().unwrap_or_else(|| Self(crate::keys::random().unwrap_or_default())))
+    }
+
+    fn of_kernel() -> Option<Self> {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        crate::ids::unhex(&text.trim().replace('-', "")).ok().map(Self)
+    }
+}
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::ids::hex(&self.0))
     }
 }

@@ -1,3 +1,25 @@
-//! signed bundles, from a file in the inbox to the policy in force.
+//! Signed bundles, from a file in the inbox to the policy in force.
+//!
+//! ```text
+//! inbox ─▶ staging ─▶ container ─▶ verify(manifest, root, trust) ─▶ compile ─▶ activate ─▶ journal
+//! ```
+//!
+//! A bundle is judged whole before anything of it is used; a refusal leaves the active policy serving.
+//! The author's side (`pack`, `keyfile`, `root`) stands here too, so that one format has one home.
 
+pub mod canonical;
+pub mod compile;
+pub mod container;
 pub mod entry;
+pub mod error;
+pub mod keyfile;
+pub mod manifest;
+pub mod pack;
+pub mod root;
+pub mod trust;
+pub mod verify;
+
+pub use compile::compile;
+pub use error::{Refused, SemanticProblem};
+pub use manifest::{DeviceFacts, Entries, EntryKind};
+pub use verify::{Verified, verify};

@@ -19,7 +19,7 @@ pub use subscription::{Application, Standing, Subscriber, Subscribers, Subscribe
 pub use upstream::{BadEndpoint, Endpoint, Upstream};
 
 use crate::ids::Digest;
-use issuer::Issuer;
+use issuer::{Issuer, Issuers};
 use revocations::Revocations;
 
 /// Position of an [`Api`] in its policy.
@@ -30,8 +30,8 @@ pub type RouteIndex = u32;
 pub type UpstreamIndex = u32;
 /// Position of a [`Plan`] in its policy.
 pub type PlanIndex = u32;
-/// Position of an [`Issuer`] in its policy.
-pub type IssuerIndex = u32;
+/// Number of an [`Issuer`] in its policy's [`Issuers`].
+pub type IssuerIndex = u16;
 /// Position of an [`Application`] in its policy.
 pub type ApplicationIndex = u32;
 
@@ -73,7 +73,7 @@ pub struct Policy {
     /// Where requests are forwarded to.
     pub upstreams: Box<[Upstream]>,
     /// Who may sign tokens, with their pinned keys.
-    pub issuers: Box<[Issuer]>,
+    pub issuers: Issuers,
     /// What may be used how much.
     pub plans: Box<[Plan]>,
     /// Applications and what they are subscribed to.
@@ -82,8 +82,6 @@ pub struct Policy {
     pub revocations: Revocations,
     /// From host and path to route.
     pub router: Router,
-    /// Changes whenever an issuer or one of its keys does; a verified token is cached under it.
-    pub key_generation: u64,
 }
 
 impl Policy {
@@ -114,6 +112,6 @@ impl Policy {
     /// The issuer at `index`.
     #[must_use]
     pub fn issuer(&self, index: IssuerIndex) -> &Issuer {
-        &self.issuers[index as usize]
+        &self.issuers.all()[usize::from(index)]
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod backlog;
 pub mod chain;
+pub mod protocol;
 pub mod receipt;
 pub mod record;
 pub mod segment;

@@ -27,7 +27,7 @@ pub const LEN: usize = SIGNED_LEN + 64;
 const SIGNED_LEN: usize = 114;
 const MAGIC: [u8; 8] = *b"\x89TGR\r\n\x1a\n";
 const FORMAT: [u8; 2] = 1u16.to_be_bytes();
-const MEDIA_TYPE: &str = "application/vnd.tidegate.usage-receipt.v1";
+const MEDIA_TYPE: &str = super::protocol::RECEIPT_TYPE;
 
 /// Why a receipt is not believed. In each case the usage file stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -52,7 +52,7 @@ const PREAMBLE_LEN: usize = 24;
 const SIGNATURE_LEN: usize = 64;
 const RAW_MIN: usize = 76;
 const LEVEL: i32 = 1;
-const MEDIA_TYPE: &str = "application/vnd.tidegate.usage.v1";
+const MEDIA_TYPE: &str = super::protocol::USAGE_TYPE;
 
 /// Why a usage file is refused or cannot be made. The variants are in the order of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

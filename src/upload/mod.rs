@@ -1,1 +1,133 @@
-//! ships usage files when a link exists.
+//! Ships usage files to the hub when a link exists.
+//!
+//! ```text
+//! backlog ─▶ worker ─▶ client ─▶ hub
+//!    ▲ acknowledge        │ signed receipt, checked against the root's hub role
+//!    └────────────────────┘
+//! ```
+//!
+//! One task of its own, which holds one usage file at a time: it can never slow a request. A file is
+//! acknowledged, and so deleted, only for a receipt that names it and that a hub key signed. Called by
+//! the daemon.
+
+mod client;
+mod link;
+mod pin;
+mod retry;
+mod worker;
+
+use std::path::PathBuf;
+
+pub use link::Link;
+use serde::Deserialize;
+pub use worker::{Status, Wakes, Worker};
+
+use crate::ids::Digest;
+use crate::units::Span;
+
+/// Section `[upload]` of the daemon's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `https://host[:port]`, or `http://` to loopback; `None` leaves usage in the spool.
+    pub hub: Option<String>,
+    /// SHA-256 of the hub's SubjectPublicKeyInfo, in hex; any of them.
+    pub hub_pins: Vec<Digest>,
+    /// PEM of the authorities that may issue the hub's certificate.
+    pub authority_file: Option<PathBuf>,
+    /// Lets `http://` go beyond loopback: usage then travels in clear, though signed.
+    pub allow_plain_http: bool,
+    /// How often the backlog is looked at where nothing else wakes the uploader.
+    pub interval: Span,
+    /// The wait after the first failure lies between 0 and this; it doubles with each failure.
+    pub retry_base: Span,
+    /// The longest wait after a failure.
+    pub retry_cap: Span,
+    /// How long connecting may take, TLS included.
+    pub connect_timeout: Span,
+    /// How long one file may take, its receipt included.
+    pub request_timeout: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hub: None,
+            hub_pins: Vec::new(),
+            authority_file: None,
+            allow_plain_http: false,
+            interval: Span::secs(60),
+            retry_base: Span::secs(2),
+            retry_cap: Span::secs(300),
+            connect_timeout: Span::secs(10),
+            request_timeout: Span::secs(60),
+        }
+    }
+}
+
+/// Why the uploader cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Write `https://host` or `https://host:port`, without a path.
+    #[error("{0:?} is not a hub's address")]
+    BadAddress(String),
+    /// Use https with a pin, or set `allow_plain_http` if something else protects the way.
+    #[error("{0:?} would send usage in clear beyond this machine")]
+    PlainHttp(String),
+    /// Set `hub_pins` or `authority_file`.
+    #[error("https needs a pin of the hub's key or of its authority")]
+    NoPin,
+    /// The authority file holds no usable certificate: export it again as PEM.
+    #[error("the hub's authority file is not PEM certificates")]
+    BadAuthority,
+    /// Check the authority file's path and permissions.
+    #[error("{path}")]
+    AuthorityFile {
+        /// Which file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why a round of uploads ended early. The files stay; the next round tries again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No connection: no link, a wrong address, or the hub is down.
+    #[error("cannot connect to the hub")]
+    Connect,
+    /// The same, and nobody answered.
+    #[error("connecting to the hub took too long")]
+    ConnectTimeout,
+    /// Not TLS, or not the pinned hub.
+    #[error("no TLS connection with the pinned hub")]
+    Tls,
+    /// The hub took too long to answer.
+    #[error("the hub did not answer in time")]
+    RequestTimeout,
+    /// The connection broke in the middle.
+    #[error("the connection to the hub broke")]
+    Closed,
+    /// The answer is too long or not HTTP: something other than a hub answers.
+    #[error("the hub's answer is malformed")]
+    BadAnswer,
+    /// The hub asks to come later.
+    #[error("the hub is busy")]
+    Busy,
+    /// Enrol this device's key at the hub.
+    #[error("the hub does not know this device")]
+    UnknownDevice,
+    /// Something other than a hub of this version answers.
+    #[error("the hub's answer has an unexpected status")]
+    UnexpectedStatus,
+    /// The receipt is not by a key of the root's hub role, or is for another file: check which hub this is.
+    #[error("the receipt is not to be believed")]
+    ReceiptRefused,
+    /// No root has named a hub key yet: nothing could be acknowledged.
+    #[error("no hub key is known")]
+    NoHubKey,
+    /// The spool does not answer; see its log.
+    #[error("the spool does not answer")]
+    Spool,
+}

@@ -17,7 +17,7 @@ fn record(n: u64) -> UsageRecord<'static> {
     let mut id = [5; 16];
     id[8..].copy_from_slice(&n.to_be_bytes());
     UsageRecord {
-        at_ms: 1_700_000_000_000 + n as i64 * 7,
+        at_ms: 1_700_000_000_000 + n.cast_signed() * 7,
         time: TimeQuality::Synced,
         request: RequestId(id),
         api: "petstore",

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Builds the device's two programs for one TARGET, checks their size against cross/budgets.toml, and smoke-tests them
+# (under qemu-user where TARGET is not this machine's). Works from any folder, also the second time.
+#
+# Environment: TIDEGATE_CROSS_CACHE  the folder for what is fetched (default ~/.cache/tidegate-cross)
+#              CARGO_TARGET_DIR      as cargo's; default target/ of the project
+# Exit: 0 built and smoke-tested, 64 wrong usage, 69 something is missing (its message names it), else a step failed.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+usage() {
+  cat >&2 <<'EOF'
+usage: cross/build.sh TARGET
+
+  aarch64-unknown-linux-gnu      distributions' 64-bit ARM; gcc as linker
+  x86_64-unknown-linux-gnu       this machine: the same build, size check and smoke test without an emulator
+EOF
+  exit 64
+}
+
+(($# == 1)) || usage
+target=$1
+# Debian's name of the architecture, of its gcc, and of qemu's program; all empty for this machine's own target.
+case $target in
+  x86_64-unknown-linux-gnu) architecture='' gnu='' qemu='' ;;
+  aarch64-unknown-linux-gnu) architecture=arm64 gnu=aarch64-linux-gnu qemu=qemu-aarch64-static ;;
+  aarch64-unknown-linux-musl | armv7-unknown-linux-musleabihf | arm-unknown-linux-musleabihf | x86_64-unknown-linux-musl | armv7-unknown-linux-gnueabihf)
+    printf 'cross: this script does not build %s yet; cross does: cross build --profile dist --no-default-features --target %s\n' "$target" "$target" >&2
+    exit 69
+    ;;
+  *) usage ;;
+esac
+
+# shellcheck source=cross/toolchain.sh
+. "$root/cross/toolchain.sh"
+
+mkdir -p "$cache"
+out=${CARGO_TARGET_DIR:-$root/target}
+
+prepare() {
+  [[ $architecture ]] || return 0
+  # One at a time: a second run waits here for the first one's downloads.
+  exec 9>"$cache/lock"
+  flock 9
+  need_packages "gcc-$gnu" "libc6-dev-$architecture-cross" qemu-user-static
+  if has_std "$target"; then
+    say "the Rust toolchain has the std of $target: it is used"
+  else
+    use_debian_rust "$architecture"
+    # Apart from the workstation's builds, which another version of the compiler made.
+    out=$out/cross
+  fi
+  exec 9>&-
+  local triple=${target//-/_}
+  export "CARGO_TARGET_${triple^^}_LINKER=$gnu-gcc" "CC_$triple=$gnu-gcc" "AR_$triple=$gnu-ar"
+}
+
+compile() {
+  # Panic messages name source files: not by this machine's folders.
+  local unit=$'\x1f'
+  export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$root=/tidegate${unit}--remap-path-prefix=${CARGO_HOME:-${HOME:-/root}/.cargo}=/cargo"
+  CARGO_TARGET_DIR=$out cargo build --manifest-path "$root/Cargo.toml" --locked --target "$target" --profile dist \
+    --no-default-features --bin tidegated --bin tidegate
+}
+
+# The budget of program $1 for this target in bytes: its key in the target's table.
+budget() {
+  awk -v table="[$target]" -v key="$1" '$1 ~ /^\[/ { inside = $1 == table } inside && $1 == key { gsub("_", "", $3); print $3 }' "$root/cross/budgets.toml"
+}
+
+check_size() {
+  local program size limit over=0
+  for program in tidegated tidegate; do
+    size=$(stat --format=%s "$out/$target/dist/$program")
+    limit=$(budget "$program")
+    [[ $limit ]] || refuse 65 "cross/budgets.toml has no budget for $program on $target"
+    printf '%-28s %-10s %9d bytes of %9d\n' "$target" "$program" "$size" "$limit"
+    if ((size > limit)); then
+      over=1
+      say "$program is $((size - limit)) bytes over its budget"
+    fi
+  done
+  return $over
+}
+
+started=$SECONDS
+prepare
+compile
+say "built in $((SECONDS - started)) s"
+check_size
+smoke=("$root/cross/smoke.sh" "$out/$target/dist")
+if [[ $qemu ]]; then smoke+=("$qemu" -L "/usr/$gnu"); fi
+"${smoke[@]}"
+say "$target done in $((SECONDS - started)) s: $out/$target/dist"

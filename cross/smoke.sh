@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# Smoke test of the two programs in BINARY_DIR, each run by EMULATOR where one is given: the command writes a policy,
+# signs a bundle and mints a token; the daemon starts with no policy, takes the bundle, lets one request through, refuses
+# one, seals one usage file with both, and stops cleanly. All in a throw-away folder, on loopback.
+#
+# usage: cross/smoke.sh BINARY_DIR [EMULATOR [ARGUMENT...]]
+# Environment: TIDEGATE  the operator's command, where another build than BINARY_DIR's is to be used
+# Exit: 0 all of it happened; else what did not is named, and the daemon's log is printed.
+set -euo pipefail
+
+(($# >= 1)) || { sed -n 's/^# usage: /usage: /p' "${BASH_SOURCE[0]}" >&2; exit 64; }
+binaries=$(cd "$1" && pwd)
+shift
+emulator=("$@")
+# Seconds for any one step: an emulated program on a busy machine is slow.
+patience=60
+
+for program in curl python3; do
+  command -v "$program" >/dev/null || { echo "smoke: needs $program" >&2; exit 69; }
+done
+work=$(mktemp -d)
+daemon='' upstream='' step='set-up' passed=''
+
+tidegate() {
+  if [[ ${TIDEGATE:-} ]]; then "$TIDEGATE" "$@"; else "${emulator[@]}" "$binaries/tidegate" "$@"; fi
+}
+
+# A step that ends the script may have its output redirected; the trap inherits that.
+exec 3>&2
+finish() {
+  local code=$?
+  trap - EXIT
+  exec 2>&3
+  if [[ ! $passed ]]; then
+    ((code)) || code=1
+    echo "smoke: FAILED at: $step" >&2
+    local file
+    for file in command.log daemon.log upstream.log; do
+      [[ -s $work/$file ]] || continue
+      echo "--- $file (its last 40 lines)" >&2
+      tail -n 40 "$work/$file" >&2
+    done
+  fi
+  local child
+  for child in $daemon $upstream; do kill -KILL "$child" 2>/dev/null || true; done
+  wait 2>/dev/null || true
+  rm -rf "$work"
+  exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+# Runs the command until it succeeds; the step fails when patience ends, or the daemon does.
+await() {
+  local deadline=$((SECONDS + patience))
+  until "$@"; do
+    ((SECONDS < deadline)) || { echo "smoke: not within $patience s: $*" >&2; return 1; }
+    [[ ! $daemon ]] || kill -0 "$daemon" 2>/dev/null || { echo 'smoke: the daemon is gone' >&2; return 1; }
+    sleep 0.1
+  done
+}
+
+admin() { curl --silent --fail --max-time 10 --unix-socket "$work/admin.sock" "http://localhost/$1"; }
+answers() { admin livez >/dev/null; }
+ready() { admin readyz >/dev/null; }
+# Prints the HTTP status of a GET through the gateway.
+through() { curl --silent --max-time 10 --output "$work/body" --write-out '%{http_code}' "$@" "http://127.0.0.1:$port/smoke/ping"; }
+status_has() {
+  admin status >"$work/status" && python3 - "$work/status" "$@" <<'EOF'
+import json, sys
+spool = json.load(open(sys.argv[1]))["spool"]
+sys.exit(0 if all(spool[key] >= int(least) for key, least in (word.split("=") for word in sys.argv[2:])) else 1)
+EOF
+}
+expect() {
+  local what=$1 want=$2 got=$3
+  [[ $got == "$want" ]] || { echo "smoke: $what: wanted $want, got $got: $(head -c 300 "$work/body" 2>/dev/null)" >&2; return 1; }
+}
+
+step='the upstream'
+python3 - "$work/upstream.port" >"$work/upstream.log" 2>&1 <<'EOF' &
+import http.server, os, sys
+class Pong(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"pong")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pong)
+with open(sys.argv[1] + ".part", "w") as file:
+    file.write(str(server.server_port))
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+server.serve_forever()
+EOF
+upstream=$!
+await test -s "$work/upstream.port"
+upstream_port=$(<"$work/upstream.port")
+# Nobody listens there at this moment.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+
+step='tidegate init, bundle build, bundle sign, token mint'
+{
+  tidegate init "$work/policy"
+  cat >"$work/policy/apis/smoke.toml" <<EOF
+[api]
+name = "smoke"
+version = "1"
+base_path = "/smoke"
+upstream = "http://127.0.0.1:$upstream_port"
+subscription = false
+
+[[route]]
+template = "/ping"
+methods = ["GET"]
+EOF
+  tidegate bundle build "$work/policy" -o "$work/smoke.tgb"
+  tidegate bundle sign "$work/smoke.tgb" --key "$work/policy/keys/policy.key"
+  tidegate token mint --policy "$work/policy" --lifetime 10m >"$work/token"
+} >"$work/command.log" 2>&1
+
+step='tidegated check'
+mkdir "$work/state"
+cat >"$work/tidegated.toml" <<EOF
+state = "$work/state"
+root = "$work/policy/root.json"
+
+[[listener]]
+address = "127.0.0.1:$port"
+
+[admin]
+socket = "$work/admin.sock"
+
+[spool]
+seal_after = "1s"
+seal_after_offline = "1s"
+EOF
+"${emulator[@]}" "$binaries/tidegated" check --config "$work/tidegated.toml" >"$work/command.log" 2>&1
+
+step='tidegated run: safe mode'
+"${emulator[@]}" "$binaries/tidegated" run --config "$work/tidegated.toml" >"$work/daemon.log" 2>&1 </dev/null &
+daemon=$!
+await answers
+if ready; then echo 'smoke: ready with no policy' >&2; exit 1; fi
+
+step='the bundle, through the inbox'
+cp "$work/smoke.tgb" "$work/state/inbox/.smoke.tgb.part"
+mv "$work/state/inbox/.smoke.tgb.part" "$work/state/inbox/smoke.tgb"
+await ready
+
+step='an authorised request'
+expect 'with a token' 200 "$(through --header "Authorization: Bearer $(<"$work/token")")"
+expect 'the body' pong "$(<"$work/body")"
+
+step='a refused request'
+expect 'with no token' 401 "$(through)"
+
+step='a usage file'
+await status_has appended=2 backlog_files=1
+
+step='a clean stop'
+kill -TERM "$daemon"
+gone() { ! kill -0 "$daemon" 2>/dev/null; }
+deadline=$((SECONDS + patience))
+until gone; do
+  ((SECONDS < deadline)) || { echo "smoke: still runs $patience s after SIGTERM" >&2; exit 1; }
+  sleep 0.1
+done
+stopped=0
+wait "$daemon" || stopped=$?
+daemon=''
+expect 'exit of the daemon' 0 "$stopped"
+[[ ! -e $work/admin.sock ]] || { echo 'smoke: the admin socket is left behind' >&2; exit 1; }
+
+passed=yes
+echo "smoke: safe mode, bundle, 200, 401, usage file and clean stop: as they should be (${emulator[*]:-native})"

@@ -1,0 +1,124 @@
+//! What `/status` tells, typed: the daemon writes it, `tidegate status` reads it.
+//!
+//! Fields are only ever added. A reader ignores those that it does not know, and `default` stands in for those
+//! that an older daemon does not send, so the command and the daemon may be of different versions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DeviceId, Digest};
+use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
+
+/// The whole status of one daemon at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version that runs.
+    pub version: String,
+    /// Which device this is.
+    pub device: DeviceId,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// Why requests are not served under a policy; absent when they are.
+    #[serde(default)]
+    pub not_ready: Option<String>,
+    /// What is in force.
+    pub policy: PolicyStatus,
+    /// What is known of the present moment.
+    pub time: TimeStatus,
+    /// The usage that waits on this device.
+    pub spool: SpoolStatus,
+    /// The way to the hub; absent where none is configured.
+    #[serde(default)]
+    pub upload: Option<UploadStatus>,
+    /// The last bundles that were judged, newest first; bounded by the daemon.
+    #[serde(default)]
+    pub imports: Vec<Imported>,
+}
+
+/// What is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum PolicyStatus {
+    /// No policy: every route is refused, health and import are answered.
+    SafeMode,
+    /// A policy serves.
+    Active {
+        /// SHA-256 of its bundle's manifest.
+        id: Digest,
+        /// Its bundle's sequence number.
+        seq: u64,
+        /// The generation of the root that it was made under.
+        epoch: u64,
+        /// When it was activated, by the device's lower bound of the time.
+        activated_at: UnixSeconds,
+        /// When it turns stale; absent where it never does.
+        #[serde(default)]
+        expires_at: Option<UnixSeconds>,
+        /// Past its expiry: it serves on, but a new bundle is due.
+        stale: bool,
+    },
+}
+
+/// What is known of the present moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeStatus {
+    /// The least that the time can be.
+    pub lower: UnixSeconds,
+    /// The most that it can be; absent where no trusted source says so.
+    #[serde(default)]
+    pub upper: Option<UnixSeconds>,
+    /// Where the bounds come from.
+    pub quality: TimeQuality,
+}
+
+impl From<TimeBounds> for TimeStatus {
+    fn from(TimeBounds { lower, upper, quality }: TimeBounds) -> Self {
+        Self { lower, upper, quality }
+    }
+}
+
+/// The usage that waits on this device, and what became of the records since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// The spool's identity in hex; absent until it is open.
+    #[serde(default)]
+    pub stream: Option<String>,
+    /// Usage files that the hub has not acknowledged.
+    pub backlog_files: u64,
+    /// Their bytes.
+    pub backlog_bytes: u64,
+    /// Records written in full.
+    pub appended: u64,
+    /// Records kept only as counters.
+    pub rolled_up: u64,
+    /// Records lost; each is in a gap record or a tombstone too.
+    pub lost: u64,
+}
+
+/// The way to the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadStatus {
+    /// Usage files acknowledged since the start.
+    pub files: u64,
+    /// Attempts that failed since the start.
+    pub failures: u64,
+    /// Seconds since the last receipt; absent before the first.
+    #[serde(default)]
+    pub last_success_seconds: Option<u64>,
+    /// Why the last attempt failed; absent when it did not.
+    #[serde(default)]
+    pub last_error: Option<String>,
+}
+
+/// One bundle that was judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Its file name in the inbox, cut to 128 bytes.
+    pub name: String,
+    /// The result's name: `Accepted`, `AlreadyInstalled`, or the name of the error.
+    pub result: String,
+    /// When, by the device's lower bound of the time.
+    pub at: UnixSeconds,
+    /// The sequence number, where the manifest was believed.
+    #[serde(default)]
+    pub seq: Option<u64>,
+}

@@ -1,0 +1,381 @@
+//! The manifest: what a bundle is, for whom, after which, and what is inside. Canonical JSON, signed.
+//!
+//! ```text
+//! author {reason,tool,who} · base? · deployment · entries [{kind,len,name,sha256}] · epoch · expires_at? ·
+//! issued_at · permit? · requires [] · root_version · security_floor · seq ·
+//! target {"all":true | "devices":[] | "labels":{k:[v]}} · type
+//! ```
+//!
+//! Parsing checks the form (step 8); what the values mean for this device is judged in `verify`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::canonical;
+use super::container::BundleType;
+use super::error::{Refused, plain};
+use crate::ids::{DeviceId, Digest};
+use crate::units::UnixSeconds;
+
+/// The latest moment that a document may name: the last second of the year 9999.
+pub const LAST_SECOND: UnixSeconds = 253_402_300_799;
+
+const MAX_TEXT: usize = 256;
+const MAX_REQUIRES: usize = 16;
+const MAX_DEVICES: usize = 1_024;
+const MAX_LABELS: usize = 16;
+const MAX_LABEL_VALUES: usize = 256;
+
+/// The parts of a policy, each at most once in a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKind {
+    /// Upstreams, APIs and their routes.
+    Routes,
+    /// Who may sign tokens, with the pinned keys.
+    Issuers,
+    /// Plans: rates and quotas.
+    Throttle,
+    /// Which application has which plan on which API.
+    Subscriptions,
+    /// Which tokens are no longer good.
+    Revocations,
+    /// Requests with known answers, to try a policy before it serves.
+    Probes,
+}
+
+impl EntryKind {
+    /// All kinds, in the order of their use.
+    pub const ALL: [Self; 6] =
+        [Self::Routes, Self::Issuers, Self::Throttle, Self::Subscriptions, Self::Revocations, Self::Probes];
+
+    /// The word in the manifest, and the file name in a slot.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Routes => "routes",
+            Self::Issuers => "issuers",
+            Self::Throttle => "throttle",
+            Self::Subscriptions => "subscriptions",
+            Self::Revocations => "revocations",
+            Self::Probes => "probes",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Most bytes of an entry of this kind.
+    #[must_use]
+    pub const fn limit(self) -> u64 {
+        match self {
+            Self::Routes => 4 << 20,
+            Self::Issuers | Self::Throttle | Self::Probes => 1 << 20,
+            Self::Subscriptions | Self::Revocations => 12 << 20,
+        }
+    }
+}
+
+impl fmt::Display for EntryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The entries of one bundle, by kind.
+pub type Entries = BTreeMap<EntryKind, Vec<u8>>;
+
+/// Who made the bundle, and why; for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Author {
+    /// The person.
+    pub who: String,
+    /// The program and its version.
+    pub tool: String,
+    /// Why the policy changes.
+    pub reason: String,
+}
+
+/// For which devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Every device of the deployment.
+    All,
+    /// These ones.
+    Devices(Vec<DeviceId>),
+    /// Those that have, for each key, one of its values.
+    Labels(BTreeMap<String, Vec<String>>),
+}
+
+/// What a device is, where a target asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its labels, from a signed enrolment; never from the configuration.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Target {
+    /// Whether `device` is meant.
+    #[must_use]
+    pub fn names(&self, device: &DeviceFacts) -> bool {
+        match self {
+            Self::All => true,
+            Self::Devices(ids) => ids.contains(&device.id),
+            Self::Labels(wanted) => {
+                wanted.iter().all(|(key, values)| device.labels.get(key).is_some_and(|value| values.contains(value)))
+            }
+        }
+    }
+
+    /// Whether it can name no device at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::Devices(ids) => ids.is_empty(),
+            Self::Labels(wanted) => wanted.is_empty() || wanted.values().any(Vec::is_empty),
+        }
+    }
+}
+
+/// One line of the entry table, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Which part.
+    pub kind: EntryKind,
+    /// Where it begins in the payload, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// For people.
+    pub name: String,
+    /// Its SHA-256.
+    pub sha256: Digest,
+}
+
+/// A manifest whose form is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    form: Form,
+    /// For which devices.
+    pub target: Target,
+}
+
+/// The members as they are written. Their names and types are the format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Form {
+    pub(super) author: Author,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) base: Option<Digest>,
+    pub(super) deployment: String,
+    pub(super) entries: Vec<EntryForm>,
+    pub(super) epoch: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<UnixSeconds>,
+    pub(super) issued_at: UnixSeconds,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) permit: Option<Digest>,
+    pub(super) requires: Vec<String>,
+    pub(super) root_version: u64,
+    pub(super) security_floor: u64,
+    pub(super) seq: u64,
+    pub(super) target: TargetForm,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EntryForm {
+    pub(super) kind: String,
+    pub(super) len: u64,
+    pub(super) name: String,
+    pub(super) sha256: Digest,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetForm {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    all: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    devices: Option<Vec<DeviceId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    labels: Option<BTreeMap<String, Vec<String>>>,
+}
+
+impl From<&Target> for TargetForm {
+    fn from(target: &Target) -> Self {
+        match target {
+            Target::All => Self { all: Some(true), ..Self::default() },
+            Target::Devices(ids) => Self { devices: Some(ids.clone()), ..Self::default() },
+            Target::Labels(wanted) => Self { labels: Some(wanted.clone()), ..Self::default() },
+        }
+    }
+}
+
+impl Manifest {
+    /// Step 8: canonical JSON, then the schema of a manifest of type `expected`.
+    pub fn parse(bytes: &[u8], expected: BundleType) -> Result<Self, Refused> {
+        let value = canonical::read(bytes).map_err(|error| Refused::ManifestNotCanonical(error.to_string()))?;
+        let form: Form = canonical::typed(value).map_err(|error| Refused::ManifestSchema(plain(&error)))?;
+        if form.kind != expected.name() {
+            let detail = format!("the manifest says {:?}, the preamble {:?}", plain(&form.kind), expected.name());
+            return Err(Refused::TypeMismatch(detail));
+        }
+        let target = form.check().map_err(Refused::ManifestSchema)?;
+        Ok(Self { form, target })
+    }
+
+    /// Who made it.
+    #[must_use]
+    pub fn author(&self) -> &Author {
+        &self.form.author
+    }
+
+    /// Which deployment it is for.
+    #[must_use]
+    pub fn deployment(&self) -> &str {
+        &self.form.deployment
+    }
+
+    /// The root's generation that it counts in.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.form.epoch
+    }
+
+    /// Its place in the order; at least 1.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.form.seq
+    }
+
+    /// The least root version that it may be judged with.
+    #[must_use]
+    pub fn root_version(&self) -> u64 {
+        self.form.root_version
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub fn issued_at(&self) -> UnixSeconds {
+        self.form.issued_at
+    }
+
+    /// Until when it may be installed.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
+        self.form.expires_at
+    }
+
+    /// The sequence number below which nothing may be installed after it.
+    #[must_use]
+    pub fn security_floor(&self) -> u64 {
+        self.form.security_floor
+    }
+
+    /// What a reader must be able to do, beyond format 1.
+    pub fn requires(&self) -> impl Iterator<Item = &str> {
+        let base = self.form.base.map(|_| "base");
+        let permit = self.form.permit.map(|_| "permit");
+        self.form.requires.iter().map(String::as_str).chain(base).chain(permit)
+    }
+
+    /// Step 13: the entry table, which must fill `payload_len` bytes exactly.
+    pub fn entries(&self, payload_len: u64) -> Result<Vec<Entry>, Refused> {
+        let forms = &self.form.entries;
+        if !(1..=EntryKind::ALL.len()).contains(&forms.len()) {
+            let detail = format!("{} entries; a policy has 1 to {}", forms.len(), EntryKind::ALL.len());
+            return Err(Refused::EntryCount(detail));
+        }
+        let mut entries: Vec<Entry> = Vec::with_capacity(forms.len());
+        let mut offset = 0_u64;
+        for form in forms {
+            let kind = EntryKind::from_name(&form.kind)
+                .ok_or_else(|| Refused::EntryKindUnknown(format!("{:?}", plain(&form.kind))))?;
+            if !is_name(&form.name) {
+                return Err(Refused::EntryName(format!("{:?} of {kind}", plain(&form.name))));
+            }
+            if entries.iter().any(|before| before.kind == kind) {
+                return Err(Refused::EntryDuplicate(format!("a second entry of kind {kind}")));
+            }
+            if form.len > kind.limit() {
+                let detail = format!("{kind} has {} bytes; at most {}", form.len, kind.limit());
+                return Err(Refused::EntryTooLarge(detail));
+            }
+            entries.push(Entry { kind, offset, len: form.len, name: form.name.clone(), sha256: form.sha256 });
+            offset = offset.saturating_add(form.len);
+        }
+        if offset != payload_len {
+            let detail = format!("the entries add up to {offset} bytes, the payload has {payload_len}");
+            return Err(Refused::PayloadLengthMismatch(detail));
+        }
+        Ok(entries)
+    }
+}
+
+impl Form {
+    /// The rules that types alone do not say; gives the target.
+    pub(super) fn check(&self) -> Result<Target, String> {
+        if !is_name(&self.deployment) {
+            return Err("deployment is not a name".into());
+        }
+        for (member, text) in [("who", &self.author.who), ("tool", &self.author.tool), ("reason", &self.author.reason)]
+        {
+            if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
+                return Err(format!("author.{member} is longer than {MAX_TEXT} bytes or has control characters"));
+            }
+        }
+        if self.seq == 0 {
+            return Err("seq is 0; the first is 1".into());
+        }
+        let times = [Some(self.issued_at), self.expires_at];
+        if times.into_iter().flatten().any(|at| !(0..=LAST_SECOND).contains(&at)) {
+            return Err("a time is not between 1970 and 9999".into());
+        }
+        if self.requires.len() > MAX_REQUIRES || !self.requires.iter().all(|name| is_name(name)) {
+            return Err(format!("requires holds more than {MAX_REQUIRES} features or one that is not a name"));
+        }
+        self.target.check()
+    }
+}
+
+impl TargetForm {
+    fn check(&self) -> Result<Target, String> {
+        match (self.all, &self.devices, &self.labels) {
+            (Some(true), None, None) => Ok(Target::All),
+            (None, Some(ids), None) if ids.len() <= MAX_DEVICES => Ok(Target::Devices(ids.clone())),
+            (None, None, Some(labels)) => {
+                let bounded = |text: &String| text.len() <= MAX_TEXT;
+                let fits = labels.len() <= MAX_LABELS
+                    && labels.keys().all(bounded)
+                    && labels.values().all(|values| values.len() <= MAX_LABEL_VALUES && values.iter().all(bounded));
+                if !fits {
+                    return Err("target.labels is over its limits".into());
+                }
+                Ok(Target::Labels(labels.clone()))
+            }
+            // `{}` and `{"all":false}` name nobody: well formed, and refused in step 10.
+            (None | Some(false), None, None) => Ok(Target::Devices(Vec::new())),
+            _ => Err(format!("target is not one of all, devices (at most {MAX_DEVICES}) and labels")),
+        }
+    }
+}
+
+/// `[a-z0-9][a-z0-9._-]{0,63}`: names of deployments, entries and features.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let inner = |byte: u8| letter(byte) || matches!(byte, b'.' | b'_' | b'-');
+    let bytes = text.as_bytes();
+    bytes.len() <= 64 && bytes.first().is_some_and(|first| letter(*first)) && bytes.iter().all(|byte| inner(*byte))
+}

@@ -1,0 +1,145 @@
+//! The author's side: a draft becomes an unsigned bundle, which goes from signer to signer.
+//!
+//! The unfinished file is itself a bundle of format 1 with fewer signatures than the root asks for, so
+//! that it can be inspected at every stage and no second format exists. Signing changes nothing but
+//! the signature block: every signer signs the same bytes.
+
+use std::collections::BTreeMap;
+
+use super::canonical;
+use super::container::{BundleType, Head, MAX_SIGNATURES, Preamble, Signature, signature_block};
+use super::error::Refused;
+use super::manifest::{Author, EntryForm, EntryKind, Form, Manifest, Target, TargetForm};
+use super::root::{Role, RootDocument};
+use crate::ids::{Digest, KeyId};
+use crate::keys::{SigningKey, sha256};
+use crate::units::UnixSeconds;
+
+/// A policy bundle before it has bytes.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Who makes it, and why.
+    pub author: Author,
+    /// For which devices.
+    pub target: Target,
+    /// Its place in the order; at least 1.
+    pub seq: u64,
+    /// Below this sequence number nothing is taken after it.
+    pub security_floor: u64,
+    /// When it is made.
+    pub issued_at: UnixSeconds,
+    /// Until when it may be installed.
+    pub expires_at: Option<UnixSeconds>,
+    /// What its reader must be able to do, beyond format 1.
+    pub requires: Vec<String>,
+    /// The parts, each with a name for people.
+    pub entries: BTreeMap<EntryKind, (String, Vec<u8>)>,
+}
+
+/// A bundle that could not be made or signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PackError {
+    /// No device would take it: the source says why.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The key has no part in the role that signs this type: sign with another.
+    #[error("key {0} does not have the role {role}", role = .1.name())]
+    NotInRole(KeyId, Role),
+    /// This key has signed already: pass the file on.
+    #[error("key {0} has signed already")]
+    SignedAlready(KeyId),
+    /// Sixteen have signed: no more fit.
+    #[error("the bundle has {MAX_SIGNATURES} signatures already")]
+    Full,
+}
+
+impl Draft {
+    /// The unsigned bundle, for the deployment, epoch and version of `root`.
+    pub fn assemble(&self, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+        let mut payload = Vec::new();
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for (kind, (name, blob)) in &self.entries {
+            let len = blob.len() as u64;
+            entries.push(EntryForm { kind: kind.name().into(), len, name: name.clone(), sha256: sha256(blob) });
+            payload.extend_from_slice(blob);
+        }
+        let form = Form {
+            author: self.author.clone(),
+            base: None,
+            deployment: root.deployment().into(),
+            entries,
+            epoch: root.epoch(),
+            expires_at: self.expires_at,
+            issued_at: self.issued_at,
+            permit: None,
+            requires: self.requires.clone(),
+            root_version: root.version(),
+            security_floor: self.security_floor,
+            seq: self.seq,
+            target: TargetForm::from(&self.target),
+            kind: BundleType::Policy.name().into(),
+        };
+        let bytes = canonical::write(&form).map_err(|error| Refused::ManifestSchema(error.to_string()))?;
+        // What no device could read is refused at the desk.
+        let manifest = Manifest::parse(&bytes, BundleType::Policy)?;
+        manifest.entries(payload.len() as u64)?;
+        if manifest.target.is_empty() {
+            return Err(Refused::TargetEmpty("the target names no device".into()).into());
+        }
+        Ok(lay(BundleType::Policy, &[], &bytes, &[], &payload)?)
+    }
+}
+
+/// The file of a bundle from its sections. For an author's tools and tests; it vouches for nothing.
+pub fn lay(
+    bundle_type: BundleType,
+    trust: &[u8],
+    manifest: &[u8],
+    signatures: &[Signature],
+    payload: &[u8],
+) -> Result<Vec<u8>, Refused> {
+    let preamble = Preamble::new(bundle_type, trust.len(), manifest.len(), signatures.len(), payload.len() as u64)?;
+    Ok([&preamble.to_bytes(), trust, manifest, &signature_block(signatures), payload].concat())
+}
+
+/// The head of a bundle that an author holds whole in memory.
+pub fn head(bundle: &[u8]) -> Result<Head, Refused> {
+    Head::read(&mut &*bundle, bundle.len() as u64)
+}
+
+/// What `bundle` is called: SHA-256 of its manifest. A signer reads it to the others before signing.
+pub fn digest(bundle: &[u8]) -> Result<Digest, Refused> {
+    Ok(sha256(head(bundle)?.manifest()))
+}
+
+/// `bundle` with one more signature, its key ids still ascending.
+pub fn sign(bundle: &[u8], root: &RootDocument, key: &SigningKey) -> Result<Vec<u8>, PackError> {
+    let head = head(bundle)?;
+    let bundle_type = head.preamble().bundle_type;
+    let role = Role::of(bundle_type);
+    let id = key.public().id();
+    if !root.role_keys(role).any(|candidate| candidate.id() == id) {
+        return Err(PackError::NotInRole(id, role));
+    }
+    // The signer must not be made to sign what no device would read.
+    Manifest::parse(head.manifest(), bundle_type)?;
+    let mut signatures = head.signatures()?;
+    let at = match signatures.binary_search_by_key(&id, |signature| signature.key) {
+        Ok(_) => return Err(PackError::SignedAlready(id)),
+        Err(at) => at,
+    };
+    if signatures.len() >= usize::from(MAX_SIGNATURES) {
+        return Err(PackError::Full);
+    }
+    let bytes = key.sign(bundle_type.media_type(), head.manifest());
+    signatures.insert(at, Signature { key: id, bytes });
+    let payload = bundle.get(head.bytes().len()..).unwrap_or_default();
+    Ok(lay(bundle_type, head.trust(), head.manifest(), &signatures, payload)?)
+}
+
+/// Who of the role has signed, and how many are needed; a wrong signature is an error.
+pub fn signers(bundle: &[u8], root: &RootDocument) -> Result<super::root::Signers, Refused> {
+    let head = head(bundle)?;
+    let bundle_type = head.preamble().bundle_type;
+    root.signers(Role::of(bundle_type), bundle_type.media_type(), head.manifest(), &head.signatures()?)
+}

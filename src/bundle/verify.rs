@@ -1,0 +1,301 @@
+//! A candidate's whole judgement: the numbered steps of BUNDLE.md, 1 to 15, in that order.
+//!
+//! The daemon, the start-up check of a slot and the operator's command call the same function.
+//! Nothing is taken from a bundle before the step that vouches for it; no setting turns a step off.
+//! Up to step 14 memory does not grow with the payload. Only [`verify`] makes a [`Verified`].
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use ring::digest::{Context, SHA256};
+
+use super::container::Head;
+use super::error::{Refused, SemanticProblem};
+use super::manifest::{Author, DeviceFacts, Entries, Entry, EntryKind, Manifest};
+use super::root::Role;
+use super::trust::{Order, Trust};
+use crate::ids::{Digest, KeyId};
+use crate::keys::sha256;
+use crate::units::UnixSeconds;
+
+/// A bundle issued further ahead of the time floor than this is refused: ten years, in seconds.
+pub const MAX_AHEAD: UnixSeconds = 10 * 31_557_600;
+
+/// Where a bundle's bytes are: one file, or the files of a slot.
+pub trait Source {
+    /// Bytes of the whole bundle.
+    fn length(&mut self) -> io::Result<u64>;
+    /// The bundle from its first byte.
+    fn head(&mut self) -> io::Result<Box<dyn Read + '_>>;
+    /// The blob of an entry; `payload` is the offset of the payload in the bundle. Asked twice: to hash, and to parse.
+    fn blob(&mut self, entry: &Entry, payload: u64) -> io::Result<Box<dyn Read + '_>>;
+}
+
+/// A bundle in one piece.
+#[derive(Debug)]
+pub struct Whole<R>(pub R);
+
+impl<R: Read + Seek> Source for Whole<R> {
+    fn length(&mut self) -> io::Result<u64> {
+        self.0.seek(SeekFrom::End(0))
+    }
+
+    fn head(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        self.0.seek(SeekFrom::Start(0))?;
+        Ok(Box::new(&mut self.0))
+    }
+
+    fn blob(&mut self, entry: &Entry, payload: u64) -> io::Result<Box<dyn Read + '_>> {
+        self.0.seek(SeekFrom::Start(payload.saturating_add(entry.offset)))?;
+        Ok(Box::new((&mut self.0).take(entry.len)))
+    }
+}
+
+/// What a bundle is judged for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be installed: all steps.
+    Install,
+    /// To be served again after a start: whether it was soon, late or newer enough was judged when it was
+    /// installed, and age never takes a policy out of service. Steps 9, 11 and 12 are left out.
+    Serve,
+}
+
+/// What a bundle is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Judge<'a> {
+    /// The root and the history.
+    pub trust: &'a Trust,
+    /// The least that the time can be.
+    pub lower: UnixSeconds,
+    /// Who this device is.
+    pub device: &'a DeviceFacts,
+    /// For what.
+    pub purpose: Purpose,
+}
+
+/// What came to light on the way, kept for the journal and the time floor even if the bundle is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// The identity that the file claims: SHA-256 of its manifest.
+    pub digest: Option<Digest>,
+    /// Keys of the role whose signatures are good.
+    pub signers: Vec<KeyId>,
+    /// From the manifest, once the signatures vouch for it.
+    pub author: Option<Author>,
+    /// Likewise.
+    pub seq: Option<u64>,
+    /// A moment that the threshold of the role vouches for: the time floor may be raised to it.
+    pub issued_at: Option<UnixSeconds>,
+}
+
+/// A bundle that passed every step, its compiled policy included.
+#[derive(Debug)]
+pub struct Verified<T> {
+    digest: Digest,
+    manifest: Manifest,
+    signers: Vec<KeyId>,
+    head: Head,
+    entries: Entries,
+    policy: T,
+}
+
+impl<T> Verified<T> {
+    /// Its identity.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The keys that signed it, ascending.
+    #[must_use]
+    pub fn signers(&self) -> &[KeyId] {
+        &self.signers
+    }
+
+    /// All before its payload.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Its entries.
+    #[must_use]
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// What its entries compile to.
+    #[must_use]
+    pub fn policy(&self) -> &T {
+        &self.policy
+    }
+
+    /// Gives up the bytes and keeps what serves.
+    #[must_use]
+    pub fn into_parts(self) -> (Digest, Manifest, Vec<KeyId>, T) {
+        (self.digest, self.manifest, self.signers, self.policy)
+    }
+}
+
+/// The end of a judgement that refused nothing.
+#[derive(Debug)]
+pub enum Verdict<T> {
+    /// It may be activated.
+    Accepted(Box<Verified<T>>),
+    /// It serves already: success, and nothing to do.
+    AlreadyInstalled(Digest),
+}
+
+/// Judges the bundle in `source`. `compile` is the seam of step 15.
+pub fn verify<T>(
+    source: &mut dyn Source,
+    by: &Judge<'_>,
+    compile: impl FnOnce(&Entries) -> Result<T, SemanticProblem>,
+    found: &mut Findings,
+) -> Result<Verdict<T>, Refused> {
+    let unread = |error: io::Error| Refused::SourceIo(format!("reading the bundle: {error}"));
+    let root = &by.trust.root;
+
+    // 1 preamble · 2 section limits · 3 signature-section arithmetic · 4 exact file length · 5 read the head
+    let length = source.length().map_err(unread)?;
+    let head = Head::read(&mut *source.head().map_err(unread)?, length)?;
+    let bundle_type = head.preamble().bundle_type;
+    let digest = sha256(head.manifest());
+    found.digest = Some(digest);
+
+    // 6 root chain
+    by.trust.check_chain(&head)?;
+
+    // 7 count distinct role keys with good signatures, before parsing
+    let role = Role::of(bundle_type);
+    let counted = root.signers(role, bundle_type.media_type(), head.manifest(), &head.signatures()?)?;
+    found.signers.clone_from(&counted.keys);
+    let signers = counted.meet(role)?;
+    Trust::check_type(bundle_type)?; // Off-spec: types 2 to 4 stop here, by name, until they can be applied
+
+    // 8 canonical JSON, schema, type
+    let manifest = Manifest::parse(head.manifest(), bundle_type)?;
+    found.author = Some(manifest.author().clone());
+    found.seq = Some(manifest.seq());
+
+    // 9 plausible `issued_at`, then raise the time floor
+    let lower = match by.purpose {
+        Purpose::Install => {
+            let lower = plausible(&manifest, by.lower)?;
+            found.issued_at = (manifest.deployment() == root.deployment()).then(|| manifest.issued_at());
+            lower
+        }
+        Purpose::Serve => by.lower,
+    };
+
+    // 10 deployment, root_version, epoch, target, requires
+    check_addressee(&manifest, by)?;
+
+    if by.purpose == Purpose::Install {
+        // 11 expiry against the floor's lower bound only
+        if let Some(expires_at) = manifest.expires_at().filter(|at| *at <= lower) {
+            return Err(Refused::Expired(format!("expired at {expires_at}; it is at least {lower}")));
+        }
+        // 12 order
+        if by.trust.order(&manifest, digest)? == Order::AlreadyInstalled {
+            return Ok(Verdict::AlreadyInstalled(digest));
+        }
+    }
+
+    // 13 entry table, Σ len = payload_len
+    let table = manifest.entries(head.preamble().payload_len())?;
+    if let Some(probes) = table.iter().find(|entry| entry.kind == EntryKind::Probes) {
+        // Off-spec: step 16 cannot be done yet, and a bundle is never half judged.
+        return Err(Refused::UnsupportedRequirement(format!("entry {:?}: this version runs no probes", probes.name)));
+    }
+
+    // 14 stream blobs through one 64 KiB buffer, hash, compare
+    let payload = head.preamble().head_len();
+    let mut buffer = vec![0; 64 << 10];
+    for entry in &table {
+        check_blob(&mut *source.blob(entry, payload).map_err(unread)?, entry, &mut buffer, |_| ())?;
+    }
+
+    // 15 parse every kind, cross-references, weak keys; what is parsed is hashed again as it is read
+    let mut entries = Entries::new();
+    for entry in &table {
+        let mut blob = Vec::with_capacity(usize::try_from(entry.len).unwrap_or(0));
+        let mut from = source.blob(entry, payload).map_err(unread)?;
+        check_blob(&mut *from, entry, &mut buffer, |part| blob.extend_from_slice(part))?;
+        entries.insert(entry.kind, blob);
+    }
+    let policy = compile(&entries)?;
+    Ok(Verdict::Accepted(Box::new(Verified { digest, manifest, signers, head, entries, policy })))
+}
+
+/// Step 9: the lower bound that the manifest's own time raises.
+fn plausible(manifest: &Manifest, lower: UnixSeconds) -> Result<UnixSeconds, Refused> {
+    let issued_at = manifest.issued_at();
+    if issued_at > lower.saturating_add(MAX_AHEAD) {
+        let detail = format!("issued at {issued_at}, more than ten years after {lower}");
+        return Err(Refused::IssuedAtImplausible(detail));
+    }
+    Ok(lower.max(issued_at))
+}
+
+/// Step 10.
+fn check_addressee(manifest: &Manifest, by: &Judge<'_>) -> Result<(), Refused> {
+    let root = &by.trust.root;
+    if manifest.deployment() != root.deployment() {
+        let detail = format!("for {:?}; this device belongs to {:?}", manifest.deployment(), root.deployment());
+        return Err(Refused::WrongDeployment(detail));
+    }
+    if manifest.root_version() > root.version() {
+        let detail = format!("needs root version {}; the device has {}", manifest.root_version(), root.version());
+        return Err(Refused::RootTooOld(detail));
+    }
+    if manifest.epoch() != root.epoch() {
+        return Err(Refused::EpochMismatch(format!("epoch {}; the root's is {}", manifest.epoch(), root.epoch())));
+    }
+    if manifest.target.is_empty() {
+        return Err(Refused::TargetEmpty("the target names no device".into()));
+    }
+    if !manifest.target.names(by.device) {
+        return Err(Refused::NotForThisDevice(format!("the target does not name device {}", by.device.id)));
+    }
+    match manifest.requires().next() {
+        Some(feature) => Err(Refused::UnsupportedRequirement(format!("it requires {feature:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// Reads a blob to its end; its length and digest must be the entry's.
+fn check_blob(
+    from: &mut dyn Read,
+    entry: &Entry,
+    buffer: &mut [u8],
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), Refused> {
+    let mut hash = Context::new(&SHA256);
+    let mut left = entry.len;
+    loop {
+        let part = match from.read(buffer) {
+            Ok(0) => break,
+            Ok(n) => &buffer[..n],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Refused::SourceIo(format!("reading entry {}: {error}", entry.kind))),
+        };
+        left = left.checked_sub(part.len() as u64).ok_or_else(|| mismatch(entry))?;
+        hash.update(part);
+        each(part);
+    }
+    if left > 0 || hash.finish().as_ref() != entry.sha256.0 {
+        return Err(mismatch(entry));
+    }
+    Ok(())
+}
+
+fn mismatch(entry: &Entry) -> Refused {
+    Refused::EntryDigestMismatch(format!("the bytes of {} are not those that were signed", entry.kind))
+}

@@ -1,0 +1,155 @@
+//! One request to the hub: path, device, body, every check of the usage file, the ledger, the receipt.
+//!
+//! What can be refused without the body is refused without it. No step takes more memory than the
+//! limits of a usage file, and only a fixed number of files is in memory at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Body;
+use hyper::{HeaderMap, Method, Request, Response, header};
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use super::config::device_key;
+use super::ledger::{Device, Taken};
+use super::refusal::Refusal;
+use super::writer::Writer;
+use crate::ids::DeviceId;
+use crate::spool::backlog::Cursor;
+use crate::spool::chain::Verdict;
+use crate::spool::protocol::{DEVICE_KEY, RECEIPT_TYPE, read_usage_path};
+use crate::spool::segment::{self, FILE_LIMIT, Unverified, Verified};
+
+/// Most devices that `enrol = "any"` lets in.
+const GUESTS_LIMIT: usize = 10_000;
+
+/// Everything that requests share.
+#[derive(Debug)]
+pub(super) struct Ingest {
+    /// By id; grows only where `guests` is set.
+    devices: RwLock<HashMap<DeviceId, Device>>,
+    guests: bool,
+    writer: Writer,
+    uploads: Semaphore,
+    body_timeout: Duration,
+}
+
+impl Ingest {
+    pub(super) fn new(
+        devices: HashMap<DeviceId, Device>,
+        guests: bool,
+        writer: Writer,
+        uploads: usize,
+        body_timeout: Duration,
+    ) -> Self {
+        Self { devices: RwLock::new(devices), guests, writer, uploads: Semaphore::new(uploads), body_timeout }
+    }
+
+    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        if request.uri().path() == "/livez" {
+            return match *request.method() {
+                Method::GET | Method::HEAD => Response::new(Full::from("ok\n")),
+                _ => Refusal::MethodNotAllowed("GET, HEAD").answer(),
+            };
+        }
+        let Some((device, at)) = read_usage_path(request.uri().path()) else { return Refusal::NotFound.answer() };
+        if request.method() != Method::PUT {
+            return Refusal::MethodNotAllowed("PUT").answer();
+        }
+        match self.take(device, at, request).await {
+            Ok(receipt) => Response::builder()
+                .header(header::CONTENT_TYPE, RECEIPT_TYPE)
+                .body(Full::from(receipt))
+                .expect("the header is a constant"),
+            Err(refusal) => {
+                warn!(%device, stream = %at.stream, seq = at.seq, name = refusal.name(), "a usage file is refused");
+                refusal.answer()
+            }
+        }
+    }
+
+    async fn take<B>(&self, device: DeviceId, at: Cursor, request: Request<B>) -> Result<Vec<u8>, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let device = self.device(device, request.headers())?;
+        let len = request.body().size_hint().exact().ok_or(Refusal::LengthRequired)?;
+        if len > FILE_LIMIT as u64 {
+            return Err(Refusal::FileTooLarge);
+        }
+        let _permit = self.uploads.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        let bytes = self.body(request.into_body()).await?;
+
+        let key = device.key.clone();
+        let checked = tokio::task::spawn_blocking(move || check(&bytes, at, &key).map(|file| (file, bytes)));
+        let (file, bytes) = checked.await.map_err(|_| Refusal::LedgerFailed)??;
+        if device.came_by_itself {
+            self.admit_guest(&device)?;
+        }
+        let (id, requests, others) = (device.id(), file.header().requests, file.header().others);
+        match self.writer.take(device, file, bytes).await {
+            Ok(Taken::Kept { receipt, verdict }) => {
+                info!(device = %id, stream = %at.stream, seq = at.seq, requests, others, ?verdict, "has a usage file");
+                Ok(receipt)
+            }
+            Ok(Taken::Apart(Verdict::ChainFork)) => Err(Refusal::ChainFork),
+            Ok(Taken::Apart(_)) => Err(Refusal::PreviousMismatch),
+            Err(_) => Err(Refusal::LedgerFailed),
+        }
+    }
+
+    /// The enrolled device, or, where guests are let in, the one whose key the request shows.
+    fn device(&self, id: DeviceId, headers: &HeaderMap) -> Result<Device, Refusal> {
+        let known = self.devices.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned();
+        if let Some(device) = known {
+            return Ok(device);
+        }
+        let shown = headers.get(DEVICE_KEY).and_then(|value| value.to_str().ok()).and_then(device_key);
+        match shown {
+            Some(key) if self.guests && DeviceId::from(key.id()) == id => {
+                Ok(Device { key, name: id.to_string(), came_by_itself: true })
+            }
+            _ => Err(Refusal::UnknownDevice),
+        }
+    }
+
+    /// Remembers a guest, after its signature proved that it has the key.
+    fn admit_guest(&self, device: &Device) -> Result<(), Refusal> {
+        let mut devices = self.devices.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if devices.len() >= GUESTS_LIMIT && !devices.contains_key(&device.id()) {
+            return Err(Refusal::UnknownDevice);
+        }
+        devices.entry(device.id()).or_insert_with(|| device.clone());
+        Ok(())
+    }
+
+    async fn body<B>(&self, body: B) -> Result<Vec<u8>, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let whole = Limited::new(body, FILE_LIMIT).collect();
+        match tokio::time::timeout(self.body_timeout, whole).await {
+            Err(_) => Err(Refusal::BodyTimeout),
+            Ok(Err(_)) => Err(Refusal::BodyCutOff),
+            Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        }
+    }
+}
+
+/// Every check that needs no state. CPU work: not for the reactor.
+fn check(bytes: &[u8], at: Cursor, key: &crate::keys::PublicKey) -> Result<Verified, Refusal> {
+    let file: Result<_, segment::Error> = Unverified::parse(bytes);
+    let file = file.map_err(Refusal::File)?;
+    let claimed = file.claimed();
+    if (Cursor { stream: claimed.stream, seq: claimed.seq }) != at {
+        return Err(Refusal::PathMismatch);
+    }
+    file.verify(key).map_err(Refusal::File)
+}

@@ -1,0 +1,96 @@
+//! What the hub answers when it does not take a request: a status, a name, and words for people.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, StatusCode, header};
+
+use crate::spool::segment;
+
+/// Why a request is refused. The names are the protocol's; see `spool::protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("nothing is here")]
+    NotFound,
+    #[error("the path does not have this method")]
+    MethodNotAllowed(&'static str),
+    #[error("the device is not enrolled at this hub")]
+    UnknownDevice,
+    #[error("the upload has no Content-Length")]
+    LengthRequired,
+    #[error("the upload is larger than a usage file can be")]
+    FileTooLarge,
+    #[error("the upload did not arrive in time")]
+    BodyTimeout,
+    #[error("the upload ended before its Content-Length")]
+    BodyCutOff,
+    #[error("the file's stream or number is not that of the path")]
+    PathMismatch,
+    #[error("the usage file is refused: {0}")]
+    File(segment::Error),
+    #[error("another file of this stream has the same number; this one was kept apart")]
+    ChainFork,
+    #[error("the file and its neighbour do not name each other; it was kept apart")]
+    PreviousMismatch,
+    #[error("the hub has too many uploads at once")]
+    Overloaded,
+    #[error("the hub could not write its database")]
+    LedgerFailed,
+}
+
+impl Refusal {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "NotFound",
+            Self::MethodNotAllowed(_) => "MethodNotAllowed",
+            Self::UnknownDevice => "UnknownDevice",
+            Self::LengthRequired => "LengthRequired",
+            Self::FileTooLarge => "FileTooLarge",
+            Self::BodyTimeout => "BodyTimeout",
+            Self::BodyCutOff => "BodyCutOff",
+            Self::PathMismatch => "PathMismatch",
+            Self::File(error) => error.name(),
+            Self::ChainFork => "ChainFork",
+            Self::PreviousMismatch => "PreviousMismatch",
+            Self::Overloaded => "Overloaded",
+            Self::LedgerFailed => "LedgerFailed",
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            // A good file under another device's name is as unknown here as no device at all.
+            Self::UnknownDevice | Self::File(segment::Error::KeyMismatch) => StatusCode::FORBIDDEN,
+            Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
+            Self::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyCutOff => StatusCode::BAD_REQUEST,
+            Self::PathMismatch | Self::File(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::ChainFork | Self::PreviousMismatch => StatusCode::CONFLICT,
+            Self::Overloaded | Self::LedgerFailed => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    pub(super) fn answer(self) -> Response<Full<Bytes>> {
+        let status = self.status();
+        let problem = serde_json::json!({
+            "type": format!("urn:tidegate:hub:{}", self.name()),
+            "title": self.name(),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+        });
+        let mut response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/problem+json");
+        if let Self::MethodNotAllowed(allow) = self {
+            response = response.header(header::ALLOW, allow);
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response = response.header(header::RETRY_AFTER, 5);
+        }
+        if matches!(self, Self::BodyTimeout | Self::FileTooLarge | Self::BodyCutOff) {
+            // The rest of the body is not read, so the connection has no next request.
+            response = response.header(header::CONNECTION, "close");
+        }
+        response.body(Full::new(Bytes::from(problem.to_string()))).expect("the headers are constants")
+    }
+}

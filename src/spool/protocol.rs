@@ -1,0 +1,77 @@
+//! The names of the hub's HTTP interface, as both ends write and read them.
+//!
+//! ```text
+//! PUT /v1/usage/{device: 32 hex}/{stream: 16 hex}/{seq: decimal, from 1}
+//!   Tidegate-Device-Key: 64 hex          the raw Ed25519 key, so that a hub that enrols by itself can check the id
+//!   body: the usage file, with Content-Length
+//! 200  body: the signed receipt (`receipt`); the same again for the same file
+//! 403  UnknownDevice                     the device is not enrolled, or the file is another device's
+//! 409  ChainFork, PreviousMismatch       kept apart; it does not get better by sending it again
+//! 400, 408, 411, 413, 422                the request or the file is at fault
+//! 429, 500, 503                          later: Retry-After, in seconds
+//!   body of every refusal: application/problem+json (RFC 9457); `title` is the error's name
+//! ```
+
+use super::backlog::Cursor;
+use super::segment::SEQ_LIMIT;
+use crate::ids::{DeviceId, StreamId};
+
+/// Request header with the device's raw Ed25519 key in hex.
+pub const DEVICE_KEY: &str = "tidegate-device-key";
+/// Media type of a usage file.
+pub const USAGE_TYPE: &str = "application/vnd.tidegate.usage.v1";
+/// Media type of a signed receipt.
+pub const RECEIPT_TYPE: &str = "application/vnd.tidegate.usage-receipt.v1";
+
+const PREFIX: &str = "/v1/usage/";
+
+/// The path of a usage file at the hub.
+#[must_use]
+pub fn usage_path(device: DeviceId, at: Cursor) -> String {
+    format!("{PREFIX}{device}/{}/{}", at.stream, at.seq)
+}
+
+/// Reads [`usage_path`]; only the form that it writes.
+#[must_use]
+pub fn read_usage_path(path: &str) -> Option<(DeviceId, Cursor)> {
+    let mut parts = path.strip_prefix(PREFIX)?.split('/');
+    let (device, stream, seq) = (parts.next()?, parts.next()?, parts.next()?);
+    let canonical = seq.bytes().all(|digit| digit.is_ascii_digit()) && !seq.starts_with('0');
+    if parts.next().is_some() || !canonical {
+        return None;
+    }
+    let stream: StreamId = stream.parse().ok()?;
+    let seq: u64 = seq.parse().ok().filter(|seq| *seq <= SEQ_LIMIT)?;
+    Some((device.parse().ok()?, Cursor { stream, seq }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_reads_back_and_no_other_spelling_does() {
+        let device = DeviceId([0xa5; 16]);
+        let at = Cursor { stream: StreamId(7), seq: 120 };
+        let path = usage_path(device, at);
+        assert_eq!(read_usage_path(&path), Some((device, at)));
+        let hex = "a5".repeat(16);
+        for wrong in [
+            format!("/v1/usage/{hex}/0000000000000007/0120"),
+            format!("/v1/usage/{hex}/0000000000000007/+120"),
+            format!("/v1/usage/{hex}/0000000000000007/"),
+            format!("/v1/usage/{hex}/0000000000000007/0"),
+            format!("/v1/usage/{hex}/0000000000000007/99999999999999999999"),
+            format!("/v1/usage/{hex}/0000000000000007/9007199254740993"),
+            format!("/v1/usage/{hex}/7/120"),
+            format!("/v1/usage/{}/0000000000000007/120", hex.to_uppercase()),
+            format!("{path}/"),
+            format!("{path}/../1"),
+            format!("//v1/usage/{hex}/0000000000000007/120"),
+            "/v1/usage".into(),
+            String::new(),
+        ] {
+            assert_eq!(read_usage_path(&wrong), None, "{wrong}");
+        }
+    }
+}

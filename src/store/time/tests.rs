@@ -1,0 +1,112 @@
+use super::*;
+use crate::disk::double::CrashDisk;
+
+const FOLDER: &str = "/state";
+const BOOT: BootId = BootId([1; 16]);
+const KNOWN: Known = Known { build: 1_000_000, signed: 0, used: false };
+
+fn at(wall: i64, boot: u64) -> Reading {
+    Reading { wall_ms: wall.saturating_mul(1_000), boot: Duration::from_secs(boot) }
+}
+
+fn disk() -> Arc<CrashDisk> {
+    let disk = CrashDisk::new();
+    disk.create_folder(Path::new(FOLDER)).unwrap();
+    disk.sync_folder(Path::new("/")).unwrap();
+    Arc::new(disk)
+}
+
+fn open(disk: &Arc<CrashDisk>, boot: BootId, reading: &Reading, known: Known) -> TimeFile {
+    TimeFile::open(Arc::<CrashDisk>::clone(disk), Path::new(FOLDER), boot, reading, known).unwrap()
+}
+
+#[test]
+fn an_untrusted_wall_clock_moves_neither_bound() {
+    let floor = TimeFloor::new(1_000_000, &at(0, 0), false);
+    for wall in [i64::MIN, -1, 0, 59, 1 << 31, 1 << 32, 253_402_300_799, i64::MAX] {
+        let bounds = floor.bounds(&at(wall, 10), false);
+        assert_eq!(bounds, TimeBounds::floor(1_000_009), "wall {wall}");
+    }
+}
+
+#[test]
+fn a_trusted_clock_gives_both_bounds_and_is_not_written_down() {
+    let disk = disk();
+    let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+    assert_eq!(file.floor().bounds(&at(5_000_000, 0), true), TimeBounds::exact(5_000_000));
+    file.persist(&at(5_000_000, 0)).unwrap();
+    assert_eq!(file.floor().bounds(&at(0, 0), false).lower, 1_000_000);
+}
+
+#[test]
+fn a_trusted_clock_behind_the_floor_is_not_believed() {
+    let floor = TimeFloor::new(1_000_000, &at(0, 0), false);
+    assert_eq!(floor.bounds(&at(1_000_000 - 299, 0), true), TimeBounds::exact(1_000_000));
+    assert_eq!(floor.bounds(&at(1_000_000 - 301, 0), true), TimeBounds::floor(1_000_000));
+    assert_eq!(floor.bounds(&at(0, 0), true), TimeBounds::floor(1_000_000), "no battery, 1970");
+}
+
+#[test]
+fn the_floor_counts_uptime_and_stays_below_a_fast_crystal() {
+    let floor = TimeFloor::new(0, &at(0, 100), false);
+    let day = floor.bounds(&at(0, 100 + 86_400), false).lower;
+    assert!((86_380..86_400).contains(&day), "{day}");
+    assert_eq!(floor.bounds(&at(0, 50), false).lower, 0, "a boot clock that jumps back");
+}
+
+#[test]
+fn arithmetic_saturates_at_both_ends() {
+    for hard in [i64::MIN, -1, 0, i64::MAX] {
+        let floor = TimeFloor::new(hard, &at(0, 0), false);
+        let far = Reading { wall_ms: i64::MAX, boot: Duration::MAX };
+        let _ = floor.raised(i64::MAX, &far).bounds(&far, true);
+        let _ = floor.raised(i64::MIN, &far).moved(&far).bounds(&far, false);
+    }
+}
+
+#[test]
+fn a_signed_document_raises_the_floor_for_good_and_never_lowers_it() {
+    let disk = disk();
+    let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+    file.raise(2_000_000, &at(0, 0)).unwrap();
+    file.raise(1_500_000, &at(0, 0)).unwrap();
+    let after = Arc::new(disk.after_power_cut(0));
+    let file = open(&after, BootId([2; 16]), &at(0, 30), KNOWN);
+    // Another boot: its thirty seconds have passed since the anchor.
+    assert_eq!(file.floor().bounds(&at(0, 30), false), TimeBounds::floor(2_000_029));
+}
+
+#[test]
+fn the_same_boot_counts_only_what_passed_since_the_anchor() {
+    let disk = disk();
+    open(&disk, BOOT, &at(0, 1_000), KNOWN).persist(&at(0, 1_000)).unwrap();
+    let file = open(&disk, BOOT, &at(0, 1_010), KNOWN);
+    assert_eq!(file.floor().bounds(&at(0, 1_010), false).lower, 1_000_009);
+}
+
+#[test]
+fn two_lost_records_fall_back_to_what_is_signed_and_say_so_until_something_signed_comes() {
+    let disk = disk();
+    open(&disk, BOOT, &at(0, 0), KNOWN).raise(3_000_000, &at(0, 0)).unwrap();
+    for which in ["/state/time.0", "/state/time.1"] {
+        disk.rot(Path::new(which), 20);
+    }
+    let known = Known { build: 1_000_000, signed: 2_500_000, used: true };
+    let file = open(&disk, BOOT, &at(0, 0), known);
+    let lost = TimeBounds { lower: 2_500_000, upper: None, quality: TimeQuality::Lost };
+    assert_eq!(file.floor().bounds(&at(0, 0), false), lost, "never 0");
+    // The loss is not forgotten by a restart, and healed by a signed moment.
+    let file = open(&disk, BOOT, &at(0, 0), known);
+    assert_eq!(file.floor().bounds(&at(0, 0), false), lost);
+    file.raise(2_600_000, &at(0, 0)).unwrap();
+    assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(2_600_000));
+}
+
+#[test]
+fn a_new_device_has_the_build_time_and_has_lost_nothing() {
+    let file = open(&disk(), BOOT, &at(0, 0), KNOWN);
+    assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(1_000_000));
+    let used = Known { used: true, ..KNOWN };
+    let file = open(&disk(), BOOT, &at(0, 0), used);
+    assert_eq!(file.floor().bounds(&at(0, 0), false).quality, TimeQuality::Lost);
+}

@@ -1,0 +1,331 @@
+//! Every metric of the daemon: names, help and labels in one place, in the Prometheus text format 0.0.4.
+//!
+//! Nothing here is counted: the parts count in plain atomics of their own, once, on their hot path, and
+//! [`Sources`] reads those at scrape. A part that is not wired has no family, rather than a family of zeros.
+//! A label's value comes from a closed set of names in our code, never from a request, a token or a bundle.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::units::{TimeQuality, UnixSeconds};
+
+pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
+
+/// Reads a part's figures at the moment of a scrape; must not block.
+pub type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// How often each name of a closed set occurred since the start.
+pub type Counts = Vec<(&'static str, u64)>;
+
+/// Where the figures come from, wired by the daemon.
+#[derive(Default)]
+pub struct Sources {
+    /// Requests by outcome name.
+    pub requests: Option<Read<Counts>>,
+    /// Downstream connections.
+    pub connections: Option<Read<Connections>>,
+    /// Entries in the gateway's throttle tables.
+    pub throttle: Option<Read<ThrottleTables>>,
+    /// How much the wall clock is trusted.
+    pub time: Option<Read<TimeQuality>>,
+    /// What is in force.
+    pub policy: Option<Read<PolicyInForce>>,
+    /// Bundles judged, by result name.
+    pub imports: Option<Read<Counts>>,
+    /// The spool's backlog and what became of the records.
+    pub spool: Option<Read<Spooled>>,
+    /// What reached the hub.
+    pub upload: Option<Read<Uploaded>>,
+    /// How long each task has been silent: [`super::Heartbeats::ages`].
+    pub tasks: Option<Read<Vec<(&'static str, Duration)>>>,
+}
+
+/// Downstream connections since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Open now.
+    pub open: u64,
+    /// Accepted since the start.
+    pub accepted: u64,
+    /// Closed before a request was judged, by reason: no free slot, TLS refused, head malformed or too large.
+    pub refused: Counts,
+}
+
+/// The fill of the throttle tables, all workers together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ThrottleTables {
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that there is room for.
+    pub capacity: u64,
+}
+
+/// The policy in force; safe mode where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyInForce {
+    /// No policy: every route is refused.
+    SafeMode,
+    /// A policy serves.
+    Active {
+        /// Sequence number of its bundle.
+        seq: u64,
+        /// When it was activated, by the device's lower bound of the time.
+        activated_at: UnixSeconds,
+        /// Past its `expires_at`.
+        stale: bool,
+    },
+}
+
+/// The spool's backlog, and what became of the usage records since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spooled {
+    /// Sealed bytes that the hub has not acknowledged.
+    pub backlog_bytes: u64,
+    /// Usage files that the hub has not acknowledged.
+    pub backlog_files: u64,
+    /// Records written in full.
+    pub appended: u64,
+    /// Records kept only as counters.
+    pub rolled_up: u64,
+    /// Records lost; each is in a gap record or a tombstone too.
+    pub lost: u64,
+}
+
+/// Upload since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Usage files acknowledged by a signed receipt.
+    pub files: u64,
+    /// Attempts that ended without one.
+    pub failures: u64,
+    /// How long ago the last receipt came; `None` before the first.
+    pub last_success: Option<Duration>,
+}
+
+/// The registry, built once.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Declares every metric over `sources`.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let mut registry = Registry::with_prefix("tidegate");
+        registry.register_collector(Box::new(sources));
+        Self { registry }
+    }
+
+    /// All metrics now, as [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(8 << 10);
+        prometheus_text::encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Sources {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        page.gauges("build_info", "The version that runs; always 1", "version", [(env!("CARGO_PKG_VERSION"), 1u64)])?;
+        if let Some(read) = &self.requests {
+            page.counters("requests", "Requests answered, by outcome", "outcome", read())?;
+        }
+        if let Some(read) = &self.connections {
+            let now = read();
+            page.gauge("connections_open", "Downstream connections open now", now.open)?;
+            page.counter("connections_accepted", "Downstream connections accepted", now.accepted)?;
+            let help = "Downstream connections closed before a request was judged, by reason";
+            page.counters("connections_refused", help, "reason", now.refused)?;
+        }
+        if let Some(read) = &self.throttle {
+            let now = read();
+            page.gauge("throttle_entries", "Entries in use in the throttle tables", now.used)?;
+            page.gauge("throttle_entries_limit", "Entries that the throttle tables have room for", now.capacity)?;
+        }
+        if let Some(read) = &self.time {
+            let now = read();
+            let qualities = [TimeQuality::Synced, TimeQuality::Floor, TimeQuality::Lost];
+            let states = qualities.map(|quality| (quality.name(), u64::from(quality == now)));
+            page.gauges("time_quality", "How much the wall clock is trusted: 1 for what holds", "quality", states)?;
+        }
+        if let Some(read) = &self.policy {
+            page.policy(read())?;
+        }
+        if let Some(read) = &self.imports {
+            page.counters("bundle_imports", "Bundles judged, by result", "result", read())?;
+        }
+        if let Some(read) = &self.spool {
+            page.spool(read())?;
+        }
+        if let Some(read) = &self.upload {
+            let now = read();
+            page.counter("upload_files", "Usage files acknowledged by the hub's signed receipt", now.files)?;
+            page.counter("upload_failures", "Upload attempts that ended without a receipt", now.failures)?;
+            if let Some(age) = now.last_success {
+                let help = "Time since the hub's last receipt; absent before the first";
+                page.gauge("upload_last_success_age_seconds", help, age.as_secs_f64())?;
+            }
+        }
+        if let Some(read) = &self.tasks {
+            let ages = read().into_iter().map(|(task, silent)| (task, silent.as_secs_f64()));
+            page.gauges("task_heartbeat_age_seconds", "Time since each task's last heartbeat", "task", ages)?;
+        }
+        Ok(())
+    }
+}
+
+/// The page being written. A counter's name gets its `_total` from the encoder.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn policy(&mut self, now: PolicyInForce) -> fmt::Result {
+        let safe_mode = u64::from(now == PolicyInForce::SafeMode);
+        self.gauge("policy_safe_mode", "1 while no policy is in force and every route is refused", safe_mode)?;
+        let PolicyInForce::Active { seq, activated_at, stale } = now else { return Ok(()) };
+        self.gauge("policy_seq", "Sequence number of the policy in force", seq)?;
+        let help = "When the policy in force was activated, in seconds since the Unix epoch";
+        self.gauge("policy_activation_timestamp_seconds", help, activated_at)?;
+        self.gauge("policy_stale", "1 while the policy in force is past its expiry", u64::from(stale))
+    }
+
+    fn spool(&mut self, now: Spooled) -> fmt::Result {
+        self.gauge("spool_backlog_bytes", "Sealed usage that the hub has not acknowledged", now.backlog_bytes)?;
+        self.gauge("spool_backlog_files", "Usage files that the hub has not acknowledged", now.backlog_files)?;
+        self.counter("spool_records_appended", "Usage records written in full", now.appended)?;
+        self.counter("spool_records_rolled_up", "Usage records kept only as counters", now.rolled_up)?;
+        self.counter("spool_records_lost", "Usage records lost, each told in a gap or a tombstone", now.lost)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
+    }
+
+    fn gauge<V: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: V) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counters<V: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        values.into_iter().try_for_each(|(which, value)| {
+            family.encode_family(&[(label, which)])?.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
+        })
+    }
+
+    fn gauges<V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        values.into_iter().try_for_each(|(which, value)| family.encode_family(&[(label, which)])?.encode_gauge(&value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    fn wired() -> Sources {
+        Sources {
+            requests: Some(Box::new(|| vec![("Admitted", 7), ("TokenExpired", 0)])),
+            connections: Some(Box::new(|| Connections { open: 2, accepted: 9, refused: vec![("tls", 1)] })),
+            throttle: Some(Box::new(|| ThrottleTables { used: 3, capacity: 4096 })),
+            time: Some(Box::new(|| TimeQuality::Floor)),
+            policy: Some(Box::new(|| PolicyInForce::Active { seq: 41, activated_at: 1_700_000_000, stale: false })),
+            imports: Some(Box::new(|| vec![("Rollback", 1)])),
+            spool: Some(Box::new(|| Spooled { lost: 5, ..Spooled::default() })),
+            upload: Some(Box::new(|| Uploaded {
+                files: 1,
+                failures: 2,
+                last_success: Some(Duration::from_millis(1500)),
+            })),
+            tasks: Some(Box::new(|| vec![("writer", Duration::from_secs(2))])),
+        }
+    }
+
+    #[test]
+    fn every_family_is_told_with_its_value() {
+        let page = Metrics::new(wired()).text();
+        for line in [
+            "tidegate_requests_total{outcome=\"Admitted\"} 7",
+            "tidegate_requests_total{outcome=\"TokenExpired\"} 0",
+            "tidegate_connections_open 2",
+            "tidegate_connections_accepted_total 9",
+            "tidegate_connections_refused_total{reason=\"tls\"} 1",
+            "tidegate_throttle_entries 3",
+            "tidegate_time_quality{quality=\"synced\"} 0",
+            "tidegate_time_quality{quality=\"floor\"} 1",
+            "tidegate_policy_safe_mode 0",
+            "tidegate_policy_seq 41",
+            "tidegate_policy_activation_timestamp_seconds 1700000000",
+            "tidegate_bundle_imports_total{result=\"Rollback\"} 1",
+            "tidegate_spool_backlog_bytes 0",
+            "tidegate_spool_records_lost_total 5",
+            "tidegate_upload_failures_total 2",
+            "tidegate_upload_last_success_age_seconds 1.5",
+            "tidegate_task_heartbeat_age_seconds{task=\"writer\"} 2.0",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn every_name_follows_the_rules_and_is_declared_once() {
+        let page = Metrics::new(wired()).text();
+        let mut names: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert!(names.len() > 20, "{page}");
+        for declared in &names {
+            let (name, kind) = declared.split_once(' ').expect("a name and a type");
+            assert!(name.starts_with("tidegate_") && name.ends_with("_total") == (kind == "counter"), "{declared}");
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), page.matches("# TYPE ").count());
+    }
+
+    #[test]
+    fn a_scrape_reads_the_counters_as_they_are_at_that_moment() {
+        let count = Arc::new(AtomicU64::new(1));
+        let seen = Arc::clone(&count);
+        let requests: Read<Counts> = Box::new(move || vec![("Admitted", seen.load(Ordering::Relaxed))]);
+        let metrics = Metrics::new(Sources { requests: Some(requests), ..Sources::default() });
+        assert!(metrics.text().contains("{outcome=\"Admitted\"} 1\n"));
+        count.store(u64::MAX, Ordering::Relaxed);
+        assert!(metrics.text().contains("{outcome=\"Admitted\"} 18446744073709551615\n"));
+    }
+
+    #[test]
+    fn a_part_that_is_not_wired_says_nothing_and_safe_mode_has_no_sequence() {
+        let policy: Read<PolicyInForce> = Box::new(|| PolicyInForce::SafeMode);
+        let page = Metrics::new(Sources { policy: Some(policy), ..Sources::default() }).text();
+        assert!(page.contains("tidegate_policy_safe_mode 1\n"));
+        assert!(!page.contains("policy_seq") && !page.contains("upload"), "{page}");
+    }
+}

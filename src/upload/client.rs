@@ -1,0 +1,146 @@
+//! One connection to the hub: TCP, TLS where the address says https, HTTP/1.1, one upload after another.
+//!
+//! Everything has a time limit and the answer a length limit. A connection that fails is dropped whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use super::pin::PinnedHub;
+use super::{Config, Error, Failure};
+use crate::ids::{DeviceId, hex};
+use crate::keys::PublicKey;
+use crate::spool::backlog::UsageFile;
+use crate::spool::protocol::{DEVICE_KEY, USAGE_TYPE, usage_path};
+
+/// Longest answer of the hub, in bytes: a receipt, or a problem document.
+const ANSWER_LIMIT: usize = 16 << 10;
+
+/// Where the hub is and how it proves itself.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    host: String,
+    port: u16,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    connect_timeout: Duration,
+    request_timeout: Duration,
+}
+
+/// What the hub said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Bytes,
+}
+
+impl Client {
+    /// Checks the address and the pins. `authorities` is the content of `config.authority_file`.
+    pub(super) fn new(config: &Config, hub: &str, authorities: &[u8]) -> Result<Self, Error> {
+        let address = || Error::BadAddress(hub.into());
+        let uri: Uri = hub.parse().map_err(|_| address())?;
+        let host = uri.host().ok_or_else(address)?.trim_matches(['[', ']']).to_owned();
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(address());
+        }
+        let (tls, default_port) = match uri.scheme_str() {
+            Some("https") => {
+                let provider = Arc::new(rustls::crypto::ring::default_provider());
+                let pinned = PinnedHub::new(&config.hub_pins, authorities, provider.clone())?;
+                let tls = ClientConfig::builder_with_provider(provider)
+                    .with_safe_default_protocol_versions()
+                    .map_err(|_| address())?
+                    .dangerous() // rustls' word for any verifier of one's own
+                    .with_custom_certificate_verifier(Arc::new(pinned))
+                    .with_no_client_auth();
+                let name = ServerName::try_from(host.clone()).map_err(|_| address())?;
+                (Some((Arc::new(tls), name)), 443)
+            }
+            Some("http") if config.allow_plain_http || is_loopback(&host) => (None, 80),
+            Some("http") => return Err(Error::PlainHttp(hub.into())),
+            _ => return Err(address()),
+        };
+        let port = uri.port_u16().unwrap_or(default_port);
+        let (connect_timeout, request_timeout) = (config.connect_timeout.0, config.request_timeout.0);
+        Ok(Self { host, port, tls, connect_timeout, request_timeout })
+    }
+
+    /// Connects.
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        tokio::time::timeout(self.connect_timeout, self.handshake()).await.map_err(|_| Failure::ConnectTimeout)?
+    }
+
+    async fn handshake(&self) -> Result<Connection, Failure> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|_| Failure::Connect)?;
+        match &self.tls {
+            None => self.http(stream).await,
+            Some((config, name)) => {
+                let connector = TlsConnector::from(config.clone());
+                self.http(connector.connect(name.clone(), stream).await.map_err(|_| Failure::Tls)?).await
+            }
+        }
+    }
+
+    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Connection, Failure> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Connect)?;
+        let mut task = JoinSet::new();
+        // Its end shows as an error of the next request.
+        task.spawn(async move { drop(connection.await) });
+        let authority = if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        };
+        Ok(Connection { sender, authority, request_timeout: self.request_timeout, _task: task })
+    }
+}
+
+/// Whether a host is this machine beyond doubt: a name could be resolved to anywhere.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An open connection; closed when dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    authority: String,
+    request_timeout: Duration,
+    _task: JoinSet<()>,
+}
+
+impl Connection {
+    /// Sends one usage file and reads the answer whole.
+    pub(super) async fn put(&mut self, device: &PublicKey, file: UsageFile) -> Result<Answer, Failure> {
+        let limit = self.request_timeout;
+        tokio::time::timeout(limit, self.exchange(device, file)).await.map_err(|_| Failure::RequestTimeout)?
+    }
+
+    async fn exchange(&mut self, device: &PublicKey, file: UsageFile) -> Result<Answer, Failure> {
+        let request = Request::builder()
+            .method(Method::PUT)
+            .uri(usage_path(DeviceId::from(device.id()), file.at))
+            .header(header::HOST, &self.authority)
+            .header(header::CONTENT_TYPE, USAGE_TYPE)
+            .header(DEVICE_KEY, hex(device.raw()))
+            .body(Full::from(file.bytes))
+            .map_err(|_| Failure::Connect)?;
+        self.sender.ready().await.map_err(|_| Failure::Closed)?;
+        let response = self.sender.send_request(request).await.map_err(|_| Failure::Closed)?;
+        let status = response.status();
+        let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(|_| Failure::BadAnswer)?;
+        Ok(Answer { status, retry_after: seconds.map(Duration::from_secs), body: body.to_bytes() })
+    }
+}

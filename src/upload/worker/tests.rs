@@ -1,0 +1,76 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::ids::StreamId;
+use crate::keys::SigningKey;
+
+const DEVICE: DeviceId = DeviceId([1; 16]);
+const DIGEST: Digest = Digest([4; 32]);
+const AT: Cursor = Cursor { stream: StreamId(2), seq: 3 };
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32]).expect("a seed makes a key")
+}
+
+fn receipt() -> Receipt {
+    Receipt { device: DEVICE, stream: AT.stream, seq: AT.seq, digest: DIGEST, at_ms: 5 }
+}
+
+fn verdict(status: u16, body: &[u8]) -> Result<Receipt, Judged> {
+    let status = StatusCode::from_u16(status).expect("a status");
+    let answer = Answer { status, retry_after: None, body: Bytes::copy_from_slice(body) };
+    judge(&answer, DEVICE, AT, &DIGEST, &[key(1).public()])
+}
+
+#[test]
+fn only_a_hub_keys_receipt_for_this_very_file_frees_it() {
+    assert_eq!(verdict(200, &receipt().sign(&key(1))), Ok(receipt()));
+    let refused = Err(Judged::Stop(Failure::ReceiptRefused));
+    assert_eq!(verdict(200, &receipt().sign(&key(2))), refused);
+    assert_eq!(verdict(200, b""), refused);
+    for other in [
+        Receipt { device: DeviceId([2; 16]), ..receipt() },
+        Receipt { stream: StreamId(9), ..receipt() },
+        Receipt { seq: 4, ..receipt() },
+        Receipt { digest: Digest([5; 32]), ..receipt() },
+    ] {
+        assert_eq!(verdict(200, &other.sign(&key(1))), refused);
+    }
+}
+
+#[test]
+fn no_other_status_frees_a_file_even_with_a_good_receipt() {
+    let good = receipt().sign(&key(1));
+    for status in (100..200).chain(201..600) {
+        assert!(verdict(status, &good).is_err(), "{status}");
+    }
+}
+
+#[test]
+fn a_refusal_of_one_file_does_not_stop_the_others_and_a_refusal_of_the_device_does() {
+    for status in [409, 413, 422] {
+        assert_eq!(verdict(status, b"{}"), Err(Judged::PassOver), "{status}");
+    }
+    assert_eq!(verdict(403, b"{}"), Err(Judged::Stop(Failure::UnknownDevice)));
+    assert_eq!(verdict(503, b"{}"), Err(Judged::Stop(Failure::Busy)));
+    assert_eq!(verdict(404, b"{}"), Err(Judged::Stop(Failure::UnexpectedStatus)));
+}
+
+#[test]
+fn an_address_that_would_send_usage_in_clear_needs_to_be_asked_for() {
+    let client = |hub: &str, allow_plain_http: bool, pinned: bool| {
+        let hub_pins = if pinned { vec![DIGEST] } else { vec![] };
+        let config = Config { allow_plain_http, hub_pins, ..Config::default() };
+        Client::new(&config, hub, b"")
+    };
+    for loopback in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost"] {
+        assert!(client(loopback, false, false).is_ok(), "{loopback}");
+    }
+    assert!(matches!(client("http://hub.example", false, true), Err(Error::PlainHttp(_))));
+    assert!(client("http://hub.example", true, false).is_ok());
+    assert!(matches!(client("https://hub.example", false, false), Err(Error::NoPin)));
+    assert!(client("https://hub.example:8470/", false, true).is_ok());
+    for wrong in ["", "hub.example", "ftp://hub.example", "https://hub.example/v1", "https://hub.example?x"] {
+        assert!(matches!(client(wrong, true, true), Err(Error::BadAddress(_))), "{wrong}");
+    }
+}
