@@ -26,8 +26,8 @@ use table::{Slot, Stripe, Table};
 pub use quota::{Quota, Window};
 pub use rate::Rate;
 
-/// The most limits that one request can meet: a rate and a quota each for API, route, application and subscription.
-pub const MAX_CHARGES: usize = 8;
+/// The most limits that one request can meet: four each for API, route, application and subscription.
+pub const MAX_CHARGES: usize = 16;
 
 /// The moment of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

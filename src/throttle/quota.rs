@@ -40,6 +40,8 @@ impl Quota {
 
     /// The state after one more request, or the whole seconds until the next window.
     pub(super) fn charge(self, state: u64, now: Now) -> Result<u64, u32> {
+        // A plan that now counts in other windows starts anew.
+        let state = if state >> 62 == self.window as u64 { state } else { 0 };
         let (stored, used) = (state >> USED_BITS & NUMBER_MAX, state & USED_MAX);
         let number = self.window.number(now.wall);
         // A clock that steps back goes on with what was used: stepping back never gives a second budget. One that

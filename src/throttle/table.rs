@@ -7,7 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SLOTS: usize = 16;
-const _: () = assert!(SLOTS > super::MAX_CHARGES);
+const _: () = assert!(SLOTS >= super::MAX_CHARGES);
 
 #[derive(Debug)]
 pub(super) struct Table {
