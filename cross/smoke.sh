@@ -41,9 +41,10 @@ finish() {
       tail -n 40 "$work/$file" >&2
     done
   fi
+  exec 2>/dev/null
   local child
-  for child in $daemon $upstream; do kill -KILL "$child" 2>/dev/null || true; done
-  wait 2>/dev/null || true
+  for child in $daemon $upstream; do kill -KILL "$child" || true; done
+  wait || true
   rm -rf "$work"
   exit "$code"
 }

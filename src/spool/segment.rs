@@ -461,4 +461,6 @@ impl Verified {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
