@@ -10,10 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::{Counters, Error, ListenerConfig};
+use super::{ConnectionEnd, Counters, Error, ListenerConfig};
 
 /// How long accepting pauses when the system gives no descriptor or memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,27 +64,26 @@ impl Listener {
         counters: Arc<Counters>,
     ) -> io::Result<()> {
         self.socket.set_nonblocking(true)?;
-        let socket = AsyncFd::register(self.socket)?;
+        let socket = tokio::net::TcpListener::from_std(self.socket)?;
         let mut turn = 0_usize;
         loop {
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
-            let stream = loop {
-                match socket.readable().await?.try_io(|socket| socket.get_ref().accept()) {
-                    Ok(Ok(accepted)) => break accepted,
-                    Ok(Err(error)) if is_the_peers(&error) => {}
-                    Ok(Err(_)) => {
+            let (stream, address) = loop {
+                match socket.accept().await {
+                    Ok(accepted) => break accepted,
+                    Err(error) if is_the_peers(&error) => {}
+                    Err(_) => {
                         counters.accept_errors.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(PAUSE).await;
                     }
-                    Err(_would_block) => {}
                 }
             };
-            let (stream, address) = stream;
             counters.accepted.fetch_add(1, Ordering::Relaxed);
-            if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_err() {
-                counters.count_end(super::ConnectionEnd::Broken);
+            // The worker's runtime is to hear of it, not this one.
+            let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else {
+                counters.count_end(ConnectionEnd::Broken);
                 continue;
-            }
+            };
             let accepted = Accepted { stream, address: address.ip(), door: Arc::clone(&self.door), permit };
             turn = turn.wrapping_add(1);
             let Some(worker) = workers.get(turn % workers.len().max(1)) else { return Ok(()) };

@@ -22,6 +22,7 @@ use super::reply::Refusal;
 use super::time::Moment;
 use super::worker::{InForce, RequestName, Worker};
 use crate::admission::Facts;
+use crate::spool;
 use crate::spool::record::{Outcome, UsageRecord};
 
 /// Where usage records go: one worker's end of the spool.
@@ -32,6 +33,16 @@ pub trait Intake: Send {
     /// Takes the record of a request that was refused before anybody was known, which the spool may roll up. `now` is
     /// a time since any fixed moment that never goes back.
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration);
+}
+
+impl Intake for spool::Intake {
+    fn append(&mut self, record: &UsageRecord<'_>) {
+        Self::append(self, record);
+    }
+
+    fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration) {
+        Self::append_unauthenticated(self, record, now);
+    }
 }
 
 impl std::fmt::Debug for dyn Intake {
