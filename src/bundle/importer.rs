@@ -20,12 +20,13 @@ use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::DeviceFacts;
-use super::root::RootDocument;
+use super::root::{Role, RootDocument};
 use super::staging::stage;
 use super::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
+use crate::keys::PublicKey;
 use crate::store::time::{BUILD_TIME, Known, TimeFile};
 use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
@@ -170,6 +171,11 @@ impl<T> Importer<T> {
         Ok(Opened { importer, serving, origin })
     }
 
+    /// Keys that may sign receipts and time: the root's `hub` role.
+    pub fn hub_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.slots.trust().root.role_keys(Role::Hub)
+    }
+
     /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
     #[must_use]
     pub fn time(&self) -> Arc<TimeFile> {
@@ -247,7 +253,7 @@ fn lock(state: &Path) -> Result<File, OpenError> {
 }
 
 /// The root that the operator placed; one line feed after it is forgiven.
-fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
+pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
     let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).map_err(|error| OpenError::NoRoot(path.into(), error))?;
     RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).map_err(OpenError::Root)
 }
