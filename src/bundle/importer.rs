@@ -119,6 +119,8 @@ pub struct Opened<T> {
     pub serving: Option<Active<T>>,
     /// Why that.
     pub origin: Origin,
+    /// What could not be written down (journal, time floor), for the log: a full disk stops no start.
+    pub unrecorded: Option<io::Error>,
 }
 
 /// The importer. One for a state folder.
@@ -160,15 +162,16 @@ impl<T> Importer<T> {
             signed: active.map_or(root_issued_at, |at| at.max(root_issued_at)),
             used: slots.trust().history.highest.is_some(),
         };
-        let time = TimeFile::open(Arc::clone(&disk), &state.join("trust"), BootId::now(), &now.reading, known)?;
+        let folder = state.join("trust");
+        let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
         let bounds = time.floor().bounds(&now.reading, now.trusted);
 
-        let (mut journal, broken) = Journal::open(Arc::clone(&disk), &journal)?;
-        for line in start_lines(serving.as_ref(), &origin, state_lost, broken.as_ref(), bounds) {
-            journal.append(line)?;
-        }
-        let importer = Self { disk, staging, device, slots, journal, time: Arc::new(time), compile, _lock: lock };
-        Ok(Opened { importer, serving, origin })
+        let (mut journal, broken) = Journal::open(Arc::clone(&disk), &journal);
+        let lines = start_lines(serving.as_ref(), &origin, state_lost, broken.as_ref(), bounds);
+        let unrecorded = lines.into_iter().try_for_each(|line| journal.append(line)).and(written).err();
+        let time = Arc::new(time);
+        let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
+        Ok(Opened { importer, serving, origin, unrecorded })
     }
 
     /// Keys that may sign receipts and time: the root's `hub` role.
