@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use tidegate::config::{Config, Problem, Problems};
-use tidegate::{daemon, exit, spool};
+use tidegate::spool::child;
+use tidegate::{daemon, exit};
 
 const USAGE: &str = "\
 tidegated: the gateway's daemon
@@ -27,7 +28,7 @@ enum Task {
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|first| first == SPOOL_CHILD) {
-        return ExitCode::from(spool::child::run());
+        return ExitCode::from(child::run());
     }
     match flags() {
         Ok(Some((task, config))) => ExitCode::from(perform(&task, &config)),

@@ -70,12 +70,12 @@ impl Default for Config {
             inbox: "/var/lib/tidegate/inbox".into(),
             trust: Trust::default(),
             time: Time::default(),
-            gateway: crate::gateway::Config::default(),
-            throttle: crate::throttle::Config::default(),
-            spool: crate::spool::Config::default(),
-            upload: crate::upload::Config::default(),
-            admin: crate::admin::Config::default(),
-            telemetry: crate::telemetry::Config::default(),
+            gateway: Default::default(),
+            throttle: Default::default(),
+            spool: Default::default(),
+            upload: Default::default(),
+            admin: Default::default(),
+            telemetry: Default::default(),
         }
     }
 }

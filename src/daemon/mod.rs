@@ -112,8 +112,11 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let settings = bundle::Settings { state: config.state.clone(), root: config.trust.root.clone(), device };
     let disk: Arc<dyn Disk> = Arc::new(crate::disk::Machine);
     let now = timekeeper::moment(&config.time.trust);
-    let Opened { importer, serving, origin } = Importer::open(disk, settings, bundle::compile, &now)?;
+    let Opened { importer, serving, origin, unrecorded } = Importer::open(disk, settings, bundle::compile, &now)?;
     say_origin(&origin);
+    if let Some(error) = unrecorded {
+        warn!(%error, "the start could not be written into the journal or the time floor; serving all the same");
+    }
     let hub_keys: Arc<[PublicKey]> = importer.hub_keys().cloned().collect();
     let mut timekeeper = Timekeeper::new(importer.time(), &config.time);
 
