@@ -1,6 +1,7 @@
 //! Steps 1 to 5: the bytes before anything is believed.
 
 use proptest::prelude::*;
+use tidegate::bundle::canonical;
 use tidegate::bundle::container::{BundleType, MAX_MANIFEST, MAX_PAYLOAD, MAX_TRUST};
 
 use crate::world::{Case, case, golden, judge, manifest_value, signed_bytes};
@@ -43,7 +44,7 @@ pub fn cases() -> Vec<Case> {
         case("SigSectionMalformed", "a signature and a half", patched(20, &(1_u32 + 144).to_be_bytes())),
         case("SectionTooLarge", "a file larger than any bundle", vec![0x89; 18 << 20]),
     ];
-    let value = tidegate::bundle::canonical::write(&manifest_value(11, b"p")).expect("canonical");
+    let value = canonical::write(&manifest_value(11, b"p")).expect("canonical");
     let mut miscounted = signed_bytes(BundleType::Policy, &[], &value, &[4, 5], b"p");
     let count = 32 + value.len();
     assert_eq!(miscounted[count], 2);
@@ -141,5 +142,24 @@ proptest! {
         let length = length.min(bytes.len() - from).min(bytes.len() - to);
         bytes.copy_within(from..from + length, to);
         prop_assert_eq!(judge(&bytes).is_err(), bytes != golden);
+    }
+
+    #[test]
+    fn a_garbage_chain_in_a_sound_bundle_is_refused(chain in proptest::collection::vec(any::<u8>(), 1..600)) {
+        let manifest = canonical::write(&manifest_value(11, b"p")).expect("canonical");
+        prop_assert!(judge(&signed_bytes(BundleType::Policy, &chain, &manifest, &[4, 5], b"p")).is_err());
+    }
+
+    #[test]
+    fn a_garbage_manifest_with_sound_signatures_is_refused(manifest in "[{}\\[\\]\":,a-z0-9 .\\\\-]{1,300}") {
+        prop_assert!(judge(&signed_bytes(BundleType::Policy, &[], manifest.as_bytes(), &[4, 5], b"p")).is_err());
+    }
+
+    #[test]
+    fn a_manifest_with_any_byte_changed_and_signed_again_never_panics(at in 0_usize..500, byte in any::<u8>()) {
+        let mut manifest = canonical::write(&manifest_value(11, b"p")).expect("canonical");
+        let at = at % manifest.len();
+        manifest[at] = byte;
+        let _ = judge(&signed_bytes(BundleType::Policy, &[], &manifest, &[4, 5], b"p"));
     }
 }

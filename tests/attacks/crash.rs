@@ -15,7 +15,7 @@ use tidegate::store::time::BUILD_TIME;
 use crate::world::{GOLDEN_SEQ, Policy, bundle, compile, device_facts, golden, root};
 
 const STATE: &str = "/state";
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 12;
 
 fn new_disk() -> Arc<CrashDisk> {
     let disk = CrashDisk::new();
@@ -91,7 +91,7 @@ fn a_power_cut_at_any_step_leaves_the_old_policy_or_the_new_one() {
             seen[usize::from(new)] += 1;
         });
     }
-    assert!(seen.iter().all(|n| *n > 50), "both ends were reached: {seen:?}");
+    assert!(seen.iter().all(|n| *n > 20), "both ends were reached: {seen:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tidegate::bundle::{Importer, OpenError, Origin, pack};
 use tidegate::disk::Machine;
 
 use crate::source::Unkind;
-use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, golden, root_draft};
+use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, draft, golden, key, root_draft};
 
 pub const NAMES: &[&str] = &["StateLost", "JournalBroken"];
 
@@ -202,6 +202,7 @@ fn a_root_of_an_earlier_epoch_is_refused_and_one_of_a_later_restarts_the_counter
         draft.epoch = epoch;
         let root = RootDocument::build(draft).expect("a sound root");
         fs::write(device.folder.path().join("root.json"), root.bytes()).expect("placed");
+        root
     };
     place(&device, 0);
     device.importer = None;
@@ -210,8 +211,17 @@ fn a_root_of_an_earlier_epoch_is_refused_and_one_of_a_later_restarts_the_counter
         Err(OpenError::Root(refused)) => assert_eq!(refused.name(), "RootEpochRegression"),
         other => panic!("{other:?}"),
     }
-    place(&device, 1);
+    let root = place(&device, 2);
     device.still_serves_golden();
+    let mut first = draft(1, "first of its epoch");
+    first.security_floor = 0;
+    let signed = [4, 5].iter().fold(first.assemble(&root).expect("a sound draft"), |bundle, seed| {
+        pack::sign(&bundle, &root, &key(*seed)).expect("it may sign")
+    });
+    device.refuses(&case("EpochMismatch", "a bundle of the epoch before", bundle(GOLDEN_SEQ + 1, "next")));
+    device.takes(&signed);
+    device.start();
+    assert_eq!(device.serving.as_ref().expect("it serves").1, "first of its epoch");
 }
 
 #[test]
