@@ -5,7 +5,9 @@
 //! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
 
 mod bundle;
+mod import;
 mod init;
+mod openapi;
 mod print;
 pub mod source;
 mod token;
@@ -14,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use import::{Import, Imported, import};
 pub use init::{Init, init};
 
 use crate::exit;
@@ -30,12 +33,21 @@ pub struct Arguments {
 enum Command {
     /// Make a policy folder: commented example files, keys and a root document.
     Init(init::Init),
+    /// Turn other formats into files of a policy folder.
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Build, sign, show and check policy bundles.
     #[command(subcommand)]
     Bundle(bundle::Command),
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportCommand {
+    /// An OpenAPI 3 or Swagger 2 document, in YAML or JSON.
+    Openapi(import::Import),
 }
 
 /// A refusal: the command did its work, and the answer is no. Printed already; exit code 65.
@@ -56,6 +68,7 @@ pub fn run() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Init(arguments) => init::run(&arguments),
+        Command::Import(ImportCommand::Openapi(arguments)) => import::run(&arguments),
         Command::Bundle(command) => bundle::run(command),
         Command::Token(command) => token::run(command),
     };

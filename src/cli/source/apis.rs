@@ -10,6 +10,7 @@ use super::fields::Fields;
 use super::keys;
 use super::pages::Pages;
 use super::problem::{Located, Names, Problems, Spot, Text};
+use crate::bundle::compile::TEXT_LIMIT;
 use crate::bundle::entry::{Api, Route, Routes, Upstream};
 use crate::policy::{Auth, Endpoint, Method, Uncertain, check_path};
 use crate::units::{Bytes, Span};
@@ -292,44 +293,47 @@ fn token_header(fields: &mut Fields<'_>, problems: &Problems) -> String {
     text.value.to_ascii_lowercase()
 }
 
-/// A path with at most one `{name}` a segment, and `*` as the last one.
 fn is_template(path: &Text, problems: &Problems) -> bool {
-    let wrong = |why: &str| {
+    let fault = template_fault(&path.value);
+    if let Err(why) = &fault {
         problems.report(&path.spot, format!("path {:?}: {why}", path.value));
-        false
-    };
-    let plain = path.value.replace(['{', '}'], "");
-    if let Err(why) = check_path(&plain) {
-        return wrong(&why.to_string());
     }
-    if !plain.chars().all(|c| c.is_ascii_graphic() && c != '?' && c != '#') {
-        return wrong("write plain ASCII, without query and fragment");
+    fault.is_ok()
+}
+
+/// Whether `path` is a template: at most one `{name}` a segment, and `*` as the last one; `Err` says why not.
+pub(in crate::cli) fn template_fault(path: &str) -> Result<(), String> {
+    let plain = path.replace(['{', '}'], "");
+    check_path(&plain).map_err(|why| why.to_string())?;
+    if path.len() > TEXT_LIMIT || !plain.chars().all(|c| c.is_ascii_graphic() && c != '?' && c != '#') {
+        return Err(format!("write at most {TEXT_LIMIT} bytes of plain ASCII, without query and fragment"));
     }
     let mut names = Vec::new();
-    let mut segments = path.value.split('/').skip(1).peekable();
+    let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         if segment == "*" && segments.peek().is_none() {
             continue;
         }
         if segment.contains('*') {
-            return wrong("* stands alone, as the last segment");
+            return Err("* stands alone, as the last segment".into());
         }
         let Some((before, rest)) = segment.split_once('{') else {
             if segment.contains('}') {
-                return wrong("has a } without its {");
+                return Err("has a } without its {".into());
             }
             continue;
         };
-        let Some((name, after)) = rest.split_once('}') else { return wrong("has a { without its }") };
+        let (name, after) = rest.split_once('}').ok_or("has a { without its }")?;
         if before.contains('}') || after.contains(['{', '}']) {
-            return wrong("a segment has one {parameter} at most");
+            return Err("a segment has one {parameter} at most".into());
         }
-        if name.is_empty() || name.contains('{') || names.contains(&name) {
-            return wrong("each {parameter} needs a name of its own");
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if name.is_empty() || !name.bytes().all(plain) || names.contains(&name) {
+            return Err("each {parameter} needs a name of its own, of letters, digits, dash, dot and underscore".into());
         }
         names.push(name);
     }
-    true
+    Ok(())
 }
 
 /// The template with every parameter alike: two templates of one shape match the same paths.

@@ -29,6 +29,7 @@ mod subscribers;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub(super) use apis::template_fault;
 pub use deployment::{Deployment, last_seq, remember_seq};
 pub(super) use keys::entry_key;
 pub use keys::{NotAKey, pinned_keys};

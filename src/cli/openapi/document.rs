@@ -1,0 +1,184 @@
+//! YAML and JSON to one tree, within limits: bytes, depth, and nodes with every alias counted in full.
+//!
+//! A few hundred bytes of nested YAML aliases can stand for billions of nodes; here an alias costs what it
+//! stands for, and the sum is bounded, so the tree is never larger than [`MAX_NODES`] says.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Parser, ScalarStyle};
+use serde_json::{Map, Value};
+
+use super::MAX_DOCUMENT;
+
+/// Deepest nesting.
+pub(super) const MAX_DEPTH: usize = 100;
+/// Most nodes, aliases counted as what they stand for.
+pub(super) const MAX_NODES: usize = 500_000;
+
+/// A document that is not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DocumentError {
+    /// Larger than any real API description: cut it into several.
+    #[error("larger than {MAX_DOCUMENT} bytes")]
+    TooLarge,
+    /// Save it as UTF-8.
+    #[error("not UTF-8 text")]
+    NotText,
+    /// Not JSON, at this place.
+    #[error("not JSON: {0}")]
+    Json(String),
+    /// Not YAML, at this place.
+    #[error("not YAML: {0}")]
+    Yaml(String),
+    /// Nested deeper than any real API description.
+    #[error("nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    /// It stands for more than any real API description holds; nested aliases do that.
+    #[error("stands for more than {MAX_NODES} values")]
+    TooManyNodes,
+    /// It holds nothing.
+    #[error("empty")]
+    Empty,
+}
+
+/// Reads `bytes`: JSON where they begin with `{`, else YAML, of which the first document counts.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, DocumentError> {
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(DocumentError::TooLarge);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| DocumentError::NotText)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with('{') {
+        // serde_json bounds depth at 128; every node costs a byte at least.
+        return serde_json::from_str(text).map_err(|error| DocumentError::Json(error.to_string()));
+    }
+    yaml(text)
+}
+
+/// What a value costs.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    nodes: usize,
+    depth: usize,
+}
+
+const LEAF: Size = Size { nodes: 1, depth: 0 };
+
+/// A collection that is being filled.
+struct Open {
+    content: Content,
+    anchor: usize,
+    size: Size,
+}
+
+enum Content {
+    List(Vec<Value>),
+    Table { members: Map<String, Value>, key: Option<String> },
+}
+
+fn yaml(text: &str) -> Result<Value, DocumentError> {
+    let mut stack: Vec<Open> = Vec::new();
+    let mut anchors: HashMap<usize, (Value, Size)> = HashMap::new();
+    let mut total = 0_usize;
+    for event in Parser::new_from_str(text) {
+        let (event, _) = event.map_err(|error| DocumentError::Yaml(error.to_string()))?;
+        let (value, anchor, size) = match event {
+            Event::SequenceStart(anchor, _) => {
+                open(&mut stack, Content::List(Vec::new()), anchor)?;
+                continue;
+            }
+            Event::MappingStart(anchor, _) => {
+                open(&mut stack, Content::Table { members: Map::new(), key: None }, anchor)?;
+                continue;
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let open = stack.pop().ok_or_else(|| DocumentError::Yaml("an end without a beginning".into()))?;
+                spend(&mut total, 1)?;
+                match open.content {
+                    Content::List(items) => (Value::Array(items), open.anchor, open.size),
+                    Content::Table { members, .. } => (Value::Object(members), open.anchor, open.size),
+                }
+            }
+            Event::Scalar(text, style, anchor, _) => {
+                spend(&mut total, 1)?;
+                (scalar(&text, style), anchor, LEAF)
+            }
+            Event::Alias(anchor) => {
+                let unknown = || DocumentError::Yaml("an alias to something that is not complete".into());
+                let (value, size) = anchors.get(&anchor).ok_or_else(unknown)?;
+                // Paid and measured before the copy is made.
+                spend(&mut total, size.nodes)?;
+                if stack.len() + size.depth > MAX_DEPTH {
+                    return Err(DocumentError::TooDeep);
+                }
+                (value.clone(), 0, *size)
+            }
+            _ => continue,
+        };
+        if anchor != 0 {
+            spend(&mut total, size.nodes)?;
+            anchors.insert(anchor, (value.clone(), size));
+        }
+        match stack.last_mut() {
+            None => return Ok(value),
+            Some(open) => open.put(value, size)?,
+        }
+    }
+    Err(DocumentError::Empty)
+}
+
+impl Open {
+    fn put(&mut self, value: Value, size: Size) -> Result<(), DocumentError> {
+        self.size.nodes += size.nodes;
+        self.size.depth = self.size.depth.max(size.depth + 1);
+        match &mut self.content {
+            Content::List(items) => items.push(value),
+            Content::Table { members, key } => match key.take() {
+                None => *key = Some(as_key(value)?),
+                Some(name) if members.contains_key(&name) => {
+                    return Err(DocumentError::Yaml(format!("the key {name:?} stands twice in one mapping")));
+                }
+                Some(name) => {
+                    members.insert(name, value);
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+fn spend(total: &mut usize, nodes: usize) -> Result<(), DocumentError> {
+    *total = total.saturating_add(nodes);
+    if *total > MAX_NODES { Err(DocumentError::TooManyNodes) } else { Ok(()) }
+}
+
+fn open(stack: &mut Vec<Open>, content: Content, anchor: usize) -> Result<(), DocumentError> {
+    if stack.len() >= MAX_DEPTH {
+        return Err(DocumentError::TooDeep);
+    }
+    stack.push(Open { content, anchor, size: Size { nodes: 1, depth: 1 } });
+    Ok(())
+}
+
+/// Only what an API description needs: true, false, whole numbers, nothing; the rest stays text, so that the
+/// version 1.10 is not the number 1.1.
+fn scalar(text: &str, style: ScalarStyle) -> Value {
+    if style != ScalarStyle::Plain {
+        return Value::String(text.to_owned());
+    }
+    match text {
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+fn as_key(value: Value) -> Result<String, DocumentError> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Bool(flag) => Ok(flag.to_string()),
+        Value::Null => Ok(String::new()),
+        _ => Err(DocumentError::Yaml("a key that is not a text".into())),
+    }
+}
