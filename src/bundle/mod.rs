@@ -7,19 +7,26 @@
 //! A bundle is judged whole before anything of it is used; a refusal leaves the active policy serving.
 //! The author's side (`pack`, `keyfile`, `root`) stands here too, so that one format has one home.
 
+pub mod activate;
 pub mod canonical;
 pub mod compile;
 pub mod container;
 pub mod entry;
 pub mod error;
+pub mod importer;
+pub mod inbox;
+pub mod journal;
 pub mod keyfile;
 pub mod manifest;
 pub mod pack;
 pub mod root;
+pub mod staging;
 pub mod trust;
 pub mod verify;
 
+pub use activate::{Active, Compile, OpenError, Origin};
 pub use compile::compile;
 pub use error::{Refused, SemanticProblem};
+pub use importer::{ImportOutcome, Imported, Importer, Medium, Moment, Opened, Settings};
 pub use manifest::{DeviceFacts, Entries, EntryKind};
 pub use verify::{Verified, verify};

@@ -1,1 +1,89 @@
-//! the operator's commands, one file each.
+//! The operator's commands, one file each.
+//!
+//! A command reads files and flags, calls the same cores as the daemon, and prints: what it made or judged on
+//! standard output, everything else on standard error. It never touches the network, and never writes over a key.
+//! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
+
+mod bundle;
+mod init;
+mod print;
+pub mod source;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use init::{Init, init};
+
+use crate::exit;
+
+/// Author and check policy for Tidegate gateways, and make what they need to start.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a policy folder: commented example files, keys and a root document.
+    Init(init::Init),
+    /// Build, sign, show and check policy bundles.
+    #[command(subcommand)]
+    Bundle(bundle::Command),
+    /// Make and judge tokens, and the keys that sign them.
+    #[command(subcommand)]
+    Token(token::Command),
+}
+
+/// A refusal: the command did its work, and the answer is no. Printed already; exit code 65.
+#[derive(Debug, thiserror::Error)]
+#[error("refused")]
+struct Refusal;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are asked for; everything else is a wrong command line.
+            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(exit::IO) };
+        }
+    };
+    let done = match arguments.command {
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Bundle(command) => bundle::run(command),
+        Command::Token(command) => token::run(command),
+    };
+    match done {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(error) if error.is::<Refusal>() => ExitCode::from(exit::DATA),
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::from(code_of(&error))
+        }
+    }
+}
+
+/// The exit code that fits what went wrong at the bottom of it.
+fn code_of(error: &anyhow::Error) -> u8 {
+    match error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::AlreadyExists) => exit::CANT_CREATE,
+        Some(std::io::ErrorKind::PermissionDenied) => exit::NO_PERMISSION,
+        Some(std::io::ErrorKind::FileTooLarge) => exit::DATA,
+        Some(_) => exit::IO,
+        None => exit::DATA,
+    }
+}
+
+/// Reads KEY=VALUE of a flag.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}

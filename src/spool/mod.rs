@@ -1,10 +1,111 @@
-//! durable store-and-forward of usage records.
+//! Durable store-and-forward of usage: from a request's last byte to the hub's receipt.
+//!
+//! ```text
+//!  worker ──▶ intake ── one write(2) ─▶ open log ─┐   (sums, where a record cannot be kept)
+//!  worker ──▶ intake ── one write(2) ─▶ open log ─┤
+//!                                                 ▼ in a child process, only while there is work
+//!  writer thread: when to seal, fdatasync ──▶ gather ─▶ segment ─▶ ledger (generations of sled)
+//!                                                                     │ oldest, acknowledge
+//!                                             upload ◀── Spool ◀──────┘
+//! ```
+//!
+//! The open log *is* the queue: a record lies in exactly one place at every moment, and one atomic
+//! commit moves it from there into a sealed file. So ordinary running and recovery after a kill are
+//! the same code. sled's memory never comes back to its process, so all of sled, sealing and reading
+//! back runs in a short-lived child of the same binary (`docs/spool-measurements.md`).
+//!
+//! It must never block or fail a request, never lose a record silently, never grow with the backlog.
+//! What cannot be told is a roll-up or a gap, and those are rows too. Called by the gateway (intake),
+//! upload and the admin socket (handle), the daemon (start, stop, and the child's entry).
 
 pub mod backlog;
 pub mod chain;
+pub mod child;
 pub mod protocol;
 pub mod receipt;
 pub mod record;
 pub mod segment;
 
+mod budget;
 mod columns;
+mod counts;
+mod due;
+mod gather;
+mod generations;
+mod handle;
+mod intake;
+mod lane;
+mod ledger;
+mod log;
+mod state;
+mod wire;
+mod writer;
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use handle::{Program, Spool, Status, Waiting};
+pub use intake::Intake;
+
+use crate::units::{Bytes, Span};
+
+/// Why the spool does not start. Nothing that is on the disk already can cause it but the first two.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder cannot be made or written: check its owner, and that the disk is not read-only.
+    #[error("cannot use the spool folder {path}")]
+    Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another daemon uses this spool: stop it first.
+    #[error("another process uses the spool in {0}")]
+    Locked(PathBuf),
+    /// The system's random source failed, or no thread could be made: look at the system's log.
+    #[error("the system cannot start the spool")]
+    System(#[source] io::Error),
+}
+
+/// Settings of the spool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// A power cut costs at most this much of the last traffic. Shorter writes more flash.
+    pub sync_interval: Span,
+    /// Seal at the latest after this, while the hub is in reach.
+    pub seal_after: Span,
+    /// Seal at the latest after this, while it is not: larger files are smaller per record.
+    pub seal_after_offline: Span,
+    /// Full records a second for refusals before authentication; the rest is only counted.
+    pub unauthenticated_records: u32,
+    /// Most bytes of records that wait to be sealed; above it they are only counted.
+    pub open_limit: Bytes,
+    /// Most bytes of sealed files; above it nothing is sealed, and so in the end only counted.
+    pub backlog_limit: Bytes,
+    /// Free space that the spool leaves to others: below it nothing is written but counts.
+    pub free_floor: Bytes,
+    /// Size at which an open log is followed by the next.
+    pub log_size: Bytes,
+    /// Size at which a generation is followed by the next.
+    pub generation_size: Bytes,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            sync_interval: Span::secs(5),
+            seal_after: Span::secs(60),
+            seal_after_offline: Span::secs(600),
+            unauthenticated_records: 10,
+            open_limit: Bytes(64 << 20),
+            backlog_limit: Bytes(1 << 30),
+            free_floor: Bytes(32 << 20),
+            log_size: Bytes(4 << 20),
+            generation_size: Bytes(4 << 20),
+        }
+    }
+}

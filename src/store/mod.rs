@@ -5,7 +5,9 @@
 //! | `device_key` | the device's own key |
 //! | `pair` | any small record: two alternating files, a counter, a CRC; the newer sound one counts |
 //! | `time` | the time floor, in such a pair |
+//! | `generation` | one sled folder of the spool, the only way to sled |
 
 pub mod device_key;
+pub mod generation;
 pub mod pair;
 pub mod time;

@@ -1,0 +1,332 @@
+//! One bundle from a path to the policy in force: steps 0 to 18 in one call.
+//!
+//! The importer owns the state folder: slots, trust, time floor and journal have one writer. Whoever
+//! brings bundles (inbox, stick, push, pull) comes through here. A refusal changes nothing but the
+//! journal and, where signatures vouch for the moment, the time floor. Blocking: never call it on a
+//! reactor's thread.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+
+use super::activate::{Active, Compile, OpenError, Origin, Slots, Started};
+use super::canonical;
+use super::container::MAX_ROOT;
+use super::error::{Refused, plain};
+use super::journal::{Event, Journal, Line};
+use super::manifest::DeviceFacts;
+use super::root::{Role, RootDocument};
+use super::staging::stage;
+use super::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
+use crate::clock::{BootId, Reading};
+use crate::disk::{Disk, read_limited};
+use crate::ids::Digest;
+use crate::keys::PublicKey;
+use crate::store::time::{BUILD_TIME, Known, TimeFile};
+use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
+
+/// How a bundle came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Medium {
+    /// Dropped into the inbox.
+    Inbox,
+    /// From a stick: vendor, product and serial as the kernel names them.
+    Usb(String),
+    /// Pushed over ssh, from this peer.
+    Scp(String),
+    /// Pulled from this URL.
+    Pull(String),
+}
+
+impl std::fmt::Display for Medium {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inbox => f.write_str("inbox"),
+            Self::Usb(stick) => write!(f, "usb {}", plain(stick)),
+            Self::Scp(peer) => write!(f, "scp {}", plain(peer)),
+            Self::Pull(url) => write!(f, "pull {}", plain(url)),
+        }
+    }
+}
+
+/// Where the importer works, and for which device.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The state folder; it must be there.
+    pub state: PathBuf,
+    /// The root that the operator placed (`trust.root`).
+    pub root: PathBuf,
+    /// Who this device is.
+    pub device: DeviceFacts,
+}
+
+/// The moment of a call: the clocks, and whether the operator trusts the wall clock now.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The clocks.
+    pub reading: Reading,
+    /// Whether a source of `time.trust` says that the wall clock is set.
+    pub trusted: bool,
+}
+
+/// How an import ended.
+#[derive(Debug)]
+pub enum Imported<T> {
+    /// The bundle is active: swap this policy in.
+    Activated(Box<Active<T>>),
+    /// It was active already.
+    AlreadyInstalled,
+    /// It was refused, and what served still serves.
+    Refused(Refused),
+}
+
+impl<T> Imported<T> {
+    /// The name in journal and result file.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Activated(_) => "Activated",
+            Self::AlreadyInstalled => "AlreadyInstalled",
+            Self::Refused(refused) => refused.name(),
+        }
+    }
+}
+
+/// An import, ended.
+#[derive(Debug)]
+pub struct ImportOutcome<T> {
+    /// The file's name.
+    pub name: String,
+    /// How it ended.
+    pub result: Imported<T>,
+    /// The bundle's claimed identity, as far as it could be read.
+    pub digest: Option<Digest>,
+    /// What could not be written down (journal, time floor), for the log; the result stands all the same.
+    pub unrecorded: Option<io::Error>,
+}
+
+/// An importer with what serves at its start.
+#[derive(Debug)]
+pub struct Opened<T> {
+    /// For more bundles.
+    pub importer: Importer<T>,
+    /// What serves; `None` is safe mode.
+    pub serving: Option<Active<T>>,
+    /// Why that.
+    pub origin: Origin,
+    /// What could not be written down (journal, time floor), for the log: a full disk stops no start.
+    pub unrecorded: Option<io::Error>,
+}
+
+/// The importer. One for a state folder.
+#[derive(Debug)]
+pub struct Importer<T> {
+    disk: Arc<dyn Disk>,
+    staging: PathBuf,
+    device: DeviceFacts,
+    slots: Slots,
+    journal: Journal,
+    time: Arc<TimeFile>,
+    compile: Compile<T>,
+    _lock: File,
+}
+
+impl<T> Importer<T> {
+    /// Takes the state folder for this process, verifies the slots, opens time floor and journal.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        settings: Settings,
+        compile: Compile<T>,
+        now: &Moment,
+    ) -> Result<Opened<T>, OpenError> {
+        let Settings { state, root, device } = settings;
+        let lock = lock(&state)?;
+        let root = pinned_root(&root)?;
+        let (staging, journal) = (state.join("staging"), state.join("journal"));
+        for folder in [&staging, &journal] {
+            disk.create_folder(folder)?;
+        }
+        disk.sync_folder(&state)?;
+        let root_issued_at = root.issued_at();
+        let Started { slots, serving, origin, state_lost } =
+            Slots::open(Arc::clone(&disk), &state, root, &device, compile)?;
+
+        let active = serving.as_ref().map(|active| active.manifest.issued_at());
+        let known = Known {
+            build: BUILD_TIME,
+            signed: active.map_or(root_issued_at, |at| at.max(root_issued_at)),
+            used: slots.trust().history.highest.is_some(),
+        };
+        let folder = state.join("trust");
+        let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
+        let bounds = time.floor().bounds(&now.reading, now.trusted);
+
+        let (mut journal, broken) = Journal::open(Arc::clone(&disk), &journal);
+        let lines = start_lines(serving.as_ref(), &origin, state_lost, broken.as_ref(), bounds);
+        let unrecorded = lines.into_iter().try_for_each(|line| journal.append(line)).and(written).err();
+        let time = Arc::new(time);
+        let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
+        Ok(Opened { importer, serving, origin, unrecorded })
+    }
+
+    /// Keys that may sign receipts and time: the root's `hub` role.
+    pub fn hub_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.slots.trust().root.role_keys(Role::Hub)
+    }
+
+    /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
+    #[must_use]
+    pub fn time(&self) -> Arc<TimeFile> {
+        Arc::clone(&self.time)
+    }
+
+    /// Steps 0 to 18 for the file at `path`; puts `NAME.result.json` beside it where that can be written.
+    pub fn import(&mut self, path: &Path, medium: &Medium, now: &Moment) -> ImportOutcome<T> {
+        let mut found = Findings::default();
+        let mut file_sha256 = None;
+        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        let result = match self.steps(path, bounds.lower, &mut found, &mut file_sha256) {
+            Ok(imported) => imported,
+            Err(refused) => Imported::Refused(refused),
+        };
+        // Step 9's other half: what the signatures vouch for raises the floor, even of a refused bundle.
+        let mut unrecorded = found.issued_at.and_then(|at| self.time.raise(at, &now.reading).err());
+
+        // 18 journal and receipt
+        let name = plain(&path.file_name().unwrap_or_default().to_string_lossy());
+        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        let mut line = Line::new(Event::Import, result.name(), bounds).about(&found);
+        line.medium = Some(medium.to_string());
+        line.file = Some(name.clone());
+        line.file_sha256 = file_sha256;
+        let appended = match &result {
+            Imported::Refused(refused) => self.journal.append_refusal(line.saying(refused.detail()), now.reading.boot),
+            Imported::Activated(_) | Imported::AlreadyInstalled => self.journal.append(line),
+        };
+        unrecorded = appended.err().or(unrecorded);
+        // A stick may be read-only: the journal is the record, this is a courtesy.
+        let _ = put_result(path, &ResultFile::of(&result, &name, &found, bounds));
+        ImportOutcome { name, result, digest: found.digest, unrecorded }
+    }
+
+    /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
+    pub fn record(&mut self, refused: &Refused, medium: &Medium, now: &Moment) -> io::Result<()> {
+        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        let mut line = Line::new(Event::Import, refused.name(), bounds).saying(refused.detail());
+        line.medium = Some(medium.to_string());
+        self.journal.append_refusal(line, now.reading.boot)
+    }
+
+    /// Steps 0 to 17.
+    fn steps(
+        &mut self,
+        path: &Path,
+        lower: UnixSeconds,
+        found: &mut Findings,
+        file_sha256: &mut Option<Digest>,
+    ) -> Result<Imported<T>, Refused> {
+        let staged = stage(path, &self.staging, &*self.disk)?;
+        *file_sha256 = Some(staged.sha256);
+        let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
+        match verify(&mut Whole(&staged.file), &by, self.compile, found)? {
+            Verdict::AlreadyInstalled(_) => Ok(Imported::AlreadyInstalled),
+            // 17 commit
+            Verdict::Accepted(verified) => {
+                self.slots.activate(*verified).map(|active| Imported::Activated(Box::new(active)))
+            }
+        }
+    }
+}
+
+/// One process at a time: the state has one writer, and its records are read once.
+fn lock(state: &Path) -> Result<File, OpenError> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state.join("lock"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(OpenError::Busy(Refused::ImportBusy("another process imports into this state folder".into())))
+        }
+        Err(error) => Err(OpenError::State(error.into())),
+    }
+}
+
+/// The root that the operator placed; one line feed after it is forgiven.
+pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
+    let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).map_err(|error| OpenError::NoRoot(path.into(), error))?;
+    RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).map_err(OpenError::Root)
+}
+
+/// What a start writes into the journal: the troubles, then what serves.
+fn start_lines<T>(
+    serving: Option<&Active<T>>,
+    origin: &Origin,
+    state_lost: bool,
+    broken: Option<&Refused>,
+    now: TimeBounds,
+) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if let Some(broken) = broken {
+        lines.push(Line::new(Event::JournalBroken, broken.name(), now).saying(broken.detail()));
+    }
+    if state_lost {
+        lines.push(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots"));
+    }
+    match origin {
+        Origin::Previous(why) => lines.push(Line::new(Event::FellBack, why.name(), now).saying(why.detail())),
+        Origin::Nothing(why) => lines.push(Line::new(Event::SafeMode, why.name(), now).saying(why.detail())),
+        Origin::Fresh | Origin::Active => {}
+    }
+    let mut started = Line::new(Event::Started, if serving.is_some() { "Serving" } else { "Nothing" }, now);
+    if let Some(active) = serving {
+        started.digest = Some(active.digest);
+        started.seq = Some(active.manifest.seq());
+    }
+    lines.push(started);
+    lines
+}
+
+/// What stands beside a bundle after its import.
+#[derive(Serialize)]
+struct ResultFile<'a> {
+    at: UnixSeconds,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+    name: &'a str,
+    quality: TimeQuality,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+}
+
+impl<'a> ResultFile<'a> {
+    fn of<T>(result: &Imported<T>, name: &'a str, found: &Findings, now: TimeBounds) -> Self {
+        let detail = match result {
+            Imported::Refused(refused) => refused.to_string(),
+            Imported::Activated(_) => "in force".into(),
+            Imported::AlreadyInstalled => "in force already".into(),
+        };
+        let (at, quality) = (now.lower, now.quality);
+        Self { at, detail, digest: found.digest, name, quality, result: result.name(), seq: found.seq }
+    }
+}
+
+/// Writes the result by a new file and a rename, so that a link of that name is replaced and never followed.
+fn put_result(source: &Path, result: &ResultFile<'_>) -> io::Result<()> {
+    let mut bytes = canonical::write(result).map_err(io::Error::other)?;
+    bytes.push(b'\n');
+    let beside = |ending: &str| {
+        let mut name = source.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let (part, path) = (beside(".result.part"), beside(".result.json"));
+    let _ = std::fs::remove_file(&part);
+    OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?.write_all(&bytes)?;
+    std::fs::rename(&part, &path)
+}

@@ -1,0 +1,105 @@
+//! Steps 0a to 0c: a file that anybody may still write becomes a private copy that nobody else can.
+//!
+//! The source is opened once, never followed through a link, read once, and never looked at again.
+//! Nothing of its content is parsed here.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use ring::digest::{Context, SHA256};
+use rustix::fs::OFlags;
+
+use super::container::MAX_FILE;
+use super::error::Refused;
+use crate::disk::Disk;
+use crate::ids::Digest;
+
+/// What must stay free beside the copy and the slot, in bytes: state records, journal, a usage file.
+pub const RESERVE: u64 = 1 << 20;
+
+/// The private copy; removed when it is dropped.
+#[derive(Debug)]
+pub struct Staged {
+    /// Open for reading, from wherever.
+    pub file: File,
+    /// SHA-256 of the whole.
+    pub sha256: Digest,
+    path: PathBuf,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // What cannot be removed now is written over by the next copy.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Copies the bundle at `source` to `candidate` in the private folder `staging`.
+pub fn stage(source: &Path, staging: &Path, disk: &dyn Disk) -> Result<Staged, Refused> {
+    // 0a open without following links, a regular file, a sane size, room on disk
+    let mut from = open_regular(source)?;
+    let unread = |error: io::Error| Refused::SourceIo(format!("reading the source: {error}"));
+    let length = from.metadata().map_err(unread)?.len();
+    if length > MAX_FILE {
+        return Err(Refused::SectionTooLarge(format!("{length} bytes; a bundle has at most {MAX_FILE}")));
+    }
+    let unkept = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refused::NoSpace(format!("copying: {error}")),
+        _ => Refused::SourceIo(format!("copying: {error}")),
+    };
+    let free = disk.free_bytes(staging).map_err(unkept)?;
+    let needed = length.saturating_mul(2).saturating_add(RESERVE);
+    if free < needed {
+        return Err(Refused::NoSpace(format!("{free} bytes are free; the copy and the slot need {needed}")));
+    }
+
+    // 0b copy once into private staging, hashing
+    let path = staging.join("candidate");
+    let _ = std::fs::remove_file(&path);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(unkept)?;
+    let mut staged = Staged { file, sha256: Digest([0; 32]), path };
+    let mut hash = Context::new(&SHA256);
+    let mut buffer = vec![0; 64 << 10];
+    let mut copied = 0_u64;
+    loop {
+        let part = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => buffer.get(..n).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(unread(error)),
+        };
+        copied = copied.saturating_add(part.len() as u64);
+        if copied > length {
+            return Err(Refused::SourceChanged(format!("it grew past its {length} bytes while it was copied")));
+        }
+        hash.update(part);
+        staged.file.write_all(part).map_err(unkept)?;
+    }
+    if copied < length {
+        return Err(Refused::SourceChanged(format!("it shrank from {length} to {copied} bytes while it was copied")));
+    }
+    staged.sha256.0.copy_from_slice(hash.finish().as_ref());
+    // 0c never look at the source again
+    Ok(staged)
+}
+
+/// Opens a regular file; a link, folder, pipe or device is `SourceNotRegular`, and none of them blocks.
+fn open_regular(source: &Path) -> Result<File, Refused> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).expect("open flags fit a C int");
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(source).map_err(|error| {
+        let not_regular = [rustix::io::Errno::LOOP, rustix::io::Errno::NXIO].map(|errno| Some(errno.raw_os_error()));
+        if not_regular.contains(&error.raw_os_error()) {
+            Refused::SourceNotRegular("a link or a socket".into())
+        } else {
+            Refused::SourceIo(format!("opening the source: {error}"))
+        }
+    })?;
+    let meta = file.metadata().map_err(|error| Refused::SourceIo(format!("opening the source: {error}")))?;
+    if !meta.is_file() {
+        return Err(Refused::SourceNotRegular("a folder, pipe or device".into()));
+    }
+    Ok(file)
+}

@@ -1,0 +1,68 @@
+//! `tidegate bundle`: a folder becomes a draft, a draft is signed by several people in turn, and anybody can look.
+
+mod build;
+mod inspect;
+mod sign;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use crate::bundle::Entries;
+use crate::bundle::container::{MAX_FILE, MAX_ROOT};
+use crate::bundle::root::RootDocument;
+use crate::disk::read_limited;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Compile a policy folder to an unsigned bundle.
+    #[command(after_help = "Example:\n  tidegate bundle build policy -o policy-7.tgb --reason \"new till\"")]
+    Build(build::Build),
+    /// Add signatures to a bundle, after showing what is signed.
+    #[command(after_help = "Example:\n  tidegate bundle sign policy-7.tgb --key policy/keys/policy.key")]
+    Sign(sign::Sign),
+    /// Show everything that a bundle says, without judging it.
+    #[command(after_help = "Example:\n  tidegate bundle inspect policy-7.tgb --json")]
+    Inspect(inspect::Inspect),
+    /// Judge a bundle as a device would: exit code 0 or 65.
+    #[command(
+        after_help = "Example:\n  tidegate bundle verify policy-7.tgb --root policy/root.json --label site=north"
+    )]
+    Verify(verify::Verify),
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Build(arguments) => build::run(&arguments),
+        Command::Sign(arguments) => sign::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+    }
+}
+
+/// The root document in a file.
+fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
+    let named = || format!("root document {}", path.display());
+    let bytes = read_limited(path, MAX_ROOT.into()).with_context(named)?;
+    RootDocument::parse(&bytes).with_context(named)
+}
+
+/// A whole bundle in memory.
+fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
+    read_limited(path, MAX_FILE).with_context(|| format!("bundle {}", path.display()))
+}
+
+/// `root.json` of the policy folder that a key file lies in: `DIR/keys/policy.key` → `DIR/root.json`.
+fn root_beside(key: &Path) -> Option<PathBuf> {
+    let folder = key.parent()?.parent()?;
+    Some(folder.join("root.json")).filter(|path| path.is_file())
+}
+
+/// The entries of a bundle that nobody judged.
+pub(super) fn entries(path: &Path) -> anyhow::Result<Entries> {
+    let bundle = read_bundle(path)?;
+    let blobs = inspect::blobs(&bundle).with_context(|| format!("bundle {}", path.display()))?;
+    Ok(blobs.into_iter().map(|(kind, blob)| (kind, blob.to_vec())).collect())
+}

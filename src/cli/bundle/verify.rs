@@ -1,0 +1,69 @@
+//! `bundle verify`: the device's own judgement, on the workstation.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::read_root;
+use crate::bundle::compile::compile;
+use crate::bundle::manifest::DeviceFacts;
+use crate::bundle::trust::Trust;
+use crate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
+use crate::cli::{Refusal, print};
+use crate::clock::Reading;
+use crate::ids::DeviceId;
+use crate::units::UnixSeconds;
+
+/// Judge a bundle as a device would: exit code 0 or 65.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Verify {
+    /// The bundle.
+    bundle: PathBuf,
+    /// The root document that the device was given.
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    /// The device's id. Default: one that no target names.
+    #[arg(long, value_name = "ID")]
+    device: Option<DeviceId>,
+    /// A label of the device, KEY=VALUE; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::pair)]
+    label: Vec<(String, String)>,
+    /// The least that the time can be, in Unix seconds. Default: this machine's time.
+    #[arg(long, value_name = "UNIX")]
+    now: Option<UnixSeconds>,
+}
+
+pub(super) fn run(arguments: &Verify) -> anyhow::Result<()> {
+    let trust = Trust::new(read_root(&arguments.root)?);
+    let labels: BTreeMap<_, _> = arguments.label.iter().cloned().collect();
+    let device = DeviceFacts { id: arguments.device.unwrap_or(DeviceId([0; 16])), labels };
+    let lower = arguments.now.unwrap_or_else(|| Reading::now().wall_ms.div_euclid(1000));
+    let judge = Judge { trust: &trust, lower, device: &device, purpose: Purpose::Install };
+    let file = File::open(&arguments.bundle).with_context(|| format!("bundle {}", arguments.bundle.display()))?;
+    let mut found = Findings::default();
+    match verify(&mut Whole(file), &judge, compile, &mut found) {
+        Ok(verdict) => {
+            println!("accepted");
+            let digest = match &verdict {
+                Verdict::Accepted(verified) => verified.digest(),
+                Verdict::AlreadyInstalled(digest) => *digest,
+            };
+            let signers: Vec<_> = found.signers.iter().map(|key| signer(&trust, *key)).collect();
+            let seq = found.seq.map(|seq| seq.to_string()).unwrap_or_default();
+            let rows = [("digest", digest.to_string()), ("seq", seq), ("signed by", signers.join(", "))];
+            print!("{}", print::pairs(&rows));
+            Ok(())
+        }
+        Err(refused) => {
+            println!("refused: {}: {}", refused.name(), print::visible(refused.detail()));
+            println!("what to do: {}", refused.advice());
+            Err(Refusal.into())
+        }
+    }
+}
+
+fn signer(trust: &Trust, key: crate::ids::KeyId) -> String {
+    trust.root.holder(key).map_or_else(|| key.to_string(), str::to_owned)
+}

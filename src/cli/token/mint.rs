@@ -1,0 +1,97 @@
+//! `token mint`: an access token (RFC 9068) signed with a key on this machine.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Map, Value, json};
+
+use crate::clock::Reading;
+use crate::disk::read_limited;
+use crate::ids::hex;
+use crate::keys::random;
+use crate::policy::issuer::Alg;
+use crate::token::keys::MAX_KEY_FILE;
+use crate::token::mint::MintKey;
+use crate::units::{Span, UnixSeconds};
+
+/// Make a token and print it.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Mint {
+    /// The private key: PEM (PKCS#8, or PKCS#1 for RSA) or a JWK.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Who issues it.
+    #[arg(long)]
+    iss: String,
+    /// Whom it is about.
+    #[arg(long)]
+    sub: Option<String>,
+    /// The consumer key of the application (claim client_id).
+    #[arg(long)]
+    client: Option<String>,
+    /// A scope; may be given several times.
+    #[arg(long)]
+    scope: Vec<String>,
+    /// An audience; may be given several times.
+    #[arg(long)]
+    aud: Vec<String>,
+    /// How long it lives: 90s, 1h, 30d.
+    #[arg(long, default_value = "1h")]
+    ttl: Span,
+    /// The key's id.
+    #[arg(long)]
+    kid: Option<String>,
+    /// The algorithm, where the key leaves a choice: RS256, PS256, …
+    #[arg(long, value_parser = super::alg)]
+    alg: Option<Alg>,
+    /// The header's typ; "" for none.
+    #[arg(long, default_value = "at+jwt")]
+    typ: String,
+    /// One more claim, NAME=VALUE; JSON where it parses as that, else a text. May be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = crate::cli::pair)]
+    claim: Vec<(String, String)>,
+    /// When it is issued, in Unix seconds. Default: this machine's time.
+    #[arg(long, value_name = "UNIX")]
+    now: Option<UnixSeconds>,
+}
+
+pub(super) fn run(mint: &Mint) -> anyhow::Result<()> {
+    let named = || format!("key {}", mint.key.display());
+    let file = read_limited(&mint.key, MAX_KEY_FILE as u64).with_context(named)?;
+    let mut key = MintKey::import(&file, mint.alg).with_context(named)?;
+    if let Some(kid) = &mint.kid {
+        key = key.named(kid);
+    }
+    let now = mint.now.unwrap_or_else(|| Reading::now().wall_ms.div_euclid(1000));
+    let typ = Some(mint.typ.as_str()).filter(|typ| !typ.is_empty());
+    println!("{}", key.mint(typ, &claims(mint, now)?)?);
+    Ok(())
+}
+
+fn claims(mint: &Mint, now: UnixSeconds) -> anyhow::Result<Map<String, Value>> {
+    let life = i64::try_from(mint.ttl.0.as_secs()).unwrap_or(i64::MAX);
+    let id = random::<16>().context("the system gives no random bytes")?;
+    let mut claims = Map::new();
+    let mut say = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+    say("iss", json!(mint.iss));
+    say("iat", json!(now));
+    say("exp", json!(now.saturating_add(life)));
+    say("jti", json!(hex(&id)));
+    mint.sub.as_ref().map(|sub| say("sub", json!(sub)));
+    mint.client.as_ref().map(|client| say("client_id", json!(client)));
+    match &mint.aud[..] {
+        [] => None,
+        [one] => say("aud", json!(one)),
+        several => say("aud", json!(several)),
+    };
+    if !mint.scope.is_empty() {
+        say("scope", json!(mint.scope.join(" ")));
+    }
+    for (name, value) in &mint.claim {
+        let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+        if claims.insert(name.clone(), value).is_some() && !["iat", "exp", "jti"].contains(&name.as_str()) {
+            bail!("the claim {name} is said twice");
+        }
+    }
+    Ok(claims)
+}

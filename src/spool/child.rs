@@ -1,0 +1,163 @@
+//! The spool's child: all of sled, sealing and reading back, in a process that ends when the work does.
+//!
+//! sled keeps what memory it took until its process ends, so the process ends: after a few files, and
+//! as soon as there is nothing to do. The daemon starts its own binary again with a hidden argument,
+//! which calls [`run`]; they speak through the child's standard input, a socket (`wire`). The child
+//! dies with its daemon, and two children never have the folder at the same time.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::exit;
+use crate::ids::StreamId;
+use crate::spool::Program;
+use crate::spool::backlog::{Cursor, UsageFile};
+use crate::spool::ledger::{self, Ledger};
+use crate::spool::wire::{Reply, Request, Setup, receive, receive_bytes, send, send_bytes};
+
+/// glibc keeps freed memory by default; a few threads of sled each in an arena of their own make that
+/// many megabytes. Other C libraries do not heed these.
+const ALLOCATOR: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
+/// A child that does not answer for this long is given up: a slow card's sync takes seconds, not minutes.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Requests that change something before a child is let go.
+const REQUESTS_LIMIT: u32 = 8;
+
+/// The child's whole life: answers requests on standard input until the daemon closes it. Returns the
+/// exit code. Call it first thing in `main`, before any thread or runtime is made.
+#[must_use]
+pub fn run() -> u8 {
+    let served = set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(io::Error::from)
+        .and_then(|()| io::stdin().as_fd().try_clone_to_owned())
+        .and_then(|socket| serve(UnixStream::from(socket)));
+    match served {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            tracing::error!(%error, "the spool's child fails");
+            exit::IO
+        }
+    }
+}
+
+fn serve(mut socket: UnixStream) -> io::Result<()> {
+    let Some(Request::Open(setup, now_ms)) = receive(&mut socket)? else { return Ok(()) };
+    let lock = std::fs::File::create(setup.folder.join("child.lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?; // a child of a killed daemon has it for a moment yet
+    let mut ledger = match Ledger::open(setup, now_ms) {
+        Ok(ledger) => ledger,
+        Err(error) => return send(&mut socket, &Reply::Failed(said(&error))),
+    };
+    send(
+        &mut socket,
+        &Reply::Done(match ledger.report() {
+            Ok(report) => report,
+            Err(error) => return send(&mut socket, &Reply::Failed(said(&error))),
+        }),
+    )?;
+    while let Some(request) = receive(&mut socket)? {
+        match answer(&mut ledger, &request) {
+            Ok((reply, file)) => {
+                send(&mut socket, &reply)?;
+                if let Some(file) = file {
+                    send_bytes(&mut socket, &file.bytes)?;
+                }
+            }
+            Err(error) => return send(&mut socket, &Reply::Failed(said(&error))),
+        }
+    }
+    // Everything is committed: sled has nothing to add, and its way down takes longer than ours.
+    std::process::exit(exit::OK.into())
+}
+
+fn answer(ledger: &mut Ledger, request: &Request) -> Result<(Reply, Option<UsageFile>), ledger::Error> {
+    Ok(match request {
+        Request::Open(..) => (Reply::Done(ledger.report()?), None),
+        Request::Seal(seal) => (Reply::Done(ledger.seal(seal)?), None),
+        Request::Oldest { after, now_ms } => {
+            let after = after.map(|(stream, seq)| Cursor { stream: StreamId(stream), seq });
+            match ledger.oldest(after, *now_ms)? {
+                Some(file) => {
+                    (Reply::File { stream: file.at.stream.0, seq: file.at.seq, digest: file.digest }, Some(file))
+                }
+                None => (Reply::NoFile, None),
+            }
+        }
+        Request::Acknowledge { stream, seq, digest, now_ms } => {
+            let at = Cursor { stream: StreamId(*stream), seq: *seq };
+            (Reply::Done(ledger.acknowledge(at, digest, *now_ms)?), None)
+        }
+    })
+}
+
+/// An error and its causes in one line.
+fn said(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The daemon's end of a running child.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: UnixStream,
+    process: Child,
+    requests: u32,
+}
+
+impl Link {
+    /// Starts a child and has it open the spool.
+    pub(super) fn open(program: &Program, setup: &Setup, now_ms: i64) -> io::Result<(Self, Reply)> {
+        let (socket, theirs) = UnixStream::pair()?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        let process = Command::new(&program.path)
+            .args(&program.arguments)
+            .envs(ALLOCATOR)
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()?;
+        let mut link = Self { socket, process, requests: 0 };
+        let reply = link.ask(&Request::Open(setup.clone(), now_ms))?;
+        Ok((link, reply))
+    }
+
+    /// Asks and waits for the answer.
+    pub(super) fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+        self.requests += u32::from(!matches!(request, Request::Open(..)));
+        send(&mut self.socket, request)?;
+        receive(&mut self.socket)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// The frame that follows [`Reply::File`].
+    pub(super) fn bytes(&mut self) -> io::Result<Vec<u8>> {
+        receive_bytes(&mut self.socket)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Whether it has done enough, and a new one would be smaller.
+    pub(super) fn is_worn(&self) -> bool {
+        self.requests >= REQUESTS_LIMIT
+    }
+
+    /// Lets the child go: it ends by itself.
+    pub(super) fn close(mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Link {
+    /// An unfinished link: the child did not answer, or not in order.
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Reads what is not sealed yet, from the open logs and the sums, into a usage file in the making.
+//!
+//! Never changes a log and never deletes one: that follows the commit. A damaged stretch is stepped
+//! over and becomes a gap, exact where a good row follows. Called by the ledger.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::disk;
+use crate::spool::counts::{self, SLOT, Sum};
+use crate::spool::log::{self, BootId, FRAME_LIMIT, Found, Name, PREAMBLE, Preamble};
+use crate::spool::record::{Gap, GapReason, Outcome, RollUp, Row};
+use crate::spool::segment::Builder;
+use crate::spool::state::{DONE, LogCursor, State, Told, ToldSums, join};
+use crate::spool::wire::Seal;
+
+/// Bytes of a log that are read at a time.
+const WINDOW: usize = 64 << 10;
+/// Most logs that one pass looks at: their cursors must fit one value.
+const LOGS_LIMIT: usize = 128;
+
+/// What a pass took, to be committed together with the file.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub cursors: Vec<LogCursor>,
+    pub told: ToldSums,
+    /// Gaps that found no room in the file.
+    pub gaps: Vec<Gap>,
+    /// Logs that hold nothing more.
+    pub finished: Vec<(u64, PathBuf)>,
+    /// Something is left that no running intake holds.
+    pub left_over: bool,
+}
+
+/// One pass over the folder of open logs.
+#[derive(Debug)]
+pub(super) struct Gather<'a> {
+    pub folder: &'a Path,
+    pub state: &'a State,
+    pub told: &'a ToldSums,
+    pub seal: &'a Seal,
+    pub boot: BootId,
+}
+
+impl Gather<'_> {
+    /// Fills `builder` as far as it goes.
+    pub(super) fn run(&self, builder: &mut Builder) -> io::Result<Gathered> {
+        let mut taken = Gathered::default();
+        for gap in self.state.gaps.iter().chain(&self.seal.gaps) {
+            taken.tell(builder, *gap);
+        }
+        let mut logs = Vec::new();
+        for entry in fs::read_dir(self.folder)? {
+            let path = entry?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if let Some(worker) = counts::worker_of(name) {
+                self.sums(worker, &path, builder, &mut taken)?;
+            } else if let Some(name) = Name::parse(name) {
+                logs.push((name, path));
+            }
+        }
+        logs.sort_unstable();
+        taken.left_over |= logs.len() > LOGS_LIMIT;
+        logs.truncate(LOGS_LIMIT);
+        let mut cut = None;
+        for (name, path) in logs {
+            let live = self.seal.live.iter().find(|(id, _)| *id == name.id).map(|(_, end)| *end);
+            let known = self.state.cursors.iter().find(|cursor| cursor.id == name.id);
+            let cursor = match known {
+                Some(cursor) if cursor.offset == DONE => *cursor,
+                known => Pass::open(&path, name.id, known, live, self)?.run(builder, &mut taken, &mut cut)?,
+            };
+            if cursor.offset == DONE {
+                taken.finished.push((name.id, path));
+            } else {
+                taken.left_over |= live.is_none();
+            }
+            taken.cursors.push(cursor);
+        }
+        if let Some(gap) = cut {
+            taken.tell(builder, gap);
+        }
+        taken.left_over |= !taken.gaps.is_empty();
+        Ok(taken)
+    }
+
+    /// Tells how much the sums of a worker have grown.
+    fn sums(&self, worker: u16, path: &Path, builder: &mut Builder, taken: &mut Gathered) -> io::Result<()> {
+        let bytes = disk::read_limited(path, counts::FILE as u64)?;
+        let mut told = self.told.get(&worker).cloned().unwrap_or_default();
+        let mut grown = false;
+        for (number, slot) in (0u8..).zip(bytes.as_chunks::<SLOT>().0) {
+            let (Some(sum), Some(outcome)) = (Sum::parse(slot), Outcome::from_number(number)) else { continue };
+            let known = told.iter().position(|told| told.outcome == number);
+            let before = known.and_then(|at| told.get(at)).filter(|told| told.epoch == sum.epoch).copied();
+            let Some(row) = growth(outcome, &sum, before) else { continue };
+            if builder.push(&Row::RollUp(row)).is_err() {
+                break; // the next file tells it
+            }
+            grown = true;
+            match known.and_then(|at| told.get_mut(at)) {
+                Some(told) => *told = Told::of(number, &sum),
+                None => told.push(Told::of(number, &sum)),
+            }
+        }
+        if grown {
+            // A power cut must not set a sum back behind what was told of it.
+            File::open(path)?.sync_data()?;
+            taken.told.insert(worker, told);
+        }
+        Ok(())
+    }
+}
+
+/// What came to a sum since it was told.
+fn growth(outcome: Outcome, sum: &Sum, told: Option<Told>) -> Option<RollUp<'static>> {
+    let (count, bytes_in, bytes_out) = told.map_or((0, 0, 0), |told| (told.count, told.bytes_in, told.bytes_out));
+    let count = sum.count.checked_sub(count).filter(|count| *count > 0)?;
+    Some(RollUp {
+        from_ms: told.map_or(sum.from_ms, |told| told.to_ms.min(sum.to_ms)),
+        to_ms: sum.to_ms,
+        outcome,
+        count,
+        bytes_in: sum.bytes_in.saturating_sub(bytes_in),
+        bytes_out: sum.bytes_out.saturating_sub(bytes_out),
+        api: "",
+        application: "",
+    })
+}
+
+impl Gathered {
+    fn tell(&mut self, builder: &mut Builder, gap: Gap) {
+        if builder.push(&Row::Gap(gap)).is_err() {
+            self.gaps.push(gap);
+        }
+    }
+}
+
+/// One log, from its cursor on.
+struct Pass {
+    file: File,
+    cursor: LogCursor,
+    /// Where its rows end, as far as they may be read.
+    end: u64,
+    is_live: bool,
+    same_boot: bool,
+    now_ms: i64,
+    window: Vec<u8>,
+    /// Offset in the file of the window's first byte.
+    base: u64,
+    at: usize,
+}
+
+impl Pass {
+    fn open(
+        path: &Path,
+        id: u64,
+        known: Option<&LogCursor>,
+        live: Option<u64>,
+        gather: &Gather<'_>,
+    ) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let mut preamble = [0; PREAMBLE];
+        let preamble = file.read_exact_at(&mut preamble, 0).ok().and_then(|()| Preamble::parse(&preamble));
+        let made_ms = preamble.map_or(gather.seal.now_ms, |preamble| preamble.made_ms);
+        let cursor = known.copied().unwrap_or(LogCursor { id, offset: PREAMBLE as u64, rows: 0, last_ms: made_ms });
+        Ok(Self {
+            file,
+            cursor,
+            end: live.unwrap_or(len).min(len),
+            is_live: live.is_some(),
+            // A log shorter than its preamble was never given to anybody, so nothing can be lost with it.
+            same_boot: len < PREAMBLE as u64 || preamble.is_some_and(|preamble| preamble.boot == gather.boot),
+            now_ms: gather.seal.now_ms,
+            window: Vec::new(),
+            base: cursor.offset,
+            at: 0,
+        })
+    }
+
+    /// Takes rows until the log or the file is full. `cut` collects what a power cut may have taken.
+    fn run(mut self, builder: &mut Builder, taken: &mut Gathered, cut: &mut Option<Gap>) -> io::Result<LogCursor> {
+        let mut ragged = false;
+        let ended = loop {
+            self.fill()?;
+            let rest = self.window.get(self.at..).unwrap_or_default();
+            if rest.is_empty() {
+                break false;
+            }
+            match log::look(rest) {
+                Found::Row { number, payload, len } => {
+                    if !self.cursor.take(number, payload, builder, taken) {
+                        self.cursor.offset = self.offset();
+                        return Ok(self.cursor);
+                    }
+                    self.at += len;
+                    ragged = false;
+                }
+                Found::End { number } => {
+                    self.cursor.missed(number, self.cursor.last_ms, taken, builder);
+                    break true;
+                }
+                Found::Partial if self.is_live => break false,
+                found => {
+                    ragged = found == Found::Damaged;
+                    match log::resync(rest) {
+                        Some(skip) => self.at += skip,
+                        None => self.at += rest.len().saturating_sub(FRAME_LIMIT - 1).max(1),
+                    }
+                    if self.base + self.at as u64 >= self.end {
+                        break false;
+                    }
+                }
+            }
+        };
+        self.cursor.offset = if self.is_live { self.offset() } else { DONE };
+        if !self.is_live && !ended {
+            let gap = Gap {
+                reason: if self.same_boot { GapReason::LogDamaged } else { GapReason::UncleanStop },
+                from_ms: self.cursor.last_ms.min(self.now_ms),
+                to_ms: self.now_ms,
+                count: None,
+            };
+            if !self.same_boot {
+                *cut = Some(cut.map_or(gap, |cut| join(cut, gap)));
+            } else if ragged {
+                taken.tell(builder, gap);
+            }
+        }
+        Ok(self.cursor)
+    }
+
+    fn offset(&self) -> u64 {
+        self.base + self.at as u64
+    }
+
+    /// Sees to it that a whole row is in the window, unless the log ends before.
+    fn fill(&mut self) -> io::Result<()> {
+        let have = self.window.len().saturating_sub(self.at);
+        let next = self.base + self.window.len() as u64;
+        if have >= FRAME_LIMIT || next >= self.end {
+            return Ok(());
+        }
+        self.window.drain(..self.at);
+        self.base += self.at as u64;
+        self.at = 0;
+        let more = usize::try_from(self.end - next).unwrap_or(WINDOW).min(WINDOW);
+        let start = self.window.len();
+        self.window.resize(start + more, 0);
+        let read = self.file.read_at(&mut self.window[start..], next)?;
+        self.window.truncate(start + read);
+        if read == 0 {
+            self.end = next;
+        }
+        Ok(())
+    }
+}
+
+impl LogCursor {
+    /// Takes a row; `false` if the file is full.
+    fn take(&mut self, number: u32, payload: &[u8], builder: &mut Builder, taken: &mut Gathered) -> bool {
+        let row = Row::decode(payload);
+        let at_ms = match row {
+            Ok(Row::Request(record)) => record.at_ms,
+            _ => self.last_ms,
+        };
+        let row = row.unwrap_or(Row::Gap(Gap {
+            reason: GapReason::LogDamaged, // whole, but not of a form that this version knows
+            from_ms: self.last_ms,
+            to_ms: self.last_ms,
+            count: Some(1),
+        }));
+        if builder.push(&row).is_err() {
+            return false;
+        }
+        self.missed(number, at_ms, taken, builder);
+        self.rows = number.saturating_add(1);
+        self.last_ms = at_ms;
+        true
+    }
+
+    /// Tells the rows between the last one and `number`.
+    fn missed(&mut self, number: u32, at_ms: i64, taken: &mut Gathered, builder: &mut Builder) {
+        let count = number.saturating_sub(self.rows);
+        if count > 0 {
+            let (from_ms, to_ms) = (self.last_ms.min(at_ms), self.last_ms.max(at_ms));
+            taken.tell(builder, Gap { reason: GapReason::LogDamaged, from_ms, to_ms, count: Some(count.into()) });
+            self.rows = number;
+        }
+    }
+}

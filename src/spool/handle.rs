@@ -1,0 +1,154 @@
+//! The spool as the rest of the daemon sees it.
+//!
+//! Every call but `start` and `stop` only sends a message to the writer thread, so all of them may be
+//! made on a reactor thread.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::ids::Digest;
+use crate::keys::SigningKey;
+use crate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
+use crate::spool::lane::Lane;
+pub use crate::spool::writer::Waiting;
+use crate::spool::writer::{self, Command, Writer};
+use crate::spool::{Config, Error, Intake};
+
+/// The binary that serves as the spool's child, and what makes it call [`super::child::run`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Path of the binary; `/proc/self/exe` is this one, also after it was replaced on the disk.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// How the spool is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Status {
+    /// Sealed files that wait for a receipt.
+    pub files: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Records that were written in full since the start.
+    pub appended: u64,
+    /// Records that went into a sum since the start.
+    pub rolled_up: u64,
+    /// Records that could not even be summed since the start; a gap tells them.
+    pub lost: u64,
+    /// Bytes of records that wait to be sealed.
+    pub open_bytes: u64,
+    /// The last thing that went wrong, until it works again.
+    pub last_error: Option<String>,
+}
+
+/// The running spool.
+#[derive(Debug)]
+pub struct Spool {
+    commands: Sender<Command>,
+    waiting: watch::Receiver<Waiting>,
+    lanes: Mutex<Vec<Arc<Lane>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Spool {
+    /// Starts the spool in `folder` for `workers` workers. What an earlier run left in the open logs is
+    /// sealed at once, beside the traffic. Files are signed by `device`.
+    pub fn start(
+        config: &Config,
+        folder: &Path,
+        device: &SigningKey,
+        program: Program,
+        workers: u16,
+    ) -> Result<Self, Error> {
+        let (commands, orders) = channel();
+        let (told, waiting) = watch::channel(Waiting::default());
+        let writer = Writer::start(config.clone(), folder, *device.seed(), program, workers, told)?;
+        let thread = std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&orders));
+        let thread = Mutex::new(Some(thread.map_err(Error::System)?));
+        Ok(Self { commands, waiting, lanes: Mutex::default(), thread })
+    }
+
+    /// The intake of a worker, from 0; each worker takes its own once. Blocks while it makes its files.
+    #[must_use]
+    pub fn intake(&self, worker: u16) -> Intake {
+        let (reply, answer) = channel();
+        let sent = self.commands.send(Command::Register { worker, reply });
+        let intake = sent.ok().and_then(|()| answer.recv().ok()).unwrap_or_else(writer::lost_intake);
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&intake.lane));
+        intake
+    }
+
+    /// Seals what there is, without waiting for its time.
+    pub fn seal_now(&self) {
+        let _ = self.commands.send(Command::SealNow); // a stopped spool has sealed nothing to lose
+    }
+
+    /// Tells whether the hub can be reached: files are sealed sooner then.
+    pub fn hub_in_reach(&self, in_reach: bool) {
+        let _ = self.commands.send(Command::HubInReach(in_reach));
+    }
+
+    /// Tells the manifest digest of the policy bundle in force; files name it.
+    pub fn policy_is(&self, manifest: Digest) {
+        let _ = self.commands.send(Command::PolicyIs(manifest));
+    }
+
+    /// Changes whenever a file is sealed or acknowledged: the uploader waits on it.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Waiting> {
+        self.waiting.clone()
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let waiting = self.waiting.borrow().clone();
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |of: fn(&Lane) -> u64| lanes.iter().map(|lane| of(lane)).sum();
+        Status {
+            files: waiting.files,
+            bytes: waiting.bytes,
+            appended: sum(|lane| lane.appended.load(Ordering::Relaxed)),
+            rolled_up: sum(|lane| lane.rolled_up.load(Ordering::Relaxed)),
+            lost: sum(|lane| lane.lost.load(Ordering::Relaxed)),
+            open_bytes: waiting.open_bytes,
+            last_error: waiting.last_error,
+        }
+    }
+
+    /// Stops in order; drop the intakes before. What is not sealed stays in the open logs, synced, for
+    /// the next start: so this is quick. Blocks until the child has gone.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the spool's writer thread panicked");
+        }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Backlog for Spool {
+    async fn oldest(&self, after: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Oldest { after, reply }).map_err(|_| Unavailable)?;
+        answer.await.unwrap_or(Err(Unavailable))
+    }
+
+    async fn acknowledge(&self, at: Cursor, digest: &Digest) -> Result<(), Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Acknowledge { at, digest: *digest, reply }).map_err(|_| Unavailable)?;
+        answer.await.unwrap_or(Err(Unavailable))
+    }
+}

@@ -1,0 +1,143 @@
+//! What one worker's intake and the writer thread share: the open logs and their counters.
+//!
+//! The intake writes, the writer thread makes new logs, syncs and lets go of them. Only atomics and
+//! one-way channels cross, so neither ever waits for the other.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use crate::disk;
+use crate::keys;
+use crate::spool::counts::{self, SLOT, SLOTS, Sum};
+use crate::spool::log::{BootId, Name, PREAMBLE, Preamble};
+
+/// One open log.
+#[derive(Debug)]
+pub(super) struct OpenLog {
+    pub name: Name,
+    pub file: File,
+    /// Where the next row goes; rows before it are whole.
+    pub end: AtomicU64,
+    /// How many rows it has.
+    pub rows: AtomicU32,
+    /// Nothing more will be written to it.
+    pub closed: AtomicBool,
+}
+
+impl OpenLog {
+    /// Makes a log whose name is durable before it holds anything.
+    pub(super) fn make(folder: &Path, name: Name, preamble: Preamble) -> io::Result<Self> {
+        let path = folder.join(name.file_name());
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let ready = file
+            .write_all_at(&preamble.to_bytes(), 0)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| disk::sync_folder(folder));
+        if let Err(error) = ready {
+            let _ = fs::remove_file(&path); // empty; the next start would remove it
+            return Err(error);
+        }
+        Ok(Self::of(name, file))
+    }
+
+    pub(super) fn of(name: Name, file: File) -> Self {
+        let end = AtomicU64::new(PREAMBLE as u64);
+        Self { name, file, end, rows: AtomicU32::new(0), closed: AtomicBool::new(false) }
+    }
+}
+
+/// What the intake tells and heeds.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// Records that went into a log.
+    pub appended: AtomicU64,
+    /// Records that went into a sum.
+    pub rolled_up: AtomicU64,
+    /// Records for which even the sum could not be written.
+    pub lost: AtomicU64,
+    /// The system's last error number of a failed write; 0 if none failed.
+    pub errno: AtomicI32,
+    /// Bytes of this lane's logs that are sealed.
+    pub sealed_bytes: AtomicU64,
+    /// Bytes that may wait to be sealed.
+    pub limit: AtomicU64,
+    /// The disk is nearly full: only count.
+    pub disk_full: AtomicBool,
+    /// A sum was written since the last sync.
+    pub counted: AtomicBool,
+}
+
+/// The sums of one worker, as they are on the disk.
+#[derive(Debug)]
+pub(super) struct Sums {
+    pub file: Option<File>,
+    slots: Box<[Sum; SLOTS]>,
+}
+
+impl Sums {
+    /// Opens the worker's file, or makes it. Also tells whether a slot was damaged, and so began anew.
+    pub(super) fn open(folder: &Path, worker: u16) -> (Self, bool) {
+        let mut slots = Box::new([Sum::default(); SLOTS]);
+        let Ok(file) = Self::open_file(folder, worker) else { return (Self::none(), false) };
+        let mut damaged = false;
+        for (index, slot) in slots.iter_mut().enumerate() {
+            let mut bytes = [0; SLOT];
+            let offset = (index * SLOT) as u64;
+            match file.read_exact_at(&mut bytes, offset).ok().and_then(|()| Sum::parse(&bytes)) {
+                Some(sum) => *slot = sum,
+                None => {
+                    damaged = true;
+                    let _ = file.write_all_at(&[0; SLOT], offset); // if it fails, the first sum overwrites it
+                }
+            }
+        }
+        (Self { file: Some(file), slots }, damaged)
+    }
+
+    /// None at all: every record for them is lost, and counted as that.
+    pub(super) fn none() -> Self {
+        Self { file: None, slots: Box::new([Sum::default(); SLOTS]) }
+    }
+
+    fn open_file(folder: &Path, worker: u16) -> io::Result<File> {
+        let path = folder.join(counts::file_name(worker));
+        if let Ok(file) = OpenOptions::new().read(true).write(true).open(&path)
+            && file.metadata()?.len() == counts::FILE as u64
+        {
+            return Ok(file);
+        }
+        disk::replace(&path, &[0; counts::FILE], 0o600)?;
+        OpenOptions::new().read(true).write(true).open(&path)
+    }
+
+    /// Adds a request to the sum at `offset`, on the disk too; on an error the sum is as before.
+    pub(super) fn add(&mut self, offset: u64, at_ms: i64, bytes_in: u64, bytes_out: u64) -> io::Result<()> {
+        let index = usize::try_from(offset).unwrap_or(usize::MAX) / SLOT;
+        let (Some(file), Some(slot)) = (&self.file, self.slots.get_mut(index)) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let mut sum = *slot;
+        if sum.epoch == 0 {
+            sum.epoch = u64::from_be_bytes(keys::random::<8>().unwrap_or([1; 8])) | 1;
+        }
+        sum.add(at_ms, bytes_in, bytes_out);
+        file.write_all_at(&sum.to_bytes(), offset)?;
+        *slot = sum;
+        Ok(())
+    }
+}
+
+/// The machine's boot; all zero where Linux does not tell, which no log has.
+pub(super) fn boot_id() -> BootId {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    crate::ids::unhex(&digits).unwrap_or_default()
+}
+
+/// Counts one up.
+pub(super) fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

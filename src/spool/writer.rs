@@ -1,0 +1,530 @@
+//! The spool's own thread: makes logs ahead, syncs them, decides when to seal, and has the child do it.
+//!
+//! The only one that waits for the disk. It never holds a record: it counts what the intakes wrote and
+//! what the child says is sealed, and lets go of a log when all of it is.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::Reading;
+use crate::disk;
+use crate::ids::{Digest, StreamId};
+use crate::keys;
+use crate::spool::backlog::{Cursor, Unavailable, UsageFile};
+use crate::spool::budget::Budget;
+use crate::spool::child::Link;
+use crate::spool::due::{Due, Unsealed};
+use crate::spool::lane::{self, Lane, OpenLog, Sums};
+use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
+use crate::spool::record::{Gap, GapReason};
+use crate::spool::wire::{Reply, Report, Request, Seal, Setup};
+use crate::spool::{Config, Error, Intake, Program};
+
+/// How often it looks after things while records come, and while none do.
+const TICK: Duration = Duration::from_millis(200);
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// A child with nothing to do is let go after this.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the handle asks.
+#[derive(Debug)]
+pub(super) enum Command {
+    Register { worker: u16, reply: Sender<Intake> },
+    Oldest { after: Option<Cursor>, reply: oneshot::Sender<Result<Option<UsageFile>, Unavailable>> },
+    Acknowledge { at: Cursor, digest: Digest, reply: oneshot::Sender<Result<(), Unavailable>> },
+    SealNow,
+    HubInReach(bool),
+    PolicyIs(Digest),
+    Stop,
+}
+
+/// What the writer thread tells everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Sealed files that wait for a receipt.
+    pub files: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Bytes of records that wait to be sealed.
+    pub open_bytes: u64,
+    /// The last thing that went wrong, until it works again.
+    pub last_error: Option<String>,
+}
+
+/// A log that is not wholly sealed yet.
+#[derive(Debug)]
+struct Held {
+    log: Arc<OpenLog>,
+    lane: usize,
+    /// What of it is sealed.
+    offset: u64,
+    rows: u32,
+    /// What of it is on the device.
+    synced: u64,
+}
+
+/// One registered worker.
+#[derive(Debug)]
+struct Worker {
+    lane: Arc<Lane>,
+    spares: SyncSender<Arc<OpenLog>>,
+    counts: Option<File>,
+    /// The log that it writes, and the one that it will go on to.
+    current: Option<Arc<OpenLog>>,
+    spare: Option<Arc<OpenLog>>,
+    /// What of its counters was told to the child.
+    lost_told: u64,
+    summed_told: u64,
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(super) struct Writer {
+    config: Config,
+    setup: Setup,
+    open: PathBuf,
+    program: Program,
+    boot: BootId,
+    workers: u16,
+    next_number: u32,
+    held: Vec<Held>,
+    lanes: Vec<Worker>,
+    gaps: Vec<Gap>,
+    lost_since_ms: i64,
+    /// Bytes in logs of earlier runs.
+    left_bytes: u64,
+    due: Due,
+    in_reach: bool,
+    policy: Option<Digest>,
+    left_over: bool,
+    /// What failed last, until it works again.
+    failing: Option<&'static str>,
+    link: Option<Link>,
+    link_used: Duration,
+    synced_at: Duration,
+    told: watch::Sender<Waiting>,
+    _lock: File,
+}
+
+impl Writer {
+    /// Takes the folder for this process, and sees what an earlier run left.
+    pub(super) fn start(
+        config: Config,
+        folder: &Path,
+        seed: [u8; 32],
+        program: Program,
+        workers: u16,
+        told: watch::Sender<Waiting>,
+    ) -> Result<Self, Error> {
+        let at_folder = |source| Error::Folder { path: folder.to_owned(), source };
+        let open = folder.join("open");
+        fs::create_dir_all(&open).and_then(|()| disk::sync_folder(folder)).map_err(at_folder)?;
+        let lock = File::create(folder.join("lock")).map_err(at_folder)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked(folder.to_owned()))?;
+        let setup = Setup {
+            folder: folder.to_owned(),
+            seed,
+            generation_size: config.generation_size.0,
+            backlog_limit: config.backlog_limit.0,
+            free_floor: config.free_floor.0,
+        };
+        let (left_bytes, last) = left_logs(&open).map_err(at_folder)?;
+        let left_over = left_bytes > 0 || last > 0 || folder.join("generations").exists();
+        let now = Reading::now();
+        Ok(Self {
+            config,
+            setup,
+            open,
+            program,
+            boot: lane::boot_id(),
+            workers: workers.max(1),
+            next_number: last + 1,
+            held: Vec::new(),
+            lanes: Vec::new(),
+            gaps: Vec::new(),
+            lost_since_ms: now.wall_ms,
+            left_bytes,
+            due: Due::default(),
+            in_reach: false,
+            policy: None,
+            left_over,
+            failing: None,
+            link: None,
+            link_used: now.boot,
+            synced_at: now.boot,
+            told,
+            _lock: lock,
+        })
+    }
+
+    /// Serves until it is told to stop.
+    pub(super) fn run(mut self, orders: &Receiver<Command>) {
+        loop {
+            let is_busy = self.link.is_some() || self.waits() != Unsealed::default();
+            match orders.recv_timeout(if is_busy { TICK } else { IDLE_TICK }) {
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(command) => self.obey(command),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.tick();
+        }
+        self.stop();
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Register { worker, reply } => {
+                let intake = self.register(worker);
+                let _ = reply.send(intake); // who asked has gone: the intake closes its log
+            }
+            Command::Oldest { after, reply } => {
+                let found = self.oldest(after).inspect(|_| self.mend("read"));
+                let _ = reply.send(found.map_err(|error| self.fail("read", &error)));
+            }
+            Command::Acknowledge { at, digest, reply } => {
+                let done = self.acknowledge(at, digest).inspect(|()| self.mend("acknowledge in"));
+                let _ = reply.send(done.map_err(|error| self.fail("acknowledge in", &error)));
+            }
+            Command::SealNow => self.seal(Reading::now()),
+            Command::HubInReach(in_reach) => self.in_reach = in_reach,
+            Command::PolicyIs(manifest) => self.policy = Some(manifest),
+            Command::Stop => {}
+        }
+    }
+
+    fn register(&mut self, worker: u16) -> Intake {
+        let (sender, spares) = sync_channel(1);
+        let (sums, damaged) = Sums::open(&self.open, worker);
+        let now_ms = Reading::now().wall_ms;
+        if damaged {
+            let reason = GapReason::LogDamaged;
+            self.gaps.push(Gap { reason, from_ms: 0, to_ms: now_ms, count: None });
+        }
+        let lane = Arc::new(Lane::default());
+        let counts = sums.file.as_ref().and_then(|file| file.try_clone().ok());
+        let index = self.lanes.len();
+        self.lanes.push(Worker {
+            lane: Arc::clone(&lane),
+            spares: sender,
+            counts,
+            current: None,
+            spare: None,
+            lost_told: 0,
+            summed_told: 0,
+        });
+        let log = self.make_log(index);
+        if let Some(worker) = self.lanes.get_mut(index) {
+            worker.current.clone_from(&log);
+        }
+        self.watch_room();
+        let budget = Budget::new(self.config.unauthenticated_records, self.workers);
+        Intake {
+            lane,
+            log,
+            spares,
+            sums,
+            budget,
+            log_size: self.config.log_size.0,
+            written: 0,
+            frame: [0; FRAME_LIMIT],
+        }
+    }
+
+    fn make_log(&mut self, lane: usize) -> Option<Arc<OpenLog>> {
+        let id = u64::from_be_bytes(keys::random()?);
+        let name = Name { number: self.next_number, id };
+        let preamble = Preamble { boot: self.boot, made_ms: Reading::now().wall_ms };
+        match OpenLog::make(&self.open, name, preamble) {
+            Ok(log) => {
+                self.next_number = self.next_number.saturating_add(1);
+                let log = Arc::new(log);
+                let offset = PREAMBLE as u64;
+                self.mend("make an open log for");
+                self.held.push(Held { log: Arc::clone(&log), lane, offset, rows: 0, synced: offset });
+                Some(log)
+            }
+            Err(error) => {
+                self.fail("make an open log for", &error);
+                None
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Reading::now();
+        self.provide();
+        self.watch_room();
+        if now.boot.saturating_sub(self.synced_at) >= self.config.sync_interval.0 {
+            self.synced_at = now.boot;
+            self.sync();
+        }
+        let after = if self.in_reach { self.config.seal_after } else { self.config.seal_after_offline };
+        // A few files at a time, so that nobody who asks waits for a whole backlog of logs.
+        for _ in 0..4 {
+            if !self.due.is_due(now.boot, &self.waits(), after.0) {
+                break;
+            }
+            self.seal(now);
+        }
+        if self.link.is_some() && now.boot.saturating_sub(self.link_used) >= LINGER {
+            self.release();
+        }
+        let open_bytes = self.waits().bytes;
+        self.told.send_if_modified(|told| {
+            told.open_bytes = open_bytes;
+            false
+        });
+    }
+
+    /// Gives each worker its next log before it needs one.
+    fn provide(&mut self) {
+        for index in 0..self.lanes.len() {
+            let Some(worker) = self.lanes.get_mut(index) else { continue };
+            let is_done = |log: &Arc<OpenLog>| log.closed.load(Ordering::Acquire);
+            let is_begun = |log: &Arc<OpenLog>| log.rows.load(Ordering::Relaxed) > 0;
+            if worker.current.as_ref().is_none_or(is_done) && worker.spare.as_ref().is_some_and(is_begun) {
+                worker.current = worker.spare.take();
+            }
+            let is_full = |log: &Arc<OpenLog>| log.end.load(Ordering::Relaxed) >= self.config.log_size.0 / 2;
+            let is_wanted = worker.spare.is_none() && worker.current.as_ref().is_none_or(is_full);
+            if is_wanted && let Some(log) = self.make_log(index) {
+                let Some(worker) = self.lanes.get_mut(index) else { continue };
+                let _ = worker.spares.try_send(Arc::clone(&log)); // the worker has gone: it stays unused
+                worker.spare = Some(log);
+            }
+        }
+    }
+
+    /// Tells the intakes how much room they have.
+    fn watch_room(&mut self) {
+        let free = disk::free_bytes(&self.setup.folder).unwrap_or(u64::MAX);
+        let limit = self.config.open_limit.0.saturating_sub(self.left_bytes) / u64::from(self.workers);
+        for worker in &self.lanes {
+            worker.lane.disk_full.store(free < self.config.free_floor.0, Ordering::Relaxed);
+            worker.lane.limit.store(limit, Ordering::Relaxed);
+        }
+    }
+
+    fn sync(&mut self) {
+        let mut failed = None;
+        for held in &mut self.held {
+            let end = held.log.end.load(Ordering::Acquire);
+            if end > held.synced {
+                match held.log.file.sync_data() {
+                    Ok(()) => held.synced = end,
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        for worker in &self.lanes {
+            if worker.lane.counted.swap(false, Ordering::Acquire)
+                && let Some(Err(error)) = worker.counts.as_ref().map(File::sync_data)
+            {
+                failed = Some(error);
+            }
+        }
+        match failed {
+            Some(error) => drop(self.fail("sync the open logs of", &error)),
+            None => self.mend("sync the open logs of"),
+        }
+    }
+
+    /// What there is to seal.
+    fn waits(&self) -> Unsealed {
+        let mut waits = Unsealed { left_over: self.left_over || !self.gaps.is_empty(), ..Unsealed::default() };
+        for held in &self.held {
+            waits.rows += u64::from(held.log.rows.load(Ordering::Relaxed).saturating_sub(held.rows));
+            waits.bytes += held.log.end.load(Ordering::Relaxed).saturating_sub(held.offset);
+        }
+        for worker in &self.lanes {
+            let counted = worker.lane.rolled_up.load(Ordering::Relaxed) > worker.summed_told
+                || worker.lane.lost.load(Ordering::Relaxed) > worker.lost_told;
+            waits.rows += u64::from(counted);
+        }
+        waits
+    }
+
+    fn seal(&mut self, now: Reading) {
+        let lost: Vec<u64> = self.lanes.iter().map(|worker| worker.lane.lost.load(Ordering::Relaxed)).collect();
+        let summed: Vec<u64> = self.lanes.iter().map(|worker| worker.lane.rolled_up.load(Ordering::Relaxed)).collect();
+        let mut gaps = self.gaps.clone();
+        let count = lost.iter().zip(&self.lanes).map(|(lost, worker)| lost - worker.lost_told).sum();
+        if count > 0 {
+            let (from_ms, to_ms) = (self.lost_since_ms.min(now.wall_ms), now.wall_ms);
+            gaps.push(Gap { reason: GapReason::WriteFailed, from_ms, to_ms, count: Some(count) });
+        }
+        let live = self.held.iter().filter(|held| !held.log.closed.load(Ordering::Acquire));
+        let live = live.map(|held| (held.log.name.id, held.log.end.load(Ordering::Acquire))).collect();
+        let request = Request::Seal(Seal { live, gaps, policy: self.policy, now_ms: now.wall_ms });
+        match self.ask(&request) {
+            Ok(Reply::Done(_)) => {
+                self.gaps.clear();
+                self.lost_since_ms = now.wall_ms;
+                for (worker, (lost, summed)) in self.lanes.iter_mut().zip(lost.into_iter().zip(summed)) {
+                    (worker.lost_told, worker.summed_told) = (lost, summed);
+                }
+                self.due.sealed();
+                self.mend("seal into");
+                if self.left_bytes > 0 {
+                    self.left_bytes = self.foreign_bytes();
+                }
+            }
+            Ok(_) => self.give_up(now, &io::ErrorKind::InvalidData.into()),
+            Err(error) => self.give_up(now, &error),
+        }
+    }
+
+    fn give_up(&mut self, now: Reading, error: &io::Error) {
+        self.due.failed(now.boot);
+        self.fail("seal into", error);
+    }
+
+    /// Bytes in logs that no intake of this run holds.
+    fn foreign_bytes(&self) -> u64 {
+        let own: u64 = self.held.iter().map(|held| held.log.end.load(Ordering::Relaxed)).sum();
+        left_logs(&self.open).map_or(0, |(all, _)| all.saturating_sub(own))
+    }
+
+    fn oldest(&mut self, after: Option<Cursor>) -> io::Result<Option<UsageFile>> {
+        let after = after.map(|after| (after.stream.0, after.seq));
+        match self.ask(&Request::Oldest { after, now_ms: Reading::now().wall_ms })? {
+            Reply::File { stream, seq, digest } => {
+                let bytes = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?.bytes()?;
+                let at = Cursor { stream: StreamId(stream), seq };
+                Ok(Some(UsageFile { at, digest, bytes }))
+            }
+            Reply::NoFile => Ok(None),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn acknowledge(&mut self, at: Cursor, digest: Digest) -> io::Result<()> {
+        let now_ms = Reading::now().wall_ms;
+        match self.ask(&Request::Acknowledge { stream: at.stream.0, seq: at.seq, digest, now_ms })? {
+            Reply::Done(_) => Ok(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Has the child do something, and starts one if none runs. After an error there is none.
+    fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+        let now = Reading::now();
+        if self.link.as_ref().is_some_and(Link::is_worn) {
+            self.release();
+        }
+        if self.link.is_none() {
+            let (link, reply) = Link::open(&self.program, &self.setup, now.wall_ms)?;
+            self.heed(&reply)?;
+            self.link = Some(link);
+        }
+        let link = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let reply = link.ask(request);
+        self.link_used = Reading::now().boot;
+        let reply = reply.and_then(|reply| self.heed(&reply).map(|()| reply));
+        if reply.is_err() {
+            self.link = None;
+        }
+        reply
+    }
+
+    fn heed(&mut self, reply: &Reply) -> io::Result<()> {
+        match reply {
+            Reply::Done(report) => self.apply(report),
+            Reply::Failed(why) => return Err(io::Error::other(why.clone())),
+            Reply::File { .. } | Reply::NoFile => {}
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, report: &Report) {
+        for note in &report.notes {
+            tracing::warn!(note, "the spool's files");
+        }
+        for (id, offset, rows) in &report.sealed {
+            let Some(index) = self.held.iter().position(|held| held.log.name.id == *id) else { continue };
+            let Some(held) = self.held.get_mut(index) else { continue };
+            let sealed = (*offset).min(held.log.end.load(Ordering::Acquire));
+            if let Some(worker) = self.lanes.get(held.lane) {
+                worker.lane.sealed_bytes.fetch_add(sealed.saturating_sub(held.offset), Ordering::Relaxed);
+            }
+            (held.offset, held.rows) = (sealed, *rows);
+            if *offset == u64::MAX {
+                self.held.swap_remove(index);
+            }
+        }
+        self.left_over = report.left_over;
+        let (files, bytes) = (report.files, report.bytes);
+        self.told.send_if_modified(|told| {
+            let differs = (told.files, told.bytes) != (files, bytes);
+            (told.files, told.bytes) = (files, bytes);
+            differs
+        });
+    }
+
+    /// What failed before works again.
+    fn mend(&mut self, what: &str) {
+        if self.failing == Some(what) {
+            self.failing = None;
+            self.told.send_modify(|told| told.last_error = None);
+        }
+    }
+
+    fn fail(&mut self, what: &'static str, error: &io::Error) -> Unavailable {
+        tracing::error!(%error, what, "the spool fails");
+        self.failing = Some(what);
+        let text = format!("cannot {what} the spool: {error}");
+        self.told.send_modify(|told| told.last_error = Some(text));
+        Unavailable
+    }
+
+    /// Lets the child go.
+    fn release(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.close();
+        }
+    }
+
+    fn stop(mut self) {
+        self.sync();
+        self.release();
+        for held in &self.held {
+            // Never begun, so its worker has not closed it either: the next start need not wonder about it.
+            if held.log.rows.load(Ordering::Acquire) == 0 && Arc::strong_count(&held.log) > 1 {
+                let is_spare =
+                    self.lanes.iter().any(|lane| lane.spare.as_ref().is_some_and(|spare| spare.name == held.log.name));
+                if is_spare {
+                    let _ = fs::remove_file(self.open.join(held.log.name.file_name())); // it holds nothing
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of the logs in a folder, and the highest number among them.
+fn left_logs(open: &Path) -> io::Result<(u64, u32)> {
+    let (mut bytes, mut last) = (0, 0);
+    for entry in fs::read_dir(open)? {
+        let entry = entry?;
+        if let Some(name) = entry.file_name().to_str().and_then(Name::parse) {
+            bytes += entry.metadata()?.len();
+            last = last.max(name.number);
+        }
+    }
+    Ok((bytes, last))
+}
+
+/// An intake for when the thread has gone: all it does is count.
+pub(super) fn lost_intake() -> Intake {
+    let (_, spares) = channel();
+    let sums = Sums::none();
+    let budget = Budget::new(0, 1);
+    Intake { lane: Arc::default(), log: None, spares, sums, budget, log_size: 0, written: 0, frame: [0; FRAME_LIMIT] }
+}

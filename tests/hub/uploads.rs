@@ -1,0 +1,153 @@
+//! Uploader and hub together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tidegate::hub::{Config as HubConfig, Tls};
+use tidegate::ids::Digest;
+use tidegate::keys::{PublicKey, sha256};
+use tidegate::units::Span;
+use tidegate::upload::{Config, Failure, Link, Status, Wakes, Worker};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, file, hub_key, key};
+
+/// An uploader that runs; aborted when dropped.
+struct Uploader {
+    shelf: Shelf,
+    hubs: watch::Sender<Arc<[PublicKey]>>,
+    wakes: Wakes,
+    status: watch::Receiver<Status>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Uploader {
+    fn start(config: Config, shelf: Shelf, hub: PublicKey) -> Self {
+        let hubs = watch::Sender::new(Arc::from([hub]));
+        let wakes = Wakes::default();
+        let worker = Worker::new(config, shelf.clone(), device().public(), hubs.subscribe(), wakes.clone())
+            .expect("the configuration is right")
+            .expect("it names a hub");
+        let status = worker.status();
+        Self { shelf, hubs, wakes, status, task: tokio::spawn(worker.run()) }
+    }
+
+    async fn until(&mut self, what: impl FnMut(&Status) -> bool) -> Status {
+        let reached = tokio::time::timeout(DEADLINE, self.status.wait_for(what)).await;
+        *reached.expect("it comes to that").expect("the uploader lives")
+    }
+}
+
+fn config(hub: String) -> Config {
+    let (retry_base, retry_cap) = (Span::millis(5), Span::millis(50));
+    Config { hub: Some(hub), retry_base, retry_cap, interval: Span::secs(3600), ..Config::default() }
+}
+
+fn plain(address: SocketAddr) -> Config {
+    config(format!("http://{address}"))
+}
+
+/// A port on which nobody listens.
+async fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    listener.local_addr().expect("it listens")
+}
+
+#[tokio::test]
+async fn usage_waits_for_a_hub_that_is_away_and_gets_there_once_when_it_comes_back() {
+    let premises = Premises::new();
+    let address = free_address().await;
+    let mut uploader = Uploader::start(plain(address), Shelf::of(chain(5)), hub_key().public());
+    let status = uploader.until(|status| status.link.failures() >= 3).await;
+    assert_eq!((status.failure, uploader.shelf.len()), (Some(Failure::Connect), 5));
+
+    let hub = Running::start(HubConfig { listen: address, ..premises.config() }).await;
+    let status = uploader.until(|status| status.files == 5).await;
+    assert_eq!((status.link, uploader.shelf.len()), (Link::Up, 0));
+
+    // The hub goes in the middle of things and comes back with what it had.
+    hub.stop().await;
+    let late = chain(8).split_off(5);
+    uploader.shelf.0.lock().expect("no test panics with it").extend(late);
+    uploader.wakes.sealed.notify_one();
+    uploader.until(|status| status.link.failures() >= 1).await;
+    let hub = Running::start(HubConfig { listen: address, ..premises.config() }).await;
+    uploader.until(|status| status.files == 8).await;
+    assert_eq!(uploader.shelf.len(), 0);
+    hub.stop().await;
+    assert_eq!(premises.number("SELECT contiguous FROM streams"), 8);
+    assert_eq!(premises.number("SELECT count(*) FROM records"), 80);
+    assert_eq!(premises.number("SELECT count(DISTINCT request_id) FROM records"), 80);
+}
+
+#[tokio::test]
+async fn a_receipt_by_a_key_that_is_not_the_hubs_frees_no_file() {
+    let premises = Premises::new();
+    let hub = Running::start(premises.config()).await;
+    let mut uploader = Uploader::start(plain(hub.address), Shelf::of(chain(3)), key(8).public());
+    uploader.until(|status| status.failure == Some(Failure::ReceiptRefused) && status.link.failures() >= 3).await;
+    assert_eq!(uploader.shelf.len(), 3);
+    // No key at all: nothing is even sent.
+    uploader.hubs.send_replace(Arc::from([]));
+    uploader.until(|status| status.failure == Some(Failure::NoHubKey)).await;
+    assert_eq!(uploader.shelf.len(), 3);
+    // The control: the right key frees them, and what came twice counts once.
+    uploader.hubs.send_replace(Arc::from([key(8).public(), hub_key().public()]));
+    uploader.until(|status| status.files == 3).await;
+    assert_eq!(uploader.shelf.len(), 0);
+    hub.stop().await;
+    assert_eq!(premises.number("SELECT count(*) FROM records"), 30);
+}
+
+#[tokio::test]
+async fn a_forked_file_stays_and_does_not_hold_up_the_files_behind_it() {
+    let premises = Premises::new();
+    let hub = Running::start(premises.config()).await;
+    let mut files = chain(3);
+    let mut before = Uploader::start(plain(hub.address), Shelf::of(files[..2].to_vec()), hub_key().public());
+    before.until(|status| status.files == 2).await;
+    files[1] = file(&device(), 2, Some(files[0].digest), 99);
+    let mut uploader = Uploader::start(plain(hub.address), Shelf::of(files), hub_key().public());
+    uploader.until(|status| status.files == 2 && status.passed_over == 1).await;
+    assert_eq!(uploader.shelf.len(), 1);
+    hub.stop().await;
+    assert_eq!(premises.number("SELECT contiguous FROM streams"), 3);
+    assert_eq!(premises.number("SELECT count(*) FROM records"), 30);
+    assert_eq!(premises.number("SELECT count(*) FROM forks"), 1);
+}
+
+#[tokio::test]
+async fn over_tls_usage_goes_to_the_pinned_hub_and_to_no_other() {
+    let premises = Premises::new();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let (certificate, pem_key) = (premises.path("hub.pem"), premises.path("tls.key"));
+    std::fs::write(&certificate, made.cert.pem()).expect("it can be written");
+    std::fs::write(&pem_key, made.signing_key.serialize_pem()).expect("it can be written");
+    let tls = Some(Tls { certificate: certificate.clone(), key: pem_key });
+    let hub = Running::start(HubConfig { tls, ..premises.config() }).await;
+    let https = || config(format!("https://{}", hub.address));
+    let pin = sha256(&rcgen::PublicKeyData::subject_public_key_info(&made.signing_key));
+
+    let wrong = Config { hub_pins: vec![Digest([1; 32])], ..https() };
+    let mut refused = Uploader::start(wrong, Shelf::of(chain(1)), hub_key().public());
+    refused.until(|status| status.failure == Some(Failure::Tls)).await;
+    assert_eq!(refused.shelf.len(), 1);
+
+    let by_key = Config { hub_pins: vec![Digest([1; 32]), pin], ..https() };
+    let mut pinned = Uploader::start(by_key, Shelf::of(chain(2)), hub_key().public());
+    pinned.until(|status| status.files == 2).await;
+
+    let by_authority = Config { authority_file: Some(certificate), ..https() };
+    let mut issued = Uploader::start(by_authority, Shelf::of(chain(3)), hub_key().public());
+    issued.until(|status| status.files == 3).await;
+    hub.stop().await;
+    assert_eq!(premises.number("SELECT count(*) FROM records"), 30);
+}
