@@ -23,13 +23,13 @@ EOF
 
 (($# == 1)) || usage
 target=$1
-# How it is linked, and qemu's program. For gcc: Debian's names of the architecture and of the compiler.
+# How it is linked, and qemu's name of the architecture. For gcc: Debian's names of the architecture and of the compiler.
 architecture='' gnu='' qemu=''
 case $target in
   x86_64-unknown-linux-gnu) linker=native ;;
-  aarch64-unknown-linux-gnu) linker=gcc architecture=arm64 gnu=aarch64-linux-gnu qemu=qemu-aarch64-static ;;
-  aarch64-unknown-linux-musl) linker=zig qemu=qemu-aarch64-static ;;
-  armv7-unknown-linux-musleabihf) linker=zig qemu=qemu-arm-static ;;
+  aarch64-unknown-linux-gnu) linker=gcc architecture=arm64 gnu=aarch64-linux-gnu qemu=aarch64 ;;
+  aarch64-unknown-linux-musl) linker=zig qemu=aarch64 ;;
+  armv7-unknown-linux-musleabihf) linker=zig qemu=arm ;;
   arm-unknown-linux-musleabihf | x86_64-unknown-linux-musl | armv7-unknown-linux-gnueabihf)
     printf 'cross: this script does not build %s yet; cross does: cross build --profile dist --no-default-features --target %s\n' "$target" "$target" >&2
     exit 69
@@ -109,7 +109,8 @@ compile
 say "built in $((SECONDS - started)) s"
 check_size
 smoke=("$root/cross/smoke.sh" "$out/$target/dist")
-if [[ $qemu ]]; then smoke+=("$qemu"); fi
-if [[ $gnu ]]; then smoke+=(-L "/usr/$gnu"); fi
+if [[ $qemu ]]; then smoke=("$root/cross/emulate.sh" "$qemu" "${smoke[@]}"); fi
+# Where an emulated program's libc is.
+if [[ $gnu ]]; then export QEMU_LD_PREFIX=/usr/$gnu; fi
 "${smoke[@]}"
 say "$target done in $((SECONDS - started)) s: $out/$target/dist"
