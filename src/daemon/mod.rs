@@ -249,6 +249,8 @@ async fn attend(
 async fn relay(spool: Arc<Spool>, wakes: upload::Wakes, status: Option<watch::Receiver<upload::Status>>) {
     let Some(mut status) = status else { return };
     let mut sealed = spool.changes();
+    // Until a try has failed the hub is taken to be there: the first file tells.
+    spool.hub_in_reach(true);
     loop {
         tokio::select! {
             changed = sealed.changed() => match changed {
@@ -256,7 +258,7 @@ async fn relay(spool: Arc<Spool>, wakes: upload::Wakes, status: Option<watch::Re
                 Err(_) => return,
             },
             changed = status.changed() => match changed {
-                Ok(()) => spool.hub_in_reach(status.borrow_and_update().link == upload::Link::Up),
+                Ok(()) => spool.hub_in_reach(status.borrow_and_update().link.failures() == 0),
                 Err(_) => return,
             },
         }

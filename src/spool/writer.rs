@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -22,7 +22,7 @@ use crate::spool::backlog::{Cursor, Unavailable, UsageFile};
 use crate::spool::budget::Budget;
 use crate::spool::child::Link;
 use crate::spool::due::{Due, Unsealed};
-use crate::spool::lane::{self, Lane, OpenLog, Sums};
+use crate::spool::lane::{self, Lane, OpenLog, Sums, left_logs};
 use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason};
 use crate::spool::wire::{Reply, Report, Request, Seal, Setup};
@@ -506,25 +506,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// Bytes of the logs in a folder, and the highest number among them.
-fn left_logs(open: &Path) -> io::Result<(u64, u32)> {
-    let (mut bytes, mut last) = (0, 0);
-    for entry in fs::read_dir(open)? {
-        let entry = entry?;
-        if let Some(name) = entry.file_name().to_str().and_then(Name::parse) {
-            bytes += entry.metadata()?.len();
-            last = last.max(name.number);
-        }
-    }
-    Ok((bytes, last))
-}
-
-/// An intake for when the thread has gone: all it does is count.
-pub(super) fn lost_intake() -> Intake {
-    let (_, spares) = channel();
-    let sums = Sums::none();
-    let budget = Budget::new(0, 1);
-    Intake { lane: Arc::default(), log: None, spares, sums, budget, log_size: 0, written: 0, frame: [0; FRAME_LIMIT] }
 }

@@ -17,7 +17,8 @@ const CHILD: &str = "TIDEGATE_TEST_SPOOL_CHILD";
 #[test]
 fn child_entry() {
     if std::env::var_os(CHILD).is_some() {
-        std::process::exit(child::run().into());
+        child::run().expect("the child serves");
+        std::process::exit(0);
     }
 }
 
