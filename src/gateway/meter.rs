@@ -22,7 +22,7 @@ use super::reply::Refusal;
 use super::time::Moment;
 use super::worker::{InForce, RequestName, Worker};
 use crate::admission::Facts;
-use crate::spool;
+use crate::spool::Intake as SpoolIntake;
 use crate::spool::record::{Outcome, UsageRecord};
 
 /// Where usage records go: one worker's end of the spool.
@@ -35,7 +35,7 @@ pub trait Intake: Send {
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration);
 }
 
-impl Intake for spool::Intake {
+impl Intake for SpoolIntake {
     fn append(&mut self, record: &UsageRecord<'_>) {
         Self::append(self, record);
     }
