@@ -13,19 +13,24 @@ usage() {
   cat >&2 <<'EOF'
 usage: cross/build.sh TARGET
 
-  aarch64-unknown-linux-gnu      distributions' 64-bit ARM; gcc as linker
-  x86_64-unknown-linux-gnu       this machine: the same build, size check and smoke test without an emulator
+  aarch64-unknown-linux-gnu      64-bit ARM, distributions with glibc
+  aarch64-unknown-linux-musl     64-bit ARM, static
+  armv7-unknown-linux-musleabihf 32-bit ARM (Pi 2 and 3), static
+  x86_64-unknown-linux-gnu       this machine: no emulator needed
 EOF
   exit 64
 }
 
 (($# == 1)) || usage
 target=$1
-# Debian's name of the architecture, of its gcc, and of qemu's program; all empty for this machine's own target.
+# How it is linked, and qemu's name of the architecture. For gcc: Debian's names of the architecture and of the compiler.
+architecture='' gnu='' qemu=''
 case $target in
-  x86_64-unknown-linux-gnu) architecture='' gnu='' qemu='' ;;
-  aarch64-unknown-linux-gnu) architecture=arm64 gnu=aarch64-linux-gnu qemu=qemu-aarch64-static ;;
-  aarch64-unknown-linux-musl | armv7-unknown-linux-musleabihf | arm-unknown-linux-musleabihf | x86_64-unknown-linux-musl | armv7-unknown-linux-gnueabihf)
+  x86_64-unknown-linux-gnu) linker=native ;;
+  aarch64-unknown-linux-gnu) linker=gcc architecture=arm64 gnu=aarch64-linux-gnu qemu=aarch64 ;;
+  aarch64-unknown-linux-musl) linker=zig qemu=aarch64 ;;
+  armv7-unknown-linux-musleabihf) linker=zig qemu=arm ;;
+  arm-unknown-linux-musleabihf | x86_64-unknown-linux-musl | armv7-unknown-linux-gnueabihf)
     printf 'cross: this script does not build %s yet; cross does: cross build --profile dist --no-default-features --target %s\n' "$target" "$target" >&2
     exit 69
     ;;
@@ -38,29 +43,43 @@ esac
 mkdir -p "$cache"
 out=${CARGO_TARGET_DIR:-$root/target}
 
+# Sets the compiler, the linker and, for both, $out.
 prepare() {
-  [[ $architecture ]] || return 0
+  [[ $linker != native ]] || return 0
   # One at a time: a second run waits here for the first one's downloads.
   exec 9>"$cache/lock"
   flock 9
-  need_packages "gcc-$gnu" "libc6-dev-$architecture-cross" qemu-user-static
-  if has_std "$target"; then
-    say "the Rust toolchain has the std of $target: it is used"
-  else
-    use_debian_rust "$architecture"
-    # Apart from the workstation's builds, which another version of the compiler made.
-    out=$out/cross
-  fi
+  need_packages qemu-user-static
+  case $linker in
+    gcc)
+      need_packages "gcc-$gnu" "libc6-dev-$architecture-cross"
+      local triple=${target//-/_}
+      export "CARGO_TARGET_${triple^^}_LINKER=$gnu-gcc" "CC_$triple=$gnu-gcc" "AR_$triple=$gnu-ar"
+      if has_std "$target"; then
+        say "the Rust toolchain has the std of $target: it is used"
+        exec 9>&-
+        return
+      fi
+      use_debian_rust "$architecture"
+      ;;
+    zig) use_zig ;;
+  esac
+  # Apart from the workstation's builds, which another version of the compiler made.
+  out=$out/cross
   exec 9>&-
-  local triple=${target//-/_}
-  export "CARGO_TARGET_${triple^^}_LINKER=$gnu-gcc" "CC_$triple=$gnu-gcc" "AR_$triple=$gnu-ar"
 }
 
 compile() {
   # Panic messages name source files: not by this machine's folders.
-  local unit=$'\x1f'
-  export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$root=/tidegate${unit}--remap-path-prefix=${CARGO_HOME:-${HOME:-/root}/.cargo}=/cargo"
-  CARGO_TARGET_DIR=$out cargo build --manifest-path "$root/Cargo.toml" --locked --target "$target" --profile dist \
+  local flags=("--remap-path-prefix=$root=/tidegate" "--remap-path-prefix=${CARGO_HOME:-${HOME:-/root}/.cargo}=/cargo") build=(build)
+  if [[ $linker == zig ]]; then
+    build=(zigbuild "-Zbuild-std=std,panic_unwind")
+    # zig brings the C library's start files itself.
+    flags+=(-Clink-self-contained=no)
+  fi
+  local IFS=$'\x1f'
+  export CARGO_ENCODED_RUSTFLAGS="${flags[*]}"
+  CARGO_TARGET_DIR=$out cargo "${build[@]}" --manifest-path "$root/Cargo.toml" --locked --target "$target" --profile dist \
     --no-default-features --bin tidegated --bin tidegate
 }
 
@@ -90,6 +109,8 @@ compile
 say "built in $((SECONDS - started)) s"
 check_size
 smoke=("$root/cross/smoke.sh" "$out/$target/dist")
-if [[ $qemu ]]; then smoke+=("$qemu" -L "/usr/$gnu"); fi
+if [[ $qemu ]]; then smoke=("$root/cross/emulate.sh" "$qemu" "${smoke[@]}"); fi
+# Where an emulated program's libc is.
+if [[ $gnu ]]; then export QEMU_LD_PREFIX=/usr/$gnu; fi
 "${smoke[@]}"
 say "$target done in $((SECONDS - started)) s: $out/$target/dist"

@@ -1,17 +1,14 @@
 #!/usr/bin/env bash
-# Smoke test of the two programs in BINARY_DIR, each run by EMULATOR where one is given: the command writes a policy,
-# signs a bundle and mints a token; the daemon starts with no policy, takes the bundle, lets one request through, refuses
-# one, seals one usage file with both, and stops cleanly. All in a throw-away folder, on loopback.
+# Smoke test of the two programs in BINARY_DIR: the command writes a policy, signs a bundle and mints a token; the daemon
+# starts with no policy, takes the bundle, lets one request through, refuses one, seals one usage file with both, and
+# stops cleanly. All in a throw-away folder, on loopback. For another architecture's programs: cross/emulate.sh.
 #
-# usage: cross/smoke.sh BINARY_DIR [EMULATOR [ARGUMENT...]]
-# Environment: TIDEGATE  the operator's command, where another build than BINARY_DIR's is to be used
+# usage: cross/smoke.sh BINARY_DIR
 # Exit: 0 all of it happened; else what did not is named, and the daemon's log is printed.
 set -euo pipefail
 
-(($# >= 1)) || { sed -n 's/^# usage: /usage: /p' "${BASH_SOURCE[0]}" >&2; exit 64; }
+(($# == 1)) || { sed -n 's/^# usage: /usage: /p' "${BASH_SOURCE[0]}" >&2; exit 64; }
 binaries=$(cd "$1" && pwd)
-shift
-emulator=("$@")
 # Seconds for any one step: an emulated program on a busy machine is slow.
 patience=60
 
@@ -20,10 +17,6 @@ for program in curl python3; do
 done
 work=$(mktemp -d)
 daemon='' upstream='' step='set-up' passed=''
-
-tidegate() {
-  if [[ ${TIDEGATE:-} ]]; then "$TIDEGATE" "$@"; else "${emulator[@]}" "$binaries/tidegate" "$@"; fi
-}
 
 # A step that ends the script may have its output redirected; the trap inherits that.
 exec 3>&2
@@ -101,52 +94,61 @@ upstream_port=$(<"$work/upstream.port")
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
 step='tidegate init, bundle build, bundle sign, token mint'
+policy=$work/policy
 {
-  tidegate init "$work/policy"
-  cat >"$work/policy/apis/smoke.toml" <<EOF
-[api]
+  "$binaries/tidegate" init "$policy" --deployment smoke
+  cat >"$policy/apis/smoke.toml" <<EOF
 name = "smoke"
 version = "1"
 base_path = "/smoke"
-upstream = "http://127.0.0.1:$upstream_port"
+upstream = "smoke"
+issuers = ["site"]
 subscription = false
 
-[[route]]
-template = "/ping"
+[[routes]]
+path = "/ping"
 methods = ["GET"]
+scopes = ["ping"]
+
+[upstreams.smoke]
+endpoints = ["http://127.0.0.1:$upstream_port"]
 EOF
-  tidegate bundle build "$work/policy" -o "$work/smoke.tgb"
-  tidegate bundle sign "$work/smoke.tgb" --key "$work/policy/keys/policy.key"
-  tidegate token mint --policy "$work/policy" --lifetime 10m >"$work/token"
+  "$binaries/tidegate" bundle build "$policy" -o "$work/smoke.tgb"
+  "$binaries/tidegate" bundle sign "$work/smoke.tgb" --key "$policy/keys/policy.key" --yes
+  "$binaries/tidegate" token mint --key "$policy/keys/issuer.pem" --iss https://tokens.example.com --aud edge \
+    --sub smoke --client smoke --scope ping >"$work/token"
 } >"$work/command.log" 2>&1
 
 step='tidegated check'
-mkdir "$work/state"
+mkdir "$work/state" "$work/inbox"
 cat >"$work/tidegated.toml" <<EOF
 state = "$work/state"
-root = "$work/policy/root.json"
+inbox = "$work/inbox"
 
-[[listener]]
+[trust]
+root = "$policy/root.json"
+
+[[gateway.listeners]]
 address = "127.0.0.1:$port"
-
-[admin]
-socket = "$work/admin.sock"
 
 [spool]
 seal_after = "1s"
 seal_after_offline = "1s"
+
+[admin]
+socket = "$work/admin.sock"
 EOF
-"${emulator[@]}" "$binaries/tidegated" check --config "$work/tidegated.toml" >"$work/command.log" 2>&1
+"$binaries/tidegated" check --config "$work/tidegated.toml" >"$work/command.log" 2>&1
 
 step='tidegated run: safe mode'
-"${emulator[@]}" "$binaries/tidegated" run --config "$work/tidegated.toml" >"$work/daemon.log" 2>&1 </dev/null &
+"$binaries/tidegated" run --config "$work/tidegated.toml" >"$work/daemon.log" 2>&1 </dev/null &
 daemon=$!
 await answers
 if ready; then echo 'smoke: ready with no policy' >&2; exit 1; fi
 
 step='the bundle, through the inbox'
-cp "$work/smoke.tgb" "$work/state/inbox/.smoke.tgb.part"
-mv "$work/state/inbox/.smoke.tgb.part" "$work/state/inbox/smoke.tgb"
+cp "$work/smoke.tgb" "$work/inbox/.smoke.tgb.part"
+mv "$work/inbox/.smoke.tgb.part" "$work/inbox/smoke.tgb"
 await ready
 
 step='an authorised request'
@@ -174,4 +176,4 @@ expect 'exit of the daemon' 0 "$stopped"
 [[ ! -e $work/admin.sock ]] || { echo 'smoke: the admin socket is left behind' >&2; exit 1; }
 
 passed=yes
-echo "smoke: safe mode, bundle, 200, 401, usage file and clean stop: as they should be (${emulator[*]:-native})"
+echo "smoke: safe mode, bundle, 200, 401, usage file and clean stop: as they should be"

@@ -4,7 +4,8 @@
 #   compiler, std   the pinned rustup toolchain where it has TARGET's std (`rustup target add TARGET`), else Debian's own
 #                   packages of both, unpacked into the cache folder: they are never installed, so they cannot collide
 #                   with rustup, and no foreign architecture is added to the machine
-#   linker, qemu    Debian packages of the machine: installed when run as root, else named in the refusal
+#   linker, qemu    Debian packages of the machine: installed when run as root, else named in the refusal;
+#                   for musl targets zig, which is a Python package, and std is built from source
 #
 # It never writes outside the cache folder, except through `apt-get install` as root.
 
@@ -42,10 +43,11 @@ has_std() {
   folder=$(cd "$root" && rustc --print target-libdir --target "$1" 2>/dev/null) && compgen -G "$folder/libstd-*.rlib" >/dev/null
 }
 
-# Debian's compiler with the std of Debian architecture $1, in "$cache/debian-rust-$1".
-# Its own apt state lives in the cache folder: no root needed, and the machine's own lists stay as they are.
+# Debian's compiler with the std of Debian architecture $1, or with std's source where $1 is `source`, in
+# "$cache/debian-rust-$1". Its own apt state lives in the cache folder: no root needed, and the machine's lists stay as
+# they are.
 unpack_debian_rust() {
-  local arch=$1 to=$cache/debian-rust-$1 apt=$cache/apt host
+  local kind=$1 to=$cache/debian-rust-$1 apt=$cache/apt host std version least deb
   [[ -e $to/complete ]] && return
   command -v apt-get >/dev/null || refuse 69 "no apt-get here, and the Rust toolchain has no std for $target: rustup target add $target"
   host=$(dpkg --print-architecture)
@@ -54,7 +56,7 @@ unpack_debian_rust() {
   mkdir -p "$apt/lists/partial" "$apt/archives/partial"
   cat >"$apt/apt.conf" <<EOF
 #clear APT::Architectures;
-APT::Architectures { "$host"; "$arch"; };
+APT::Architectures { "$host"; "${kind/source/$host}"; };
 APT::Sandbox::User "";
 Acquire::Languages "none";
 Acquire::Retries "3";
@@ -62,20 +64,19 @@ Dir::State::Lists "$apt/lists";
 Dir::State::status "/dev/null";
 Dir::Cache "$apt";
 EOF
-  say "fetching Debian's Rust and its std for $arch into $cache"
+  say "fetching Debian's Rust and its std ($kind) into $cache"
   APT_CONFIG=$apt/apt.conf apt-get update --quiet >"$apt/log" 2>&1 </dev/null || { cat "$apt/log" >&2; refuse 69 "apt-get update failed"; }
 
-  local std version least
   std=$(depends libstd-rust-web-dev "^libstd-rust-web-[0-9]") || refuse 69 "this Debian has no package libstd-rust-web-dev; with rustup: rustup target add $target"
   version=${std#libstd-rust-web-}
   least=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
   dpkg --compare-versions "$version" ge "$least" || refuse 69 "this Debian's Rust is $version, Tidegate needs $least; with rustup: rustup target add $target"
 
+  local packages=(rustc-web cargo-web "libstd-rust-web-dev:$host" "$std:$host")
+  if [[ $kind == source ]]; then packages+=(rust-web-src); else packages+=("libstd-rust-web-dev:$kind" "$std:$kind"); fi
   rm -rf "$to" "$to.part"
   mkdir -p "$to.part/debs"
-  (cd "$to.part/debs" && APT_CONFIG=$apt/apt.conf apt-get download --quiet rustc-web cargo-web \
-    "libstd-rust-web-dev:$host" "$std:$host" "libstd-rust-web-dev:$arch" "$std:$arch" >"$apt/log" 2>&1 </dev/null) || { cat "$apt/log" >&2; refuse 69 "the download failed"; }
-  local deb
+  (cd "$to.part/debs" && APT_CONFIG=$apt/apt.conf apt-get download --quiet "${packages[@]}" >"$apt/log" 2>&1 </dev/null) || { cat "$apt/log" >&2; refuse 69 "the download failed"; }
   for deb in "$to.part"/debs/*.deb; do dpkg-deb --extract "$deb" "$to.part"; done
   rm -rf "$to.part/debs"
   # The shared libraries that compiler and cargo load; those are the machine's own.
@@ -105,4 +106,20 @@ use_debian_rust() {
   export PATH=$folder/usr/bin:$PATH RUSTC=$folder/usr/bin/rustc
   export LD_LIBRARY_PATH=$folder/usr/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   unset RUSTUP_TOOLCHAIN RUSTC_WRAPPER
+}
+
+# For a musl target: Debian's compiler, std built from its source, and zig as C compiler and linker with the target's
+# libc, by cargo-zigbuild. Both come as Python packages, into a folder of their own.
+use_zig() {
+  local python=$cache/zig zig=0.17.1 zigbuild=0.24.1
+  use_debian_rust source
+  if [[ ! -e $python/complete-$zig-$zigbuild ]]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3 python3-venv
+    say "fetching zig $zig and cargo-zigbuild $zigbuild into $cache"
+    rm -rf "$python"
+    python3 -m venv "$python"
+    "$python/bin/pip" install --quiet --disable-pip-version-check "ziglang==$zig" "cargo-zigbuild==$zigbuild" || refuse 69 'pip could not fetch zig'
+    touch "$python/complete-$zig-$zigbuild"
+  fi
+  export PATH=$PATH:$python/bin CARGO_ZIGBUILD_ZIG_PATH=$python/bin/python-zig RUSTC_BOOTSTRAP=1
 }

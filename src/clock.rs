@@ -34,22 +34,28 @@ impl Reading {
 pub struct BootId(pub [u8; 16]);
 
 impl BootId {
-    /// The kernel's id of this boot. Where it cannot be read, a random one of this process: elapsed time
-    /// is then not carried over a restart, which errs on the safe side.
+    /// The kernel's id of this boot. Where it cannot be read, one of this process: elapsed time is then
+    /// not carried over a restart, which errs on the safe side.
     #[must_use]
     pub fn now() -> Self {
         static THIS: OnceLock<BootId> = OnceLock::new();
-        *THIS.get_or_init(|| Self::of_kernel().unwrap_or_else(|| Self(crate::keys::random().unwrap_or_default())))
+        *THIS.get_or_init(|| Self::of_kernel().unwrap_or_else(Self::of_process))
     }
 
     fn of_kernel() -> Option<Self> {
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        crate::ids::unhex(&text.trim().replace('-', "")).ok().map(Self)
+        u128::from_str_radix(&text.trim().replace('-', ""), 16).ok().map(|id| Self(id.to_be_bytes()))
+    }
+
+    fn of_process() -> Self {
+        let Reading { wall_ms, boot } = Reading::now();
+        let moment = u128::from(wall_ms.unsigned_abs()) << 64 ^ boot.as_nanos();
+        Self((moment ^ u128::from(std::process::id()) << 32).to_be_bytes())
     }
 }
 
 impl fmt::Display for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::ids::hex(&self.0))
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use tidegate::hub::{self, Config, read_key, write_key};
+use tidegate::bundle::keyfile::AuthorKey;
+use tidegate::exit;
+use tidegate::hub::{self, Config, read_key};
 use tidegate::ids::hex;
-use tidegate::{exit, keys};
 
 /// The centre of a fleet of Tidegate gateways: takes in their usage, every record exactly once.
 #[derive(Parser)]
@@ -88,12 +89,9 @@ fn check(config: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Never over an existing file: receipts that its key signed would no longer be believed.
 fn new_key(file: &Path) -> anyhow::Result<()> {
-    if file.exists() {
-        bail!("{} exists; receipts that were signed with it would no longer be believed", file.display());
-    }
-    let key = keys::SigningKey::generate().context("the system's random source failed")?;
-    write_key(file, &key).with_context(|| file.display().to_string())?;
+    AuthorKey::generate("hub")?.create(file).with_context(|| file.display().to_string())?;
     show_key(file)
 }
 

@@ -202,19 +202,16 @@ impl Slots {
 
     /// The state as the slots tell it: whatever verifies was accepted once, and the highest was the last.
     fn rebuild<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
-        let mut good: Vec<(u64, u64, Digest)> = Vec::new();
-        for digest in held {
-            if let Ok(active) = self.verify_slot(*digest, device, compile) {
-                good.push((active.manifest.seq(), active.manifest.security_floor(), *digest));
+        let verified = held.iter().filter_map(|digest| self.verify_slot(*digest, device, compile).ok());
+        let mut good: Vec<(Manifest, Digest)> = verified.map(|active| (active.manifest, active.digest)).collect();
+        good.sort_by_key(|(manifest, _)| (manifest.epoch(), manifest.seq()));
+        if let Some((newest, digest)) = good.pop() {
+            if newest.epoch() == self.state.epoch {
+                self.state.highest = Some(Seen { seq: newest.seq(), digest });
+                self.state.security_floor = newest.security_floor();
             }
-        }
-        good.sort_unstable();
-        let mut newest = good.iter().rev();
-        if let Some((seq, security_floor, digest)) = newest.next() {
-            self.state.highest = Some(Seen { seq: *seq, digest: *digest });
-            self.state.security_floor = *security_floor;
-            self.state.active = Some(*digest);
-            self.state.previous = newest.next().map(|(_, _, digest)| *digest);
+            self.state.active = Some(digest);
+            self.state.previous = good.pop().map(|(_, digest)| digest);
         }
     }
 

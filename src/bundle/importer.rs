@@ -20,12 +20,13 @@ use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::DeviceFacts;
-use super::root::RootDocument;
+use super::root::{Role, RootDocument};
 use super::staging::stage;
 use super::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
+use crate::keys::PublicKey;
 use crate::store::time::{BUILD_TIME, Known, TimeFile};
 use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
@@ -118,6 +119,8 @@ pub struct Opened<T> {
     pub serving: Option<Active<T>>,
     /// Why that.
     pub origin: Origin,
+    /// What could not be written down (journal, time floor), for the log: a full disk stops no start.
+    pub unrecorded: Option<io::Error>,
 }
 
 /// The importer. One for a state folder.
@@ -159,15 +162,21 @@ impl<T> Importer<T> {
             signed: active.map_or(root_issued_at, |at| at.max(root_issued_at)),
             used: slots.trust().history.highest.is_some(),
         };
-        let time = TimeFile::open(Arc::clone(&disk), &state.join("trust"), BootId::now(), &now.reading, known)?;
+        let folder = state.join("trust");
+        let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
         let bounds = time.floor().bounds(&now.reading, now.trusted);
 
-        let (mut journal, broken) = Journal::open(Arc::clone(&disk), &journal)?;
-        for line in start_lines(serving.as_ref(), &origin, state_lost, broken.as_ref(), bounds) {
-            journal.append(line)?;
-        }
-        let importer = Self { disk, staging, device, slots, journal, time: Arc::new(time), compile, _lock: lock };
-        Ok(Opened { importer, serving, origin })
+        let (mut journal, broken) = Journal::open(Arc::clone(&disk), &journal);
+        let lines = start_lines(serving.as_ref(), &origin, state_lost, broken.as_ref(), bounds);
+        let unrecorded = lines.into_iter().try_for_each(|line| journal.append(line)).and(written).err();
+        let time = Arc::new(time);
+        let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
+        Ok(Opened { importer, serving, origin, unrecorded })
+    }
+
+    /// Keys that may sign receipts and time: the root's `hub` role.
+    pub fn hub_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.slots.trust().root.role_keys(Role::Hub)
     }
 
     /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
@@ -247,7 +256,7 @@ fn lock(state: &Path) -> Result<File, OpenError> {
 }
 
 /// The root that the operator placed; one line feed after it is forgiven.
-fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
+pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
     let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).map_err(|error| OpenError::NoRoot(path.into(), error))?;
     RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).map_err(OpenError::Root)
 }

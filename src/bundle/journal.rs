@@ -156,44 +156,58 @@ pub struct Journal {
     number: u32,
     length: u64,
     prev: Digest,
+    /// A write failed: what the file ends with is not known.
+    doubtful: bool,
     allowance: Allowance,
 }
 
 impl Journal {
-    /// Opens the journal in `folder`, which must be there. The second value tells of a break in the newest file.
-    pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> io::Result<(Self, Option<Refused>)> {
-        let numbers = numbers(&*disk, folder)?;
+    /// Opens the journal in `folder`, which must be there. The second value tells of a break in the newest
+    /// file, which is then left as it is, and a new one begun.
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> (Self, Option<Refused>) {
         let allowance = Allowance { left: REFUSAL_BURST, since: Duration::ZERO, suppressed: 0 };
-        let (folder, number) = (folder.to_owned(), numbers.last().copied().unwrap_or(1));
-        let mut journal = Self { disk, folder, number, length: 0, prev: ORIGIN, allowance };
-        if numbers.is_empty() {
-            return Ok((journal, None));
-        }
-        let path = journal.path();
-        let bytes = journal.disk.read(&path, MAX_FILE + MAX_LINE)?;
+        let folder = folder.to_owned();
+        let mut journal = Self { disk, folder, number: 1, length: 0, prev: ORIGIN, doubtful: false, allowance };
+        let broken = journal.resume_or_begin();
+        (journal, broken)
+    }
+
+    fn resume_or_begin(&mut self) -> Option<Refused> {
+        let detail = self.resume().err()?;
+        self.number = self.number.saturating_add(1);
+        self.length = 0;
+        Some(Refused::JournalBroken(detail))
+    }
+
+    /// Goes on after the last whole line of the newest file.
+    fn resume(&mut self) -> Result<(), String> {
+        let numbers = numbers(&*self.disk, &self.folder).map_err(|error| error.to_string())?;
+        let Some((newest, before)) = numbers.split_last() else { return Ok(()) };
+        self.number = *newest;
+        let told = |what: String| format!("{newest:08}.jsonl: {what}");
+        let bytes = self.read(*newest).map_err(|error| told(error.to_string()))?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let (kept, torn) = bytes.split_at(whole);
-        let broken = match check(kept, None) {
-            Ok(lines) => {
-                journal.prev = lines.last().map_or_else(|| journal.hash_before(&numbers), |(_, hash)| *hash);
-                None
-            }
-            Err(detail) => Some(Refused::JournalBroken(format!("{}: {detail}", path.display()))),
-        };
-        if broken.is_some() {
-            journal.prev = last_hash(kept).unwrap_or(ORIGIN);
-            journal.number = journal.number.saturating_add(1);
-        } else {
-            journal.length = kept.len() as u64;
-            if !torn.is_empty() {
-                journal.disk.replace(&path, kept, 0o600)?;
-            }
+        // A file whose only line was torn off follows the one before it.
+        let earlier = || before.last().and_then(|number| last_hash(&self.read(*number).ok()?));
+        self.prev = last_hash(kept).or_else(earlier).unwrap_or(ORIGIN);
+        check(kept, None).map_err(told)?;
+        if !torn.is_empty() {
+            self.disk.replace(&self.path(), kept, 0o600).map_err(|error| told(error.to_string()))?;
         }
-        Ok((journal, broken))
+        self.length = kept.len() as u64;
+        Ok(())
+    }
+
+    fn read(&self, number: u32) -> io::Result<Vec<u8>> {
+        self.disk.read(&path(&self.folder, number), MAX_FILE + MAX_LINE)
     }
 
     /// Appends a line; it is durable when this returns.
     pub fn append(&mut self, mut line: Line) -> io::Result<()> {
+        if self.doubtful {
+            self.resume_or_begin();
+        }
         line.suppressed = self.allowance.suppressed;
         line.prev = self.prev;
         let mut bytes = canonical::write(&line).map_err(io::Error::other)?;
@@ -204,6 +218,7 @@ impl Journal {
             self.length = 0;
         }
         let begins = self.length == 0;
+        self.doubtful = true;
         self.disk.append(&self.path(), &bytes)?;
         if begins {
             self.disk.sync_folder(&self.folder)?;
@@ -211,6 +226,7 @@ impl Journal {
         }
         self.length += bytes.len() as u64;
         self.prev = hash;
+        self.doubtful = false;
         self.allowance.suppressed = 0;
         Ok(())
     }
@@ -222,13 +238,6 @@ impl Journal {
 
     fn path(&self) -> PathBuf {
         path(&self.folder, self.number)
-    }
-
-    /// The hash that the newest file's first line will hold, when that file is there and empty.
-    fn hash_before(&self, numbers: &[u32]) -> Digest {
-        let before = numbers.iter().rev().find(|number| **number < self.number);
-        let bytes = before.and_then(|number| self.disk.read(&path(&self.folder, *number), MAX_FILE + MAX_LINE).ok());
-        bytes.and_then(|bytes| last_hash(&bytes)).unwrap_or(ORIGIN)
     }
 
     fn drop_oldest(&self) -> io::Result<()> {

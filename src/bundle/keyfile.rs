@@ -105,3 +105,45 @@ impl AuthorKey {
         Ok(Self { name: form.name, key })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn rights(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_key_reads_back_from_a_file_that_only_its_owner_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ada.key");
+        let made = AuthorKey::generate("ada").unwrap();
+        made.create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let read = AuthorKey::open(&path).unwrap();
+        assert_eq!((read.name.as_str(), read.key.public()), ("ada", made.key.public()));
+        assert!(matches!(made.create(&path), Err(KeyFileError::Io(_))), "never written over");
+        rights(&path, 0o640);
+        assert!(matches!(AuthorKey::open(&path), Err(KeyFileError::TooOpen)));
+    }
+
+    #[test]
+    fn a_damaged_key_file_is_refused_and_its_seed_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ada.key");
+        AuthorKey::generate("ada").unwrap().create(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let text = String::from_utf8(whole.clone()).unwrap();
+        let seed = text.split("\"seed\":\"").nth(1).unwrap().get(..64).unwrap().to_owned();
+        for length in 0..whole.len() - 2 {
+            fs::write(&path, &whole[..length]).unwrap();
+            let error = AuthorKey::open(&path).unwrap_err();
+            assert!(!error.to_string().contains(&seed), "{length}: {error}");
+        }
+        let other = seed.replacen(|_: char| true, if seed.starts_with('0') { "1" } else { "0" }, 1);
+        fs::write(&path, text.replace(&seed, &other)).unwrap();
+        assert!(matches!(AuthorKey::open(&path), Err(KeyFileError::Form(_))), "another seed than its public key");
+    }
+}

@@ -255,7 +255,12 @@ fn check_addressee(manifest: &Manifest, by: &Judge<'_>) -> Result<(), Refused> {
         let detail = format!("needs root version {}; the device has {}", manifest.root_version(), root.version());
         return Err(Refused::RootTooOld(detail));
     }
-    if manifest.epoch() != root.epoch() {
+    // What serves was counted in the epoch of its time; a new one restarts the counters, not the service.
+    let epoch_fits = match by.purpose {
+        Purpose::Install => manifest.epoch() == root.epoch(),
+        Purpose::Serve => manifest.epoch() <= root.epoch(),
+    };
+    if !epoch_fits {
         return Err(Refused::EpochMismatch(format!("epoch {}; the root's is {}", manifest.epoch(), root.epoch())));
     }
     if manifest.target.is_empty() {

@@ -1,1 +1,320 @@
-//! assembly: builds the parts, starts the tasks, drains them in order.
+//! Assembly: builds the parts, starts the tasks, drains them in order. The only module that may import all.
+//!
+//! ```text
+//! start   key ─▶ importer (state folder, slots, time) ─▶ spool ─▶ gateway ─▶ uploader ─▶ admin ─▶ READY
+//! stop    SIGTERM ─▶ gateway drains ─▶ uploader ─▶ importer ─▶ spool ─▶ time floor written ─▶ end
+//! ```
+//!
+//! Threads: this one runs admin, uploader, signals and the watchdog on one runtime; each gateway worker
+//! has its own; imports block on a thread of their own, and so does the spool's writer.
+
+mod answers;
+mod imports;
+mod notify;
+mod sockets;
+mod timekeeper;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::bundle::{self, DeviceFacts, Importer, Opened, Origin};
+use crate::config::{Config, Problem};
+use crate::disk::Disk;
+use crate::gateway::{self, Gateway};
+use crate::ids::DeviceId;
+use crate::keys::PublicKey;
+use crate::spool::{self, Spool};
+use crate::store::device_key;
+use crate::telemetry::{self, Heartbeats};
+use crate::throttle::Throttle;
+use crate::{admin, exit, token, upload};
+use timekeeper::Timekeeper;
+
+/// How often each task shows that it is alive, and how long it may be silent.
+const BEAT: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// See [`device_key::DeviceKeyError`].
+    #[error(transparent)]
+    DeviceKey(#[from] device_key::DeviceKeyError),
+    /// See [`bundle::OpenError`].
+    #[error(transparent)]
+    Bundle(#[from] bundle::OpenError),
+    /// See [`gateway::Error`].
+    #[error(transparent)]
+    Gateway(#[from] gateway::Error),
+    /// See [`spool::Error`].
+    #[error(transparent)]
+    Spool(#[from] spool::Error),
+    /// See [`upload::Error`].
+    #[error(transparent)]
+    Upload(#[from] upload::Error),
+    /// See [`admin::Error`].
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
+    /// See [`telemetry::Error`].
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
+    /// A folder or file cannot be used: check its owner, rights and disk.
+    #[error("{0}: {1}")]
+    Path(PathBuf, #[source] std::io::Error),
+    /// The system gives no thread, runtime or signal.
+    #[error("cannot start")]
+    System(#[source] std::io::Error),
+}
+
+impl Error {
+    /// The exit code: 78 where only a person can help, so that systemd waits for one.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Bundle(bundle::OpenError::Root(_) | bundle::OpenError::NoRoot(..))
+            | Self::Upload(_)
+            | Self::Gateway(gateway::Error::Tls(_)) => exit::CONFIG,
+            Self::DeviceKey(device_key::DeviceKeyError::Exposed { .. }) => exit::NO_PERMISSION,
+            Self::DeviceKey(device_key::DeviceKeyError::Malformed { .. }) => exit::DATA,
+            Self::Path(..) | Self::Spool(_) | Self::Bundle(_) => exit::IO,
+            _ => exit::UNAVAILABLE,
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. `spool_child` is the argument that makes this binary the spool's child.
+pub fn run(config: Config, spool_child: &str) -> Result<(), Error> {
+    telemetry::start(&config.telemetry)?;
+    token::install();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
+    runtime.block_on(serve(config, spool_child))
+}
+
+async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
+    let started = Instant::now();
+    let hearts = Arc::new(Heartbeats::new(started));
+
+    // Who this device is.
+    std::fs::create_dir_all(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let key = device_key::open(&config.state, credentials.as_deref())?;
+    let device = DeviceFacts { id: DeviceId::from(key.public().id()), labels: BTreeMap::new() };
+    let device_id = device.id;
+    info!(device = %device_id, version = env!("CARGO_PKG_VERSION"), "starting");
+
+    // What it trusts, and what served last: verified again.
+    let settings = bundle::Settings { state: config.state.clone(), root: config.trust.root.clone(), device };
+    let disk: Arc<dyn Disk> = Arc::new(crate::disk::Machine);
+    let now = timekeeper::moment(&config.time.trust);
+    let Opened { importer, serving, origin, unrecorded } = Importer::open(disk, settings, bundle::compile, &now)?;
+    say_origin(&origin);
+    if let Some(error) = unrecorded {
+        warn!(%error, "the start could not be written into the journal or the time floor; serving all the same");
+    }
+    let hub_keys: Arc<[PublicKey]> = importer.hub_keys().cloned().collect();
+    let mut timekeeper = Timekeeper::new(importer.time(), &config.time);
+
+    // Usage, from the first request on.
+    let program = spool::Program { path: "/proc/self/exe".into(), arguments: vec![spool_child.to_owned()] };
+    let workers = u16::try_from(config.gateway.worker_count()).unwrap_or(u16::MAX);
+    let spool = Arc::new(Spool::start(&config.spool, &config.state.join("spool"), &key, program, workers)?);
+
+    let outcomes = Arc::new(imports::Outcomes::new());
+    if let Some(active) = serving {
+        let at = importer.time().floor().bounds(&now.reading, now.trusted).lower;
+        spool.policy_is(outcomes.put_in_force(active, at));
+    }
+
+    // Requests.
+    let shared = gateway::Shared {
+        policy: Arc::clone(&outcomes.policy),
+        throttle: Arc::new(Throttle::new(config.throttle)),
+        time: timekeeper.state(),
+        counters: Arc::default(),
+        origin: Instant::now(),
+    };
+    let listeners = sockets::open(&config.gateway.listeners)?;
+    let intakes = (0..workers).map(|worker| Box::new(spool.intake(worker)) as Box<dyn gateway::Intake>).collect();
+    let gateway = Gateway::start(&config.gateway, listeners, &shared, intakes)?;
+
+    // Bundles.
+    let inbox = bundle::inbox::Inbox::open(&config.inbox).map_err(|error| Error::Path(config.inbox.clone(), error))?;
+    let work = imports::Work {
+        importer,
+        inbox,
+        outcomes: Arc::clone(&outcomes),
+        spool: Arc::clone(&spool),
+        time: config.time.trust.clone(),
+        heart: hearts.register("imports", SILENCE, Instant::now()),
+    };
+    let imports = imports::Imports::start(work).map_err(Error::System)?;
+
+    // Usage, to the hub.
+    let wakes = upload::Wakes::default();
+    let (_hubs, hubs) = watch::channel(hub_keys);
+    let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
+    let upload_status = uploader.as_ref().map(upload::Worker::status);
+    tokio::spawn(relay(Arc::clone(&spool), wakes, upload_status.clone()));
+    let uploader = uploader.map(|uploader| tokio::spawn(uploader.run()));
+
+    // Questions.
+    let daemon = Arc::new(answers::Daemon {
+        started,
+        device: device_id,
+        outcomes,
+        counters: shared.counters,
+        time: timekeeper.state(),
+        spool: Arc::clone(&spool),
+        upload: upload_status,
+        hearts: Arc::clone(&hearts),
+        metrics: std::sync::OnceLock::new(),
+    });
+    answers::Daemon::declare_metrics(&daemon);
+    let doors = admin::Doors::open(&config.admin)?;
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let answering = tokio::spawn(doors.serve(Arc::<answers::Daemon>::clone(&daemon), async {
+        let _ = closed.await;
+    }));
+
+    let supervisor = notify::Supervisor::new();
+    supervisor.ready(&daemon.line());
+    info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
+    attend(&mut timekeeper, &gateway, &spool, &daemon, &hearts, &supervisor).await?;
+
+    // Down, in order: no new requests, no new bundles, no uploads; the spool last, for all of them feed it.
+    supervisor.stopping();
+    info!("stopping");
+    let within = config.gateway.timeouts.drain.0;
+    let drained = tokio::task::spawn_blocking(move || gateway.drain(within)).await;
+    match drained {
+        Ok(drained) if drained.broken_off == 0 && drained.dead_threads == 0 => {}
+        Ok(drained) => warn!(broken_off = drained.broken_off, dead_threads = drained.dead_threads, "drained in part"),
+        Err(error) => error!(%error, "the gateway could not be drained"),
+    }
+    if let Some(uploader) = uploader {
+        uploader.abort();
+    }
+    // Both are threads that end soon; the runtime has nothing left to do meanwhile.
+    imports.stop();
+    spool.stop();
+    if let Err(error) = timekeeper.close() {
+        warn!(%error, "the time floor could not be written");
+    }
+    let _ = close.send(());
+    let _ = answering.await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress.
+async fn attend(
+    timekeeper: &mut Timekeeper,
+    gateway: &gateway::Running,
+    spool: &Spool,
+    daemon: &answers::Daemon,
+    hearts: &Heartbeats,
+    supervisor: &notify::Supervisor,
+) -> Result<(), Error> {
+    let mut term = signal(SignalKind::terminate()).map_err(Error::System)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(Error::System)?;
+    let mut hup = signal(SignalKind::hangup()).map_err(Error::System)?;
+    let mut second = tokio::time::interval(timekeeper::REFRESH);
+    let mut feed = tokio::time::interval(supervisor.feed.unwrap_or(BEAT));
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+            // Bundles come through the inbox and settings need a restart; what HUP can do is not to wait.
+            _ = hup.recv() => spool.seal_now(),
+            _ = second.tick() => timekeeper.refresh(),
+            _ = feed.tick() => {
+                supervisor.status(&daemon.line());
+                match hearts.all_fresh(Instant::now()) {
+                    Ok(()) if gateway.is_whole() => supervisor.alive(),
+                    Ok(()) => error!("a gateway thread ended; the watchdog is not fed"),
+                    Err(stale) => error!(task = stale.task, silent_s = stale.silent.as_secs(), "a task makes no progress; the watchdog is not fed"),
+                }
+            }
+        }
+    }
+}
+
+/// Between spool and uploader: a sealed file wakes the uploader; whether the hub is in reach sets how soon to seal.
+async fn relay(spool: Arc<Spool>, wakes: upload::Wakes, status: Option<watch::Receiver<upload::Status>>) {
+    let Some(mut status) = status else { return };
+    let mut sealed = spool.changes();
+    // Until a try has failed the hub is taken to be there: the first file tells.
+    spool.hub_in_reach(true);
+    loop {
+        tokio::select! {
+            changed = sealed.changed() => match changed {
+                Ok(()) => wakes.sealed.notify_one(),
+                Err(_) => return,
+            },
+            changed = status.changed() => match changed {
+                Ok(()) => spool.hub_in_reach(status.borrow_and_update().link.failures() == 0),
+                Err(_) => return,
+            },
+        }
+    }
+}
+
+fn say_origin(origin: &Origin) {
+    match origin {
+        Origin::Fresh => warn!("safe mode: no bundle was ever accepted; drop one into the inbox"),
+        Origin::Active => {}
+        Origin::Previous(why) => {
+            error!(result = why.name(), "the active bundle does not verify ({why}); the one before it serves")
+        }
+        Origin::Nothing(why) => {
+            error!(result = why.name(), "no bundle verifies ({why}); safe mode until one is brought")
+        }
+    }
+}
+
+/// Everything that is wrong with the settings themselves, beyond what reading them shows; `tidegated check`.
+#[must_use]
+pub fn check(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut problem = |key: &str, message: String| {
+        problems.push(Problem { source: "settings".into(), key: key.into(), message });
+    };
+    if config.gateway.listeners.is_empty() {
+        problem("gateway.listeners", "names no address, so nothing could be served".into());
+    }
+    for listener in &config.gateway.listeners {
+        if let Err(error) = sockets::tls(listener) {
+            problem("gateway.listeners", format!("{}: {}", listener.address, chain(&error)));
+        }
+    }
+    let mut addresses: Vec<_> = config.gateway.listeners.iter().map(|listener| listener.address).collect();
+    addresses.sort_unstable();
+    if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
+        problem("gateway.listeners", "names an address twice".into());
+    }
+    if let Err(error) = bundle::importer::pinned_root(&config.trust.root) {
+        problem("trust.root", chain(&error));
+    }
+    if let Err(error) = config.upload.check() {
+        problem("upload", chain(&error));
+    }
+    problems
+}
+
+/// An error with its sources in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}

@@ -31,6 +31,8 @@ struct Inside {
 struct Content {
     seen: Vec<u8>,
     durable: Vec<u8>,
+    /// Cut to nothing since it was last durable: only then can less survive than was durable.
+    truncated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +110,18 @@ impl CrashDisk {
     }
 }
 
+impl Content {
+    fn truncate(&mut self) {
+        self.seen.clear();
+        self.truncated = true;
+    }
+
+    fn sync(&mut self) {
+        self.durable.clone_from(&self.seen);
+        self.truncated = false;
+    }
+}
+
 /// Choices from a seed (splitmix64).
 struct Dice(u64);
 
@@ -135,10 +149,14 @@ impl Dice {
             _ => match self.next() % 3 {
                 0 => &content.durable,
                 1 => &content.seen,
-                _ => &content.seen[..usize::try_from(self.next()).unwrap_or(0) % (content.seen.len() + 1)],
+                _ => {
+                    let least = if content.truncated { 0 } else { content.durable.len() };
+                    let torn = usize::try_from(self.next()).unwrap_or(0) % (content.seen.len() - least + 1);
+                    &content.seen[..least + torn]
+                }
             },
         };
-        Content { seen: bytes.to_vec(), durable: bytes.to_vec() }
+        Content { seen: bytes.to_vec(), durable: bytes.to_vec(), truncated: false }
     }
 }
 
@@ -193,12 +211,11 @@ impl Disk for CrashDisk {
         let mut inside = self.inside();
         inside.step()?;
         let id = inside.file_or_new(path)?;
-        inside.content(id).seen.clear();
+        inside.content(id).truncate();
         inside.step()?;
         inside.content(id).seen.extend_from_slice(bytes);
         inside.step()?;
-        let content = inside.content(id);
-        content.durable.clone_from(&content.seen);
+        inside.content(id).sync();
         Ok(())
     }
 
@@ -208,8 +225,7 @@ impl Disk for CrashDisk {
         let id = inside.file_or_new(path)?;
         inside.content(id).seen.extend_from_slice(bytes);
         inside.step()?;
-        let content = inside.content(id);
-        content.durable.clone_from(&content.seen);
+        inside.content(id).sync();
         Ok(())
     }
 

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ledger::Device;
+use crate::bundle::keyfile::{AuthorKey, KeyFileError};
 use crate::disk;
-use crate::ids::{DeviceId, hex, unhex};
+use crate::ids::{DeviceId, unhex};
 use crate::keys::{KeyAlg, PublicKey, SigningKey};
 use crate::units::Span;
 
 /// Largest configuration file, in bytes: some ten thousand devices.
 const CONFIG_LIMIT: u64 = 4 << 20;
-/// Largest key file, in bytes.
-const KEY_FILE_LIMIT: u64 = 1024;
 
 /// Why the hub does not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +36,16 @@ pub enum Error {
         /// What is wrong, and on which line.
         reason: String,
     },
-    /// The key file does not hold 64 hex digits: make one with `tidegate-hub key new`.
-    #[error("{0}: not a key file")]
-    KeyFile(PathBuf),
+    /// The key that signs receipts cannot be used: take the `hub.key` that `tidegate init` made, or make one with
+    /// `tidegate-hub key new`.
+    #[error("{path}")]
+    KeyFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: KeyFileError,
+    },
     /// A device's key is not 64 hex digits, or is weak: take it from `tidegate status` on the device.
     #[error("device {name:?}: not an Ed25519 public key")]
     DeviceKey {
@@ -168,16 +174,10 @@ pub(super) fn device_key(text: &str) -> Option<PublicKey> {
     unhex::<32>(text).ok().and_then(|raw| PublicKey::new(KeyAlg::Ed25519, &raw).ok())
 }
 
-/// Reads the signing key.
+/// Reads the signing key, as `tidegate init` and `tidegate-hub key new` write it.
 pub fn read_key(path: &Path) -> Result<SigningKey, Error> {
-    let bytes = read_file(path, KEY_FILE_LIMIT)?;
-    let seed = std::str::from_utf8(&bytes).ok().and_then(|text| unhex::<32>(text.trim_end()).ok());
-    seed.and_then(|seed| SigningKey::from_seed(&seed)).ok_or_else(|| Error::KeyFile(path.into()))
-}
-
-/// Writes a key file, mode 0600, atomically; an existing file is the caller's to protect.
-pub fn write_key(path: &Path, key: &SigningKey) -> std::io::Result<()> {
-    disk::replace(path, format!("{}\n", hex(key.seed())).as_bytes(), 0o600)
+    let key = AuthorKey::open(path).map_err(|source| Error::KeyFile { path: path.into(), source })?;
+    Ok(key.key)
 }
 
 pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
@@ -187,6 +187,7 @@ pub(super) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::hex;
 
     fn parse(text: &str) -> Result<Config, toml::de::Error> {
         toml::from_str(text)
@@ -212,15 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_reads_back_and_is_for_the_owner_only() {
-        use std::os::unix::fs::PermissionsExt as _;
+    fn the_key_is_the_one_that_init_writes_and_a_damaged_file_is_named() {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let path = folder.path().join("hub.key");
-        let key = SigningKey::from_seed(&[1; 32]).expect("a seed makes a key");
-        write_key(&path, &key).expect("it can be written");
-        assert_eq!(read_key(&path).expect("it reads").public(), key.public());
-        assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+        let made = AuthorKey::generate("hub").expect("a key");
+        made.create(&path).expect("it can be written");
+        assert_eq!(read_key(&path).expect("it reads").public(), made.key.public());
         std::fs::write(&path, "x").expect("it can be written");
-        assert!(matches!(read_key(&path), Err(Error::KeyFile(_))));
+        assert!(matches!(read_key(&path), Err(Error::KeyFile { .. })));
     }
 }

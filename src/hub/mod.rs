@@ -20,7 +20,7 @@ mod writer;
 
 use std::net::SocketAddr;
 
-pub use config::{Config, DeviceEntry, Enrol, Tls, read_key, write_key};
+pub use config::{Config, DeviceEntry, Enrol, Tls, read_key};
 pub use serve::Hub;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;

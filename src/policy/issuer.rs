@@ -1,7 +1,7 @@
 //! Who may sign tokens: issuers, their pinned keys, and what each of them is allowed.
 //!
 //! Plain and immutable. A value of these types exists only in a form that the token stage can use without a further
-//! check: every key is strong and fits its algorithm ([`crate::token::keys`] is the only maker of a [`PinnedKey`]), no
+//! check: every key is strong and fits its algorithm (`token::keys` is the only maker of a [`PinnedKey`]), no
 //! two keys of an issuer answer to the same name, no two issuers to the same `iss`. Made by the bundle's compile step,
 //! read by the token stage on each request.
 

@@ -41,3 +41,13 @@ pub trait Backlog: Send + Sync + 'static {
     /// returns `Ok`, `oldest` no longer gives it.
     fn acknowledge(&self, at: Cursor, digest: &Digest) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
+
+impl<B: Backlog> Backlog for std::sync::Arc<B> {
+    fn oldest(&self, after: Option<Cursor>) -> impl Future<Output = Result<Option<UsageFile>, Unavailable>> + Send {
+        B::oldest(self, after)
+    }
+
+    fn acknowledge(&self, at: Cursor, digest: &Digest) -> impl Future<Output = Result<(), Unavailable>> + Send {
+        B::acknowledge(self, at, digest)
+    }
+}

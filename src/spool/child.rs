@@ -14,7 +14,6 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::exit;
 use crate::ids::StreamId;
 use crate::spool::Program;
 use crate::spool::backlog::{Cursor, UsageFile};
@@ -30,21 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Requests that change something before a child is let go.
 const REQUESTS_LIMIT: u32 = 8;
 
-/// The child's whole life: answers requests on standard input until the daemon closes it. Returns the
-/// exit code. Call it first thing in `main`, before any thread or runtime is made.
-#[must_use]
-pub fn run() -> u8 {
-    let served = set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(io::Error::from)
-        .and_then(|()| io::stdin().as_fd().try_clone_to_owned())
-        .and_then(|socket| serve(UnixStream::from(socket)));
-    match served {
-        Ok(()) => exit::OK,
-        Err(error) => {
-            tracing::error!(%error, "the spool's child fails");
-            exit::IO
-        }
-    }
+/// The child's whole life: answers requests on standard input until the daemon closes it. Call it first
+/// thing in `main`, before any thread or runtime is made; after an error end with a code that is not 0.
+pub fn run() -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    serve(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 fn serve(mut socket: UnixStream) -> io::Result<()> {
@@ -74,7 +63,7 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
         }
     }
     // Everything is committed: sled has nothing to add, and its way down takes longer than ours.
-    std::process::exit(exit::OK.into())
+    std::process::exit(0)
 }
 
 fn answer(ledger: &mut Ledger, request: &Request) -> Result<(Reply, Option<UsageFile>), ledger::Error> {

@@ -205,13 +205,16 @@ impl Pass {
                 }
                 Found::Partial if self.is_live => break false,
                 found => {
-                    ragged = found == Found::Damaged;
+                    // One row that is merely cut off was never answered for; anything else is damage.
+                    ragged |= found == Found::Damaged;
+                    let is_all = self.base + self.window.len() as u64 >= self.end;
                     match log::resync(rest) {
                         Some(skip) => self.at += skip,
-                        None => self.at += rest.len().saturating_sub(FRAME_LIMIT - 1).max(1),
-                    }
-                    if self.base + self.at as u64 >= self.end {
-                        break false;
+                        None if !is_all => self.at += rest.len().saturating_sub(FRAME_LIMIT - 1),
+                        None => {
+                            self.at = self.window.len();
+                            break false;
+                        }
                     }
                 }
             }
@@ -292,3 +295,6 @@ impl LogCursor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

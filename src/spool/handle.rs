@@ -16,7 +16,7 @@ use crate::keys::SigningKey;
 use crate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
 use crate::spool::lane::Lane;
 pub use crate::spool::writer::Waiting;
-use crate::spool::writer::{self, Command, Writer};
+use crate::spool::writer::{Command, Writer};
 use crate::spool::{Config, Error, Intake};
 
 /// The binary that serves as the spool's child, and what makes it call [`super::child::run`].
@@ -79,7 +79,7 @@ impl Spool {
     pub fn intake(&self, worker: u16) -> Intake {
         let (reply, answer) = channel();
         let sent = self.commands.send(Command::Register { worker, reply });
-        let intake = sent.ok().and_then(|()| answer.recv().ok()).unwrap_or_else(writer::lost_intake);
+        let intake = sent.ok().and_then(|()| answer.recv().ok()).unwrap_or_else(Intake::lost);
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&intake.lane));
         intake
     }

@@ -8,7 +8,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use crate::spool::budget::Budget;
@@ -32,6 +32,20 @@ pub struct Intake {
 }
 
 impl Intake {
+    /// One for when the writer thread has gone: all it does is count.
+    pub(super) fn lost() -> Self {
+        Self {
+            lane: Arc::default(),
+            log: None,
+            spares: channel().1,
+            sums: Sums::none(),
+            budget: Budget::new(0, 1),
+            log_size: 0,
+            written: 0,
+            frame: [0; FRAME_LIMIT],
+        }
+    }
+
     /// Takes a record of an authenticated request.
     pub fn append(&mut self, record: &UsageRecord<'_>) {
         if !self.write(record) {

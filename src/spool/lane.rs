@@ -141,3 +141,16 @@ pub(super) fn boot_id() -> BootId {
 pub(super) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
+
+/// Bytes of the logs in a folder, and the highest number among them.
+pub(super) fn left_logs(open: &Path) -> io::Result<(u64, u32)> {
+    let (mut bytes, mut last) = (0, 0);
+    for entry in fs::read_dir(open)? {
+        let entry = entry?;
+        if let Some(name) = entry.file_name().to_str().and_then(Name::parse) {
+            bytes += entry.metadata()?.len();
+            last = last.max(name.number);
+        }
+    }
+    Ok((bytes, last))
+}

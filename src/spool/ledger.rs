@@ -105,7 +105,7 @@ impl Ledger {
     }
 
     fn recover(&mut self, now_ms: i64) -> Result<()> {
-        let mut damaged = Vec::new();
+        let (mut damaged, mut empty) = (Vec::new(), Vec::new());
         let mut lost = None;
         for name in self.generations.list()?.into_iter().rev() {
             match self.load(name) {
@@ -113,7 +113,7 @@ impl Ledger {
                 // Its first commit never happened, so it holds nothing; unless the mark says otherwise.
                 Ok(false) => {
                     self.open = None;
-                    self.generations.remove(name)?;
+                    empty.push(name);
                 }
                 Err(Error::Store(generation::Error::Damaged(why))) => {
                     self.notes.push(format!("generation {}: {why}", name.number));
@@ -137,6 +137,7 @@ impl Ledger {
         if let Some(from_ms) = lost {
             self.state.note(generation_gap(from_ms, now_ms, None));
             let first = self.open.as_ref().map_or(0, |(name, _)| name.number);
+            damaged.append(&mut empty);
             let first = damaged.iter().map(|name| name.number).fold(first, u32::max);
             self.begin(first, from_ms)?;
             self.write(Changes::default())?;
@@ -144,6 +145,9 @@ impl Ledger {
         }
         for name in damaged {
             self.generations.set_aside(name, now_ms)?;
+        }
+        for name in empty {
+            self.generations.remove(name)?;
         }
         Ok(())
     }
@@ -479,3 +483,6 @@ fn make_room(setup: &Setup) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -22,7 +22,7 @@ use crate::spool::backlog::{Cursor, Unavailable, UsageFile};
 use crate::spool::budget::Budget;
 use crate::spool::child::Link;
 use crate::spool::due::{Due, Unsealed};
-use crate::spool::lane::{self, Lane, OpenLog, Sums};
+use crate::spool::lane::{self, Lane, OpenLog, Sums, left_logs};
 use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason};
 use crate::spool::wire::{Reply, Report, Request, Seal, Setup};
@@ -105,6 +105,8 @@ pub(super) struct Writer {
     in_reach: bool,
     policy: Option<Digest>,
     left_over: bool,
+    /// What failed last, until it works again.
+    failing: Option<&'static str>,
     link: Option<Link>,
     link_used: Duration,
     synced_at: Duration,
@@ -154,6 +156,7 @@ impl Writer {
             in_reach: false,
             policy: None,
             left_over,
+            failing: None,
             link: None,
             link_used: now.boot,
             synced_at: now.boot,
@@ -183,10 +186,12 @@ impl Writer {
                 let _ = reply.send(intake); // who asked has gone: the intake closes its log
             }
             Command::Oldest { after, reply } => {
-                let _ = reply.send(self.oldest(after).map_err(|error| self.fail("read", &error)));
+                let found = self.oldest(after).inspect(|_| self.mend("read"));
+                let _ = reply.send(found.map_err(|error| self.fail("read", &error)));
             }
             Command::Acknowledge { at, digest, reply } => {
-                let _ = reply.send(self.acknowledge(at, digest).map_err(|error| self.fail("acknowledge", &error)));
+                let done = self.acknowledge(at, digest).inspect(|()| self.mend("acknowledge in"));
+                let _ = reply.send(done.map_err(|error| self.fail("acknowledge in", &error)));
             }
             Command::SealNow => self.seal(Reading::now()),
             Command::HubInReach(in_reach) => self.in_reach = in_reach,
@@ -242,6 +247,7 @@ impl Writer {
                 self.next_number = self.next_number.saturating_add(1);
                 let log = Arc::new(log);
                 let offset = PREAMBLE as u64;
+                self.mend("make an open log for");
                 self.held.push(Held { log: Arc::clone(&log), lane, offset, rows: 0, synced: offset });
                 Some(log)
             }
@@ -325,8 +331,9 @@ impl Writer {
                 failed = Some(error);
             }
         }
-        if let Some(error) = failed {
-            self.fail("sync the open logs of", &error);
+        match failed {
+            Some(error) => drop(self.fail("sync the open logs of", &error)),
+            None => self.mend("sync the open logs of"),
         }
     }
 
@@ -365,6 +372,7 @@ impl Writer {
                     (worker.lost_told, worker.summed_told) = (lost, summed);
                 }
                 self.due.sealed();
+                self.mend("seal into");
                 if self.left_bytes > 0 {
                     self.left_bytes = self.foreign_bytes();
                 }
@@ -455,15 +463,23 @@ impl Writer {
         self.left_over = report.left_over;
         let (files, bytes) = (report.files, report.bytes);
         self.told.send_if_modified(|told| {
-            let differs = (told.files, told.bytes, told.last_error.is_some()) != (files, bytes, false);
-            (told.files, told.bytes, told.last_error) = (files, bytes, None);
+            let differs = (told.files, told.bytes) != (files, bytes);
+            (told.files, told.bytes) = (files, bytes);
             differs
         });
     }
 
-    fn fail(&mut self, what: &str, error: &io::Error) -> Unavailable {
+    /// What failed before works again.
+    fn mend(&mut self, what: &str) {
+        if self.failing == Some(what) {
+            self.failing = None;
+            self.told.send_modify(|told| told.last_error = None);
+        }
+    }
+
+    fn fail(&mut self, what: &'static str, error: &io::Error) -> Unavailable {
         tracing::error!(%error, what, "the spool fails");
-        self.link = None;
+        self.failing = Some(what);
         let text = format!("cannot {what} the spool: {error}");
         self.told.send_modify(|told| told.last_error = Some(text));
         Unavailable
@@ -490,25 +506,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// Bytes of the logs in a folder, and the highest number among them.
-fn left_logs(open: &Path) -> io::Result<(u64, u32)> {
-    let (mut bytes, mut last) = (0, 0);
-    for entry in fs::read_dir(open)? {
-        let entry = entry?;
-        if let Some(name) = entry.file_name().to_str().and_then(Name::parse) {
-            bytes += entry.metadata()?.len();
-            last = last.max(name.number);
-        }
-    }
-    Ok((bytes, last))
-}
-
-/// An intake for when the thread has gone: all it does is count.
-pub(super) fn lost_intake() -> Intake {
-    let (_, spares) = channel();
-    let sums = Sums::none();
-    let budget = Budget::new(0, 1);
-    Intake { lane: Arc::default(), log: None, spares, sums, budget, log_size: 0, written: 0, frame: [0; FRAME_LIMIT] }
 }

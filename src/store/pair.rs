@@ -147,6 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn one_record_alone_would_be_lost_at_some_step() {
+        // The negative control: the same cuts, without the second file.
+        let mut neither = 0;
+        for cut in 0..4 {
+            for seed in 0..40 {
+                let disk = disk();
+                let path = Path::new("/state/s.0");
+                disk.replace(path, &encode(1, b"old").unwrap(), 0o600).unwrap();
+                disk.cut_after(cut);
+                let _ = disk.write(path, &encode(2, b"new").unwrap(), 0o600);
+                neither += usize::from(state(&Arc::new(disk.after_power_cut(seed))) == Found::Lost);
+            }
+        }
+        assert!(neither > 0);
+    }
+
+    #[test]
     fn a_record_cut_at_any_byte_leaves_the_other_one() {
         let whole = encode(2, b"new").unwrap();
         for length in 0..whole.len() {

@@ -134,8 +134,15 @@ struct Inside {
 }
 
 impl TimeFile {
-    /// Opens the floor's two records in `folder`; writes the first one if there is none.
-    pub fn open(disk: Arc<dyn Disk>, folder: &Path, boot: BootId, reading: &Reading, known: Known) -> io::Result<Self> {
+    /// Opens the floor's two records in `folder`, and writes one. A write that fails (a full disk) is told
+    /// beside the floor, which holds all the same: time must not depend on room.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        boot: BootId,
+        reading: &Reading,
+        known: Known,
+    ) -> (Self, io::Result<()>) {
         let (pair, found) = Pair::open(disk, folder, "time");
         let signed = known.build.max(known.signed);
         let recorded = match &found {
@@ -151,8 +158,8 @@ impl TimeFile {
             None => TimeFloor::new(signed, reading, found != Found::Fresh || known.used),
         };
         let file = Self { boot, inside: Mutex::new(Inside { floor, pair }) };
-        file.persist(reading)?;
-        Ok(file)
+        let written = file.persist(reading);
+        (file, written)
     }
 
     /// The floor as it is now.

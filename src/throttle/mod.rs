@@ -1,1 +1,197 @@
-//! rate and quota decisions: state and `now` in, decision out; fixed memory; pure.
+//! Rate and quota decisions: state and `now` in, verdict out.
+//!
+//! A request comes with the limits that apply to it. [`Throttle::decide`] looks at all of them first and charges
+//! all of them only if all agree, so that a request refused by one limit never uses up another.
+//!
+//! It must never read a clock, allocate after [`Throttle::new`], or admit more than a limit says: what has to be
+//! forgotten for want of room is counted. Invariant: in any window of a rate's length at most `count + burst`
+//! requests are admitted, in any calendar window of a quota at most `count`.
+//!
+//! Called by the gateway once per admitted request; shared by all workers, so the limits are exact, not per worker.
+
+mod quota;
+mod rate;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::units::UnixSeconds;
+use table::{Slot, Stripe, Table};
+
+pub use quota::{Quota, Window};
+pub use rate::Rate;
+
+/// The most limits that one request can meet: four each for API, route, application and subscription.
+pub const MAX_CHARGES: usize = 16;
+
+/// The moment of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Nanoseconds of monotonic time since any fixed moment; for rates.
+    pub mono_ns: u64,
+    /// The least that the wall clock can be ([`crate::units::TimeBounds::lower`]); for quotas.
+    pub wall: UnixSeconds,
+}
+
+/// What a limit allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// So many per second or minute, evenly, with a burst.
+    Rate(Rate),
+    /// So many per hour, day or month of the calendar (UTC).
+    Quota(Quota),
+}
+
+/// One limit that a request has to pass, and in whose name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// Which limit; stable while the policy keeps the limit, so that a swap forgets nothing.
+    pub limit_id: u64,
+    /// Who is counted: an API, a route, an application, a subscription.
+    pub subject_id: u64,
+    /// What it allows.
+    pub limit: Limit,
+}
+
+/// Proof that every limit agreed and was charged. Only a request that holds one is forwarded.
+#[derive(Debug)]
+pub struct Permit(());
+
+/// A limit said no; nothing was charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Index of the limit among the charges given.
+    pub charge: usize,
+    /// A quota is used up, rather than a rate exceeded.
+    pub quota: bool,
+    /// Whole seconds, at least 1, after which this limit would agree.
+    pub retry_after: u32,
+}
+
+/// How much memory the counters may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Rates and quotas each that are remembered at a time; 16 bytes each, taken at start.
+    pub slots: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { slots: 8_192 }
+    }
+}
+
+/// All counters of the gateway.
+#[derive(Debug)]
+pub struct Throttle {
+    rates: Table,
+    quotas: Table,
+    /// Keys the table, so that nobody outside can choose names that meet in one stripe.
+    hasher: RandomState,
+    forgotten: AtomicU64,
+}
+
+impl Throttle {
+    /// Takes the memory for all counters.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let (rates, quotas) = (Table::new(config.slots), Table::new(config.slots));
+        Self { rates, quotas, hasher: RandomState::new(), forgotten: AtomicU64::new(0) }
+    }
+
+    /// Counters in use that were forgotten for want of room: each gave its subject a fresh start.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// Charges every limit, or none and says which one refused (the first in order).
+    ///
+    /// At most [`MAX_CHARGES`] are looked at; the policy's compiler allows no more.
+    pub fn decide(&self, charges: &[Charge], now: Now) -> Result<Permit, Refused> {
+        debug_assert!(charges.len() <= MAX_CHARGES, "{} charges", charges.len());
+        let mut places: heapless::Vec<Place, MAX_CHARGES> = heapless::Vec::new();
+        for charge in charges.iter().take(MAX_CHARGES) {
+            let key = self.hasher.hash_one((charge.limit_id, charge.subject_id)).max(1); // 0 marks an empty slot
+            let quota = matches!(charge.limit, Limit::Quota(_));
+            let stripe = if quota { self.quotas.stripe_of(key) } else { self.rates.stripe_of(key) };
+            let _ = places.push(Place { key, quota, stripe });
+        }
+        let mut held = self.lock(&places);
+        // First every verdict, then every charge.
+        let mut next: heapless::Vec<Next, MAX_CHARGES> = heapless::Vec::new();
+        for (charge, (Charge { limit, .. }, place)) in charges.iter().zip(&places).enumerate() {
+            let lock = held.iter().position(|held| (held.quota, held.index) == (place.quota, place.stripe));
+            let lock = lock.expect("the stripe of every place is locked");
+            let taken = |slot| next.iter().any(|next| (next.lock, next.slot) == (lock, slot));
+            let worth = |value| if place.quota { quota::worth(value, now) } else { rate::worth(value, now) };
+            let (slot, value) = match held[lock].stripe.find(place.key, taken, worth) {
+                Slot::Known(slot, value) => (slot, value),
+                Slot::Fresh(slot) => (slot, 0),
+                Slot::Forgot(slot) => {
+                    self.forgotten.fetch_add(1, Ordering::Relaxed);
+                    (slot, 0)
+                }
+            };
+            let charged = match limit {
+                Limit::Rate(rate) => rate.charge(value, now),
+                Limit::Quota(quota) => quota.charge(value, now),
+            };
+            match charged {
+                Ok(value) => next.push(Next { lock, slot, value }).expect("as many as there are places"),
+                Err(retry_after) => return Err(Refused { charge, quota: place.quota, retry_after }),
+            }
+        }
+        for Next { lock, slot, value } in next {
+            held[lock].stripe.set(slot, value);
+        }
+        Ok(Permit(()))
+    }
+
+    /// Locks the stripes of all places, each once, in one order for all threads.
+    fn lock(&self, places: &[Place]) -> heapless::Vec<Held<'_>, MAX_CHARGES> {
+        let mut order: heapless::Vec<(bool, usize), MAX_CHARGES> =
+            places.iter().map(|place| (place.quota, place.stripe)).collect();
+        order.sort_unstable();
+        let mut held: heapless::Vec<Held<'_>, MAX_CHARGES> = heapless::Vec::new();
+        for (quota, index) in order {
+            if held.last().is_some_and(|held| (held.quota, held.index) == (quota, index)) {
+                continue;
+            }
+            let table = if quota { &self.quotas } else { &self.rates };
+            let stripe = table.lock(index);
+            held.push(Held { quota, index, stripe }).expect("at most one lock a place");
+        }
+        held
+    }
+}
+
+/// Where a charge is counted.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    key: u64,
+    quota: bool,
+    stripe: usize,
+}
+
+/// A locked stripe.
+#[derive(Debug)]
+struct Held<'a> {
+    quota: bool,
+    index: usize,
+    stripe: MutexGuard<'a, Stripe>,
+}
+
+/// What a slot will hold once all limits have agreed.
+#[derive(Debug)]
+struct Next {
+    lock: usize,
+    slot: usize,
+    value: u64,
+}

@@ -100,3 +100,70 @@ fn judge_time(
     }
     if end > upper && start <= bounds.lower { Ok(TimeVerdict::Certain) } else { Ok(TimeVerdict::ByFloor) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENTS: [i64; 8] = [0, 59, -1, 1 << 31, 1 << 32, 253_402_300_799, i64::MIN, i64::MAX];
+
+    #[test]
+    fn with_an_exact_clock_a_token_is_in_force_from_nbf_less_leeway_until_exp_plus_leeway() {
+        for at in [0, 59, -1, 1 << 31, 1 << 32, 253_402_300_799] {
+            let judged = |exp, nbf, iat, now| judge_time(Some(exp), Some(nbf), Some(iat), TimeBounds::exact(now));
+            assert_eq!(judged(at, at, at, at), Ok(TimeVerdict::Certain), "{at}");
+            assert_eq!(judged(at, at, at, at + 59), Ok(TimeVerdict::Certain), "{at}");
+            assert_eq!(judged(at, at, at, at + 60), Err(TokenError::TokenExpired), "{at}");
+            assert_eq!(judged(at, at, at, at - 60), Ok(TimeVerdict::Certain), "{at}");
+            assert_eq!(judged(at, at, at, at - 61), Err(TokenError::TokenNotYetValid), "{at}");
+            assert_eq!(judged(at, at - 1000, at, at - 61), Err(TokenError::IssuedInFuture), "{at}");
+        }
+    }
+
+    #[test]
+    fn with_a_floor_only_an_unexpired_token_is_valid_by_floor_however_far_ahead_it_starts() {
+        for at in [0, 59, -1, 1 << 31, 1 << 32] {
+            let judged = |exp, nbf, iat| judge_time(Some(exp), Some(nbf), Some(iat), TimeBounds::floor(at));
+            assert_eq!(judged(at + 1, at, at), Ok(TimeVerdict::ByFloor), "{at}");
+            assert_eq!(judged(i64::MAX, i64::MAX, i64::MAX), Ok(TimeVerdict::ByFloor), "{at}");
+            assert_eq!(judged(at - 59, at, at), Ok(TimeVerdict::ByFloor), "{at}");
+            assert_eq!(judged(at - 60, at, at), Err(TokenError::TokenExpired), "{at}");
+        }
+    }
+
+    #[test]
+    fn between_wide_bounds_only_what_holds_at_both_is_certain() {
+        let between = TimeBounds { upper: Some(5000), ..TimeBounds::floor(1000) };
+        let judged = |exp, nbf| judge_time(Some(exp), Some(nbf), None, between);
+        assert_eq!(judged(4941, 1060), Ok(TimeVerdict::Certain));
+        assert_eq!(judged(4940, 1060), Ok(TimeVerdict::ByFloor));
+        assert_eq!(judged(4941, 1061), Ok(TimeVerdict::ByFloor));
+        assert_eq!(judged(9000, 5060), Ok(TimeVerdict::ByFloor));
+        assert_eq!(judged(9000, 5061), Err(TokenError::TokenNotYetValid));
+        assert_eq!(judged(940, 0), Err(TokenError::TokenExpired));
+    }
+
+    #[test]
+    fn nothing_overflows_and_more_knowledge_never_lets_an_expired_token_in() {
+        for exp in MOMENTS {
+            for start in MOMENTS {
+                for lower in MOMENTS {
+                    let by_floor = judge_time(Some(exp), Some(start), Some(start), TimeBounds::floor(lower));
+                    let exact = judge_time(Some(exp), Some(start), Some(start), TimeBounds::exact(lower));
+                    if by_floor == Err(TokenError::TokenExpired) {
+                        assert_eq!(exact, by_floor);
+                    }
+                    if exact.is_ok() {
+                        assert_eq!(exact, Ok(TimeVerdict::Certain), "an exact clock leaves no doubt");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_without_end_is_certain_only_under_a_trusted_clock() {
+        assert_eq!(judge_time(None, None, None, TimeBounds::exact(0)), Ok(TimeVerdict::Certain));
+        assert_eq!(judge_time(None, None, None, TimeBounds::floor(0)), Ok(TimeVerdict::ByFloor));
+    }
+}

@@ -120,17 +120,33 @@ impl<'t> Compact<'t> {
             return Err(TokenError::AlgorithmNotAllowed);
         }
         let signature = self.decoded.get(self.payload_end..).unwrap_or_default();
-        if provider::verifies(key.alg().into(), key.key(), self.signed, signature) {
-            Ok(())
-        } else {
-            Err(TokenError::SignatureInvalid)
-        }
+        Signed { message: self.signed, signature }.check(key)
     }
 }
 
 impl std::fmt::Debug for Compact<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Compact").field("signed_len", &self.signed.len()).finish_non_exhaustive()
+    }
+}
+
+/// Bytes, and what is said to be a signature over them in the form of a JWS.
+#[derive(Debug, Clone, Copy)]
+pub struct Signed<'a> {
+    /// What was signed.
+    pub message: &'a [u8],
+    /// The signature; r ‖ s for ECDSA.
+    pub signature: &'a [u8],
+}
+
+impl Signed<'_> {
+    /// Step 7: whether it is `key`'s, by the key's algorithm.
+    pub fn check(&self, key: &PinnedKey) -> Result<(), TokenError> {
+        if provider::verifies(key.alg().into(), key.key(), self.message, self.signature) {
+            Ok(())
+        } else {
+            Err(TokenError::SignatureInvalid)
+        }
     }
 }
 

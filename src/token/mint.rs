@@ -19,8 +19,9 @@ use super::keys::{self, KeyError, KeyTerms, MAX_KEY_FILE};
 use super::{der, provider};
 use crate::policy::issuer::{Alg, PinnedKey};
 
-/// Version, AlgorithmIdentifier and the two wrappings of an Ed25519 seed in PKCS#8 (RFC 8410, 7).
+/// INTEGER 0: the version of PKCS#8 (RFC 5208, 5) and of an RSAPrivateKey with two primes (RFC 8017, A.1.2).
 const VERSION_0: &[u8] = &[der::INTEGER, 1, 0];
+/// INTEGER 1: the version of an ECPrivateKey (RFC 5915, 3).
 const VERSION_1: &[u8] = &[der::INTEGER, 1, 1];
 const LIMITS: Limits = Limits { depth: 4, members: 64 };
 

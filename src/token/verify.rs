@@ -4,6 +4,8 @@
 //! request. Nothing of the claims but `iss`, to find the key, is used before the signature holds. Called by
 //! [`super::cache`], the CLI and a bundle's probes.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -89,43 +91,42 @@ pub fn verify(token: &[u8], issuers: &Issuers) -> Result<VerifiedClaims, TokenEr
     Ok(said.keep(number, key, pinned, issuer, Dates { exp, nbf, iat }))
 }
 
-/// Which of the issuer's keys signed; step 6's choice and step 7.
+/// Which of the issuer's keys signed: step 6's choice, and step 7.
 fn signer(jws: &Compact<'_>, header: &Header<'_>, issuer: &Issuer) -> Result<usize, TokenError> {
     let keys = issuer.keys();
-    match issuer.profile() {
-        Profile::Strict => {
-            let at = match (&header.kid, keys) {
-                (Some(kid), _) => keys.iter().position(|key| key.kid() == Some(kid)),
-                (None, [_only]) => Some(0),
-                (None, _) => None,
-            };
-            let key = at.and_then(|at| keys.get(at)).ok_or(TokenError::KidUnknown)?;
-            jws.check(header, key)?;
-            at.ok_or(TokenError::KidUnknown)
-        }
-        Profile::Wso2 => {
-            let named = |key: &PinnedKey| {
-                let answers = |name: &str| key.kid() == Some(name) || key.x5t().iter().any(|x5t| &**x5t == name);
-                header.kid.as_deref().is_some_and(answers) || header.x5t.as_deref().is_some_and(answers)
-            };
-            let unnamed = |key: &PinnedKey| {
-                keys.len() == 1 && header.kid.is_none() && header.x5t.is_none()
-                    || key.kid().is_none() && key.x5t().is_empty()
-            };
-            let by_name = keys.iter().any(named);
-            let mut refusal = TokenError::KidUnknown;
-            for (at, key) in keys.iter().enumerate() {
-                if if by_name { named(key) } else { unnamed(key) } {
-                    match jws.check(header, key) {
-                        Ok(()) => return Ok(at),
-                        Err(error) if refusal != TokenError::SignatureInvalid => refusal = error,
-                        Err(_) => {}
-                    }
-                }
-            }
-            Err(refusal)
+    let only = |name: &Option<_>| name.is_none() && keys.len() == 1;
+    if issuer.profile() == Profile::Wso2 {
+        let answers = |key: &PinnedKey, name: &Option<Cow<'_, str>>| {
+            let is = |pinned: Option<&str>| pinned.is_some() && pinned == name.as_deref();
+            is(key.kid()) || key.x5t().iter().any(|x5t| is(Some(x5t)))
+        };
+        let named = |key: &PinnedKey| answers(key, &header.kid) || answers(key, &header.x5t);
+        let unnamed = |key: &PinnedKey| key.kid().is_none() && key.x5t().is_empty();
+        let by_name = keys.iter().any(named);
+        let nameless = only(&header.kid) && header.x5t.is_none();
+        let may_have_signed = |key: &PinnedKey| if by_name { named(key) } else { unnamed(key) || nameless };
+        return first_that_verifies(jws, header, keys, may_have_signed);
+    }
+    let chosen = |key: &PinnedKey| only(&header.kid) || header.kid.is_some() && key.kid() == header.kid.as_deref();
+    first_that_verifies(jws, header, keys, chosen)
+}
+
+/// The first of the chosen keys that verifies; of several refusals the one that came furthest.
+fn first_that_verifies(
+    jws: &Compact<'_>,
+    header: &Header<'_>,
+    keys: &[PinnedKey],
+    chosen: impl Fn(&PinnedKey) -> bool,
+) -> Result<usize, TokenError> {
+    let mut refusal = TokenError::KidUnknown;
+    for (at, key) in keys.iter().enumerate().filter(|(_, key)| chosen(key)) {
+        match jws.check(header, key) {
+            Ok(()) => return Ok(at),
+            Err(error) if refusal != TokenError::SignatureInvalid => refusal = error,
+            Err(_) => {}
         }
     }
+    Err(refusal)
 }
 
 struct Dates {

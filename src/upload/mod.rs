@@ -19,21 +19,23 @@ mod worker;
 use std::path::PathBuf;
 
 pub use link::Link;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 pub use worker::{Status, Wakes, Worker};
 
 use crate::ids::Digest;
 use crate::units::Span;
 
 /// Section `[upload]` of the daemon's configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `https://host[:port]`, or `http://` to loopback; `None` leaves usage in the spool.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hub: Option<String>,
     /// SHA-256 of the hub's SubjectPublicKeyInfo, in hex; any of them.
     pub hub_pins: Vec<Digest>,
     /// PEM of the authorities that may issue the hub's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub authority_file: Option<PathBuf>,
     /// Lets `http://` go beyond loopback: usage then travels in clear, though signed.
     pub allow_plain_http: bool,
@@ -62,6 +64,13 @@ impl Default for Config {
             connect_timeout: Span::secs(10),
             request_timeout: Span::secs(60),
         }
+    }
+}
+
+impl Config {
+    /// Whether an uploader could be made of it; reads the authority file.
+    pub fn check(&self) -> Result<(), Error> {
+        worker::client(self).map(drop)
     }
 }
 

@@ -67,6 +67,17 @@ enum Round {
     Failed(Failure, Option<Duration>),
 }
 
+/// The client of the hub that `config` names, if it names one.
+pub(super) fn client(config: &Config) -> Result<Option<Client>, Error> {
+    let Some(hub) = &config.hub else { return Ok(None) };
+    let authorities = match &config.authority_file {
+        None => Vec::new(),
+        Some(path) => disk::read_limited(path, AUTHORITY_LIMIT)
+            .map_err(|source| Error::AuthorityFile { path: path.clone(), source })?,
+    };
+    Client::new(config, hub, &authorities).map(Some)
+}
+
 impl<B: Backlog> Worker<B> {
     /// Checks the configuration; `None` if it names no hub. `hubs` are the keys of the root's hub role.
     pub fn new(
@@ -76,13 +87,7 @@ impl<B: Backlog> Worker<B> {
         hubs: watch::Receiver<Arc<[PublicKey]>>,
         wakes: Wakes,
     ) -> Result<Option<Self>, Error> {
-        let Some(hub) = &config.hub else { return Ok(None) };
-        let authorities = match &config.authority_file {
-            None => Vec::new(),
-            Some(path) => disk::read_limited(path, AUTHORITY_LIMIT)
-                .map_err(|source| Error::AuthorityFile { path: path.clone(), source })?,
-        };
-        let client = Client::new(&config, hub, &authorities)?;
+        let Some(client) = client(&config)? else { return Ok(None) };
         let status = watch::Sender::new(Status::default());
         Ok(Some(Self { backlog, client, device, hubs, wakes, config, status }))
     }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tidegate::hub::{Config, DeviceEntry, Hub, write_key};
+use tidegate::bundle::keyfile::AuthorKey;
+use tidegate::hub::{Config, DeviceEntry, Hub};
 use tidegate::ids::{DeviceId, Digest, RequestId, StreamId, hex};
 use tidegate::keys::{SigningKey, sha256};
 use tidegate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
@@ -119,7 +120,8 @@ pub(crate) struct Running {
 impl Premises {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
-        write_key(&folder.path().join("hub.key"), &hub_key()).expect("it can be written");
+        let key = AuthorKey { name: "hub".into(), key: hub_key() };
+        key.create(&folder.path().join("hub.key")).expect("it can be written");
         Self(folder)
     }
 

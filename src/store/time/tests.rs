@@ -17,7 +17,9 @@ fn disk() -> Arc<CrashDisk> {
 }
 
 fn open(disk: &Arc<CrashDisk>, boot: BootId, reading: &Reading, known: Known) -> TimeFile {
-    TimeFile::open(Arc::<CrashDisk>::clone(disk), Path::new(FOLDER), boot, reading, known).unwrap()
+    let (file, written) = TimeFile::open(Arc::<CrashDisk>::clone(disk), Path::new(FOLDER), boot, reading, known);
+    written.unwrap();
+    file
 }
 
 #[test]
@@ -109,4 +111,14 @@ fn a_new_device_has_the_build_time_and_has_lost_nothing() {
     let used = Known { used: true, ..KNOWN };
     let file = open(&disk(), BOOT, &at(0, 0), used);
     assert_eq!(file.floor().bounds(&at(0, 0), false).quality, TimeQuality::Lost);
+}
+
+#[test]
+fn a_floor_that_cannot_be_written_holds_all_the_same() {
+    let disk = disk();
+    disk.cut_after(0);
+    let shared = Arc::<CrashDisk>::clone(&disk);
+    let (file, written) = TimeFile::open(shared, Path::new(FOLDER), BOOT, &at(0, 0), KNOWN);
+    assert!(written.is_err() && file.raise(2_000_000, &at(0, 0)).is_err());
+    assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(2_000_000));
 }

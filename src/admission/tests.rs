@@ -1,0 +1,187 @@
+use crate::policy::issuer::{Alg, Issuer, IssuerTerms, Issuers, Profile, TypSet};
+use crate::policy::revocations::Revocations;
+use crate::policy::{Api, Endpoint, Limit, Plan, Router, SubscribersBuilder, Upstream, Window};
+use crate::token::mint::MintKey;
+
+use super::*;
+
+fn key() -> MintKey {
+    MintKey::generate(Alg::EdDsa).expect("random bytes").named("k")
+}
+
+fn issuer(name: &str, key: &MintKey) -> Issuer {
+    let terms = IssuerTerms {
+        name: name.into(),
+        iss: name.into(),
+        profile: Profile::Strict,
+        audiences: ["edge".into()].into(),
+        typ: TypSet::default(),
+        max_lifetime_s: None,
+        client: Box::default(),
+        scope: Box::default(),
+        keys: [key.public().clone()].into(),
+    };
+    Issuer::new(terms).expect("a plain issuer")
+}
+
+/// One API that takes issuer `a` alone, its token in `x-key`; a route that wants a certain time.
+fn policy(key: &MintKey) -> Policy {
+    let limit = |count| Limit::Quota { count, window: Window::Day };
+    let plan = |name: &str, limits: &[Limit]| Plan { name: name.into(), limits: limits.into() };
+    let api = Api {
+        name: "pets".into(),
+        version: "1".into(),
+        base_path: "/pets".into(),
+        strip_base_path: true,
+        issuers: [0].into(),
+        audiences: Box::default(),
+        token_header: "x-key".into(),
+        forward_token: false,
+        needs_subscription: false,
+        plan: Some(0),
+        max_body: 0,
+    };
+    let route = |template: &str, uncertain, plan| Route {
+        api: 0,
+        template: template.into(),
+        methods: [Method::Get].into_iter().collect(),
+        auth: Auth::Token,
+        scopes: ["read".into(), "all".into()].into(),
+        plan,
+        upstream: 0,
+        uncertain,
+    };
+    let routes = [
+        route("/a", Uncertain::Allow, Some(1)),
+        route("/sure", Uncertain::Deny, None),
+        route("/b", Uncertain::Bound, None),
+    ];
+    let router = Router::build(
+        routes.iter().zip(0..).map(|(route, at)| (&[] as &[Box<str>], "/pets", &*route.template, route.methods, at)),
+    );
+    let mut subscribers = SubscribersBuilder::default();
+    let app = subscribers.application("app", "acme", Some(2));
+    subscribers.key("app-key", app);
+    subscribers.subscription(app, 0, 3, Standing::Active);
+    Policy {
+        apis: [api].into(),
+        routes: routes.into(),
+        upstreams: [Upstream {
+            name: "up".into(),
+            endpoints: [Endpoint::parse("http://127.0.0.1:1").expect("a URL")].into(),
+            connect_timeout: std::time::Duration::ZERO,
+            response_timeout: std::time::Duration::ZERO,
+            keep_host: false,
+            ca: Box::default(),
+        }]
+        .into(),
+        issuers: Issuers::new([issuer("a", key), issuer("b", key)], 7).expect("two issuers"),
+        plans: [
+            plan("api", &[limit(1)]),
+            plan("route", &[limit(2), limit(3)]),
+            plan("app", &[limit(4)]),
+            plan("sub", &[limit(5)]),
+        ]
+        .into(),
+        subscribers: subscribers.build().expect("nothing twice"),
+        revocations: Revocations::default(),
+        router: router.expect("no conflict"),
+    }
+}
+
+fn token(key: &MintKey, iss: &str, client: &str, scope: &str) -> String {
+    let claims = serde_json::json!({
+        "iss": iss, "aud": "edge", "sub": "s", "client_id": client, "scope": scope, "exp": 2_000, "iat": 1_000,
+    });
+    key.mint(Some("at+jwt"), &claims).expect("the key signs")
+}
+
+fn ask<'p>(policy: &'p Policy, path: &str, token: &str, bounds: TimeBounds) -> (Facts, Result<Admitted, Reject<'p>>) {
+    let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
+    let parts = Parts { authority: "[::1]:8080", path, method: "GET", header };
+    admit(policy, &mut TokenCache::new(0), &parts, bounds)
+}
+
+#[test]
+fn every_level_with_a_plan_is_charged_and_the_caller_is_known() {
+    let key = key();
+    let policy = policy(&key);
+    let (facts, verdict) = ask(&policy, "/pets/a", &token(&key, "a", "app-key", "x all"), TimeBounds::exact(1_500));
+    let admitted = verdict.expect("a good request");
+    let levels: Vec<_> = (0..admitted.charges.all().len()).map(|at| admitted.charges.level(at)).collect();
+    let expected = [Level::Application, Level::Subscription, Level::Api, Level::Resource, Level::Resource].map(Some);
+    assert_eq!(levels, expected);
+    let mut ids: Vec<_> = admitted.charges.all().iter().map(|charge| (charge.limit_id, charge.subject_id)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "no two limits share a counter");
+    assert_eq!((facts.api, facts.route, facts.application, facts.plan), (Some(0), Some(0), Some(0), Some(3)));
+    assert!(facts.claims.is_some());
+}
+
+#[test]
+fn counters_are_named_by_what_they_count_and_not_by_the_order_of_the_policy() {
+    let key = key();
+    let token = token(&key, "a", "app-key", "read");
+    let names = |policy: &Policy| {
+        let (_, verdict) = ask(policy, "/pets/a", &token, TimeBounds::exact(1_500));
+        let charges = verdict.expect("a good request").charges;
+        charges.all().iter().map(|charge| (charge.limit_id, charge.subject_id)).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&policy(&key)), names(&policy(&key)));
+}
+
+#[test]
+fn a_verified_token_of_an_issuer_that_the_api_does_not_take_is_refused() {
+    let key = key();
+    let policy = policy(&key);
+    let (facts, verdict) = ask(&policy, "/pets/a", &token(&key, "b", "app-key", "read"), TimeBounds::exact(1_500));
+    assert_eq!(verdict.err(), Some(Reject::Token(TokenError::IssuerMismatch)));
+    assert!(facts.claims.is_some(), "the record still says whose it was");
+}
+
+#[test]
+fn a_route_decides_on_tokens_that_the_clock_leaves_in_doubt() {
+    let key = key();
+    let policy = policy(&key);
+    let token = token(&key, "a", "app-key", "read");
+    let verdict = |path, bounds| ask(&policy, path, &token, bounds).1.map(|admitted| admitted.route).err();
+    assert_eq!(verdict("/pets/a", TimeBounds::floor(0)), None);
+    assert_eq!(verdict("/pets/sure", TimeBounds::floor(0)), Some(Reject::Token(TokenError::TimeUncertain)));
+    assert_eq!(verdict("/pets/b", TimeBounds::floor(0)), Some(Reject::Token(TokenError::TimeUncertain)));
+    assert_eq!(verdict("/pets/sure", TimeBounds::exact(1_500)), None);
+    assert_eq!(verdict("/pets/a", TimeBounds::floor(5_000)), Some(Reject::Token(TokenError::TokenExpired)));
+}
+
+#[test]
+fn a_header_that_the_api_names_carries_the_token_with_or_without_bearer() {
+    let key = key();
+    let policy = policy(&key);
+    let token = token(&key, "a", "app-key", "read");
+    for value in [token.clone(), format!("Bearer {token}"), format!("bearer  {token} ")] {
+        assert!(ask(&policy, "/pets/a", &value, TimeBounds::exact(1_500)).1.is_ok(), "{value}");
+    }
+    assert_eq!(token_of(b"Basic abc", "authorization"), Err(TokenError::TokenMissing));
+    assert_eq!(token_of(b"", "x-key"), Err(TokenError::TokenMissing));
+    assert_eq!(token_of(b"Bearer x", "authorization"), Ok(&b"x"[..]));
+}
+
+#[test]
+fn an_authority_is_a_host_and_perhaps_a_port() {
+    for (authority, host) in [
+        ("h", Some("h")),
+        ("h:80", Some("h")),
+        ("[::1]", Some("::1")),
+        ("[::1]:80", Some("::1")),
+        ("", Some("")),
+        ("h:x", None),
+        ("u@h", None),
+        ("a b", None),
+        ("[::1", None),
+        ("[::1]80", None),
+        ("h/x", None),
+        ("h\u{e9}", None),
+    ] {
+        assert_eq!(host_of(authority), host, "{authority:?}");
+    }
+}

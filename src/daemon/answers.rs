@@ -1,0 +1,184 @@
+//! What the daemon says of itself when it is asked: health, status, metrics.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::imports::Outcomes;
+use crate::admin::{self, PolicyStatus, SpoolStatus, Status, UploadStatus};
+use crate::clock::Reading;
+use crate::gateway::{ConnectionEnd, Counters, TimeState};
+use crate::ids::DeviceId;
+use crate::spool::Spool;
+use crate::spool::record::Outcome;
+use crate::telemetry::{Connections, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded};
+use crate::units::TimeBounds;
+use crate::upload;
+
+/// Everything that can be asked about. All of it is shared with the parts that change it.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) started: Instant,
+    pub(super) device: DeviceId,
+    pub(super) outcomes: Arc<Outcomes>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) time: Arc<ArcSwap<TimeState>>,
+    pub(super) spool: Arc<Spool>,
+    pub(super) upload: Option<watch::Receiver<upload::Status>>,
+    pub(super) hearts: Arc<Heartbeats>,
+    pub(super) metrics: OnceLock<Metrics>,
+}
+
+impl Daemon {
+    /// Declares the metrics over `daemon`.
+    pub(super) fn declare_metrics(daemon: &Arc<Self>) {
+        let of = |daemon: &Arc<Self>| Arc::clone(daemon);
+        let [requests, connections, time, policy] = [(); 4].map(|()| of(daemon));
+        let [imports, spool, upload, tasks] = [(); 4].map(|()| of(daemon));
+        let sources = Sources {
+            requests: Some(Box::new(move || requests.requests())),
+            connections: Some(Box::new(move || connections.connections())),
+            throttle: None,
+            time: Some(Box::new(move || time.bounds().quality)),
+            policy: Some(Box::new(move || policy.policy_in_force())),
+            imports: Some(Box::new(move || imports.outcomes.counts())),
+            spool: Some(Box::new(move || spool.spooled())),
+            upload: upload.upload.is_some().then(|| Box::new(move || upload.uploaded()) as Box<_>),
+            tasks: Some(Box::new(move || tasks.hearts.ages(Instant::now()))),
+        };
+        // Only the first declaration counts, and there is one.
+        let _ = daemon.metrics.set(Metrics::new(sources));
+    }
+
+    /// One line for `systemctl status`.
+    pub(super) fn line(&self) -> String {
+        let policy = match self.outcomes.policy.load().id {
+            Some(id) => format!("policy {} (seq {})", &id.digest.to_string()[..12], id.seq),
+            None => "safe mode: no policy; drop a bundle into the inbox".to_owned(),
+        };
+        let spool = self.spool.status();
+        let link = match self.upload.as_ref().map(|status| status.borrow().link) {
+            None => "no hub configured",
+            Some(upload::Link::Up) => "hub in reach",
+            Some(upload::Link::Unknown) => "hub not tried yet",
+            Some(upload::Link::Down { .. }) => "hub out of reach",
+        };
+        format!("{policy}; {} usage files wait, {link}; time {}", spool.files, self.bounds().quality.name())
+    }
+
+    fn bounds(&self) -> TimeBounds {
+        self.time.load().bounds
+    }
+
+    fn requests(&self) -> Vec<(&'static str, u64)> {
+        let counted = |outcome: &Outcome| (outcome.name(), self.counters.requests(*outcome));
+        Outcome::ALL.iter().map(counted).filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn connections(&self) -> Connections {
+        let ended = |end: ConnectionEnd| (end.name(), self.counters.ended(end));
+        let refused = ConnectionEnd::ALL.into_iter().filter(|end| *end != ConnectionEnd::Closed).map(ended).collect();
+        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), refused }
+    }
+
+    fn policy_in_force(&self) -> PolicyInForce {
+        let in_force = **self.outcomes.in_force.load();
+        match self.outcomes.policy.load().id {
+            None => PolicyInForce::SafeMode,
+            Some(id) => PolicyInForce::Active {
+                seq: id.seq,
+                activated_at: in_force.activated_at,
+                stale: in_force.expires_at.is_some_and(|at| at < self.bounds().lower),
+            },
+        }
+    }
+
+    fn spooled(&self) -> Spooled {
+        let status = self.spool.status();
+        Spooled {
+            backlog_bytes: status.bytes,
+            backlog_files: status.files,
+            appended: status.appended,
+            rolled_up: status.rolled_up,
+            lost: status.lost,
+        }
+    }
+
+    fn uploaded(&self) -> Uploaded {
+        let status = self.upload.as_ref().map(|status| *status.borrow()).unwrap_or_default();
+        Uploaded {
+            files: status.files,
+            failures: status.link.failures().into(),
+            last_success: since(status.receipt_ms),
+        }
+    }
+}
+
+/// How long ago a receipt's time is, by this device's clock.
+fn since(receipt_ms: Option<i64>) -> Option<Duration> {
+    let ms = Reading::now().wall_ms.saturating_sub(receipt_ms?);
+    Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}
+
+impl admin::Answers for Daemon {
+    fn live(&self) -> Result<(), String> {
+        self.hearts.all_fresh(Instant::now()).map_err(|stale| stale.to_string())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        match self.outcomes.policy.load().policy {
+            Some(_) => Ok(()),
+            None => Err("safe mode: no policy is in force".to_owned()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.get().map(Metrics::text).unwrap_or_default()
+    }
+
+    fn status(&self) -> Status {
+        let spooled = self.spooled();
+        let in_force = **self.outcomes.in_force.load();
+        let policy = match self.outcomes.policy.load().id {
+            None => PolicyStatus::SafeMode,
+            Some(id) => PolicyStatus::Active {
+                id: id.digest,
+                seq: id.seq,
+                epoch: id.epoch,
+                activated_at: in_force.activated_at,
+                expires_at: in_force.expires_at,
+                stale: in_force.expires_at.is_some_and(|at| at < self.bounds().lower),
+            },
+        };
+        let upload = self.upload.as_ref().map(|status| {
+            let status = *status.borrow();
+            UploadStatus {
+                files: status.files,
+                failures: status.link.failures().into(),
+                last_success_seconds: since(status.receipt_ms).map(|age| age.as_secs()),
+                last_error: status.failure.map(|failure| failure.to_string()),
+            }
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: self.device,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            not_ready: self.ready().err(),
+            policy,
+            time: self.bounds().into(),
+            spool: SpoolStatus {
+                stream: None,
+                backlog_files: spooled.backlog_files,
+                backlog_bytes: spooled.backlog_bytes,
+                appended: spooled.appended,
+                rolled_up: spooled.rolled_up,
+                lost: spooled.lost,
+            },
+            upload,
+            imports: self.outcomes.recent(),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The inbox's thread: what is dropped is judged, and what is accepted is swapped in.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tracing::{error, info, warn};
+
+use super::timekeeper::moment;
+use crate::admin;
+use crate::bundle::inbox::Inbox;
+use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
+use crate::config::TimeSource;
+use crate::ids::Digest;
+use crate::policy::{Policy, PolicyId, Snapshot};
+use crate::spool::Spool;
+use crate::telemetry::{Counts, Heart};
+use crate::units::UnixSeconds;
+
+/// How long one look at the inbox may wait: so often the thread shows that it is alive.
+const WAIT: Duration = Duration::from_secs(5);
+/// Imports that status shows.
+const SHOWN: usize = 16;
+
+/// When the policy in force came into force, and until when it may be installed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct InForce {
+    pub(super) activated_at: UnixSeconds,
+    pub(super) expires_at: Option<UnixSeconds>,
+}
+
+/// What imports change, for those who read it.
+#[derive(Debug)]
+pub(super) struct Outcomes {
+    pub(super) policy: Arc<ArcSwap<Snapshot>>,
+    pub(super) in_force: ArcSwap<InForce>,
+    recent: Mutex<VecDeque<admin::Imported>>,
+    counts: Mutex<Vec<(&'static str, u64)>>,
+}
+
+impl Outcomes {
+    pub(super) fn new() -> Self {
+        Self {
+            policy: Arc::new(ArcSwap::from_pointee(Snapshot::safe_mode())),
+            in_force: ArcSwap::default(),
+            recent: Mutex::default(),
+            counts: Mutex::default(),
+        }
+    }
+
+    /// Puts a bundle's policy in force: requests that begin from here on are judged by it.
+    pub(super) fn put_in_force(&self, active: Active<Policy>, now: UnixSeconds) -> Digest {
+        let Active { digest, manifest, policy, .. } = active;
+        let id = PolicyId { digest, seq: manifest.seq(), epoch: manifest.epoch() };
+        self.in_force.store(Arc::new(InForce { activated_at: now, expires_at: manifest.expires_at() }));
+        self.policy.store(Arc::new(Snapshot { policy: Some(policy), id: Some(id) }));
+        digest
+    }
+
+    /// The last imports, newest first.
+    pub(super) fn recent(&self) -> Vec<admin::Imported> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Imports by result.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, name: &str, result: &'static str, at: UnixSeconds, seq: Option<u64>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.truncate(SHOWN - 1);
+        let name = name[..name.floor_char_boundary(128)].to_owned();
+        recent.push_front(admin::Imported { name, result: result.to_owned(), at, seq });
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.iter_mut().find(|(name, _)| *name == result) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((result, 1)),
+        }
+    }
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub(super) struct Imports {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// What the thread works with.
+pub(super) struct Work {
+    pub(super) importer: Importer<Policy>,
+    pub(super) inbox: Inbox,
+    pub(super) outcomes: Arc<Outcomes>,
+    pub(super) spool: Arc<Spool>,
+    pub(super) time: Vec<TimeSource>,
+    pub(super) heart: Heart,
+}
+
+impl Imports {
+    pub(super) fn start(mut work: Work) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("imports".into()).spawn(move || {
+            while !stopped.load(Ordering::Acquire) {
+                work.look();
+                work.heart.beat(Instant::now());
+            }
+            work.heart.retire();
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Lets the import under way end; blocks so long.
+    pub(super) fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        if self.thread.join().is_err() {
+            error!("the import thread panicked");
+        }
+    }
+}
+
+impl Work {
+    fn look(&mut self) {
+        let look = match self.inbox.wait(WAIT) {
+            Ok(look) => look,
+            Err(error) => {
+                warn!(%error, "the inbox cannot be read; trying again");
+                std::thread::sleep(WAIT);
+                return;
+            }
+        };
+        if let Some(refused) = &look.refused {
+            warn!(result = refused.name(), "{refused}");
+            if let Err(error) = self.importer.record(refused, &Medium::Inbox, &moment(&self.time)) {
+                warn!(%error, "the journal could not be written");
+            }
+        }
+        for path in look.ready {
+            self.import(&path);
+        }
+    }
+
+    fn import(&mut self, path: &Path) {
+        let now = moment(&self.time);
+        let ImportOutcome { name, result, digest, unrecorded } = self.importer.import(path, &Medium::Inbox, &now);
+        if let Some(error) = unrecorded {
+            warn!(%error, "an import could not be written into the journal or the time floor");
+        }
+        if let Err(error) = self.inbox.settle(path, &result) {
+            warn!(%error, file = name, "a judged file could not be moved out of the inbox");
+        }
+        let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
+        let word = result.name();
+        let seq = match result {
+            Imported::Activated(active) => {
+                let seq = active.manifest.seq();
+                let digest = self.outcomes.put_in_force(*active, at);
+                self.spool.policy_is(digest);
+                info!(file = name, %digest, seq, "a new policy is in force");
+                Some(seq)
+            }
+            Imported::AlreadyInstalled => {
+                info!(file = name, "the bundle is in force already");
+                None
+            }
+            Imported::Refused(refused) => {
+                warn_refused(&name, digest, &refused);
+                None
+            }
+        };
+        self.outcomes.note(&name, word, at, seq);
+    }
+}
+
+fn warn_refused(name: &str, digest: Option<Digest>, refused: &Refused) {
+    let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
+    warn!(file = name, digest, result = refused.name(), "refused: {refused}");
+}

@@ -1,0 +1,114 @@
+//! Start and stop: threads up in order, connections told to end, the rest broken off at the deadline.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::listener::{Accepted, Listener};
+use super::meter::Intake;
+use super::worker::{self, Settings};
+use super::{Config, Counters, Error, Shared};
+
+/// Connections that may wait for one worker to take them.
+const HANDOVER: usize = 64;
+
+/// A gateway that serves. Dropping it stops it at once, and breaks off what is in flight.
+#[derive(Debug)]
+pub struct Running {
+    stop: watch::Sender<Option<Instant>>,
+    acceptor: Option<JoinHandle<std::io::Result<()>>>,
+    workers: Vec<JoinHandle<std::io::Result<usize>>>,
+}
+
+/// How a gateway stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were broken off at the deadline.
+    pub broken_off: usize,
+    /// Threads that had ended before, by an error or a panic.
+    pub dead_threads: usize,
+}
+
+pub(super) fn start(
+    config: &Config,
+    listeners: Vec<Listener>,
+    shared: &Shared,
+    intakes: Vec<Box<dyn Intake>>,
+) -> Result<Running, Error> {
+    let settings = Settings::from(config);
+    let room = Arc::new(Semaphore::new(usize::try_from(config.limits.connections.max(1)).unwrap_or(usize::MAX)));
+    let (stop, stopped) = watch::channel(None);
+    let mut running = Running { stop, acceptor: None, workers: Vec::new() };
+    let mut senders = Vec::new();
+    for (number, intake) in intakes.into_iter().enumerate() {
+        let (sender, accepted) = mpsc::channel(HANDOVER);
+        let (shared, stopped) = (shared.clone(), stopped.clone());
+        let thread = std::thread::Builder::new().name(format!("gateway-{number}"));
+        let worker = thread.spawn(move || worker::run(settings, shared, intake, accepted, stopped));
+        running.workers.push(worker.map_err(Error::Thread)?);
+        senders.push(sender);
+    }
+    let counters = Arc::clone(&shared.counters);
+    let thread = std::thread::Builder::new().name("accept".into());
+    let acceptor = thread.spawn(move || accept(listeners, senders.into(), room, counters, stopped));
+    running.acceptor = Some(acceptor.map_err(Error::Thread)?);
+    Ok(running)
+}
+
+fn accept(
+    listeners: Vec<Listener>,
+    workers: Arc<[mpsc::Sender<Accepted>]>,
+    room: Arc<Semaphore>,
+    counters: Arc<Counters>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        let mut accepting = tokio::task::JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(listener.accept(Arc::clone(&workers), Arc::clone(&room), Arc::clone(&counters)));
+        }
+        let _ = stop.wait_for(Option::is_some).await;
+    });
+    Ok(())
+}
+
+impl Running {
+    /// Stops accepting, lets the requests in flight end within `within`, and breaks off the rest. Blocks so long.
+    #[must_use]
+    pub fn drain(mut self, within: Duration) -> Drained {
+        let now = Instant::now();
+        self.stop(now.checked_add(within).unwrap_or(now))
+    }
+
+    /// Whether every thread still serves; false calls for a restart.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.acceptor.as_ref().is_some_and(|thread| !thread.is_finished())
+            && self.workers.iter().all(|thread| !thread.is_finished())
+    }
+
+    fn stop(&mut self, deadline: Instant) -> Drained {
+        let _ = self.stop.send(Some(deadline));
+        let mut drained = Drained { broken_off: 0, dead_threads: 0 };
+        match self.acceptor.take().map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(_)) | Err(_)) => drained.dead_threads += 1,
+        }
+        for worker in self.workers.drain(..) {
+            match worker.join() {
+                Ok(Ok(left)) => drained.broken_off += left,
+                Ok(Err(_)) | Err(_) => drained.dead_threads += 1,
+            }
+        }
+        drained
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop(Instant::now());
+    }
+}

@@ -1,0 +1,161 @@
+//! Header fields on their way through: what ends here, what is told about the caller, and the request's target.
+
+use std::net::IpAddr;
+
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Uri, Version};
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Names a request towards the upstream and in its answer.
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest list of earlier hops that is carried on from a trusted proxy, in bytes.
+const FORWARDED_LIMIT: usize = 1_024;
+
+/// Who is at the other end of a connection from downstream, and what upstreams are told of it: made once for each.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) trust_request_id: bool,
+    trust_forwarded: bool,
+    address_text: HeaderValue,
+    forwarded: HeaderValue,
+    proto: HeaderValue,
+}
+
+impl Peer {
+    pub(super) fn new(address: IpAddr, tls: bool, trust_forwarded: bool, trust_request_id: bool) -> Self {
+        let address = address.to_canonical();
+        let proto = if tls { "https" } else { "http" };
+        let node = match address {
+            IpAddr::V4(v4) => format!("for={v4};proto={proto}"),
+            IpAddr::V6(v6) => format!("for=\"[{v6}]\";proto={proto}"),
+        };
+        let value = |text: String| HeaderValue::try_from(text).expect("addresses are visible ASCII");
+        Self {
+            address,
+            trust_request_id,
+            trust_forwarded,
+            address_text: value(address.to_string()),
+            forwarded: value(node),
+            proto: HeaderValue::from_static(proto),
+        }
+    }
+
+    /// Tells the upstream who called: in place of what the caller says, or after it where the caller is trusted.
+    pub(super) fn tell(&self, headers: &mut HeaderMap, host: Option<HeaderValue>) {
+        let kept = self.trust_forwarded;
+        let append = |headers: &mut HeaderMap, name: &HeaderName, own: &HeaderValue| {
+            let value = if kept { appended(headers, name, own) } else { None };
+            headers.insert(name, value.unwrap_or_else(|| own.clone()));
+        };
+        append(headers, &X_FORWARDED_FOR, &self.address_text);
+        append(headers, &FORWARDED, &self.forwarded);
+        if !(kept && headers.contains_key(&X_FORWARDED_PROTO)) {
+            headers.insert(&X_FORWARDED_PROTO, self.proto.clone());
+        }
+        if !(kept && headers.contains_key(&X_FORWARDED_HOST)) {
+            match host {
+                Some(host) => headers.insert(&X_FORWARDED_HOST, host),
+                None => headers.remove(&X_FORWARDED_HOST),
+            };
+        }
+    }
+}
+
+/// The list that is there, and `own` after it; `None` where there is none, or one too long to be honest.
+fn appended(headers: &HeaderMap, name: &HeaderName, own: &HeaderValue) -> Option<HeaderValue> {
+    let mut list = Vec::new();
+    for earlier in headers.get_all(name) {
+        list.extend_from_slice(earlier.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    if list.is_empty() || list.len() > FORWARDED_LIMIT {
+        return None;
+    }
+    list.extend_from_slice(own.as_bytes());
+    HeaderValue::try_from(list).ok()
+}
+
+/// Takes off what is between one hop and the next alone (RFC 9110, 7.6.1).
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+    if !named.is_empty() {
+        headers.remove(CONNECTION);
+        named.iter().for_each(|connection| remove_named(headers, connection));
+    }
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TRANSFER_ENCODING, &UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue) {
+    for name in connection.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        if name.eq_ignore_ascii_case(b"keep-alive") || name.eq_ignore_ascii_case(b"close") {
+            continue;
+        }
+        if let Ok(name) = HeaderName::from_bytes(name)
+            && name != HOST
+            && name != CONTENT_LENGTH
+        {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Makes a request's fields those of our own request to the upstream; `host` and the caller are told by others.
+/// `sized` says whether the body's length is known.
+pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {
+    let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    remove_hop_by_hop(headers);
+    headers.remove(PROXY_AUTHORIZATION);
+    // `100 Continue` is answered by ourselves, when the upstream is about to be sent the body.
+    headers.remove(EXPECT);
+    if !trailers {
+        headers.remove(TE);
+    }
+    if has_body && !sized {
+        // hyper frames a body of unknown length by itself, but not on a method that seldom has one.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        headers.remove(CONTENT_LENGTH);
+    }
+    // RFC 9110, 7.6.3
+    headers.append(VIA, HeaderValue::from_static("1.1 tidegate"));
+}
+
+/// Makes an answer's fields those of our own answer downstream.
+pub(super) fn inbound(headers: &mut HeaderMap, sized: bool) {
+    remove_hop_by_hop(headers);
+    headers.remove(PROXY_AUTHENTICATE);
+    if !sized {
+        headers.remove(CONTENT_LENGTH);
+    }
+}
+
+/// The target for the upstream, in origin form: `strip` bytes are taken off the path, and `prefix` is put before it.
+/// `None` where it can stay as it is.
+pub(super) fn target(uri: &Uri, strip: usize, prefix: &str) -> Option<Uri> {
+    if strip == 0 && prefix.is_empty() && uri.authority().is_none() {
+        return None;
+    }
+    let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rest = whole.get(strip..).unwrap_or(whole);
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let target = if prefix.is_empty() && slash.is_empty() {
+        PathAndQuery::try_from(rest)
+    } else {
+        PathAndQuery::try_from([prefix, slash, rest].concat())
+    };
+    Some(Uri::from(target.unwrap_or_else(|_| PathAndQuery::from_static("/"))))
+}
+
+/// Our own requests and answers are HTTP/1.1, whatever version the peers speak.
+pub(super) const OUR_VERSION: Version = Version::HTTP_11;

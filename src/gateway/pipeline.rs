@@ -1,0 +1,93 @@
+//! The order of a request.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderMap};
+use hyper::{Request, Response, Version};
+
+use super::fields::Peer;
+use super::forward::{Errand, forward};
+use super::meter::{Answer, Entry};
+use super::pool::Lease;
+use super::reply::Refusal;
+use super::time::Moment;
+use super::worker::{InForce, RequestName, Worker};
+use crate::admission::{Field, Parts, admit};
+use crate::spool::record::Outcome;
+
+/// Serves one request; whatever happens, its entry writes one record.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let in_force = worker.in_force();
+    let moment = worker.moment(Instant::now());
+    let name = worker.name(&peer, request.headers());
+    let mut entry = Entry::open(&worker, &in_force, &peer, name.clone(), moment, request.method().clone());
+    match stages(&worker, &in_force, &peer, &name, moment, request, &mut entry).await {
+        Ok((response, lease)) => Ok(entry.answer(response, lease)),
+        Err(refusal) => Ok(entry.refuse(refusal)),
+    }
+}
+
+async fn stages(
+    worker: &Worker,
+    in_force: &InForce,
+    peer: &Peer,
+    name: &RequestName,
+    moment: Moment,
+    request: Request<Incoming>,
+    entry: &mut Entry,
+) -> Result<(Response<Incoming>, Lease), Refusal> {
+    // 1. a policy
+    let policy = in_force.snapshot.policy.as_ref().ok_or_else(|| Refusal::new(Outcome::NoPolicy))?;
+
+    // 2. admit: route, token, scopes, subscription
+    let parts = Parts {
+        authority: authority(&request)?,
+        path: request.uri().path(),
+        method: request.method().as_str(),
+        header: |name: &str| field(request.headers(), name),
+    };
+    let (facts, verdict) = admit(policy, &mut worker.tokens.borrow_mut(), &parts, moment.bounds);
+    entry.facts = facts;
+    let admitted = verdict?;
+
+    // 3. throttle: every limit, or none
+    let charges = admitted.charges.all();
+    let permit = worker
+        .shared
+        .throttle
+        .decide(charges, worker.now(moment))
+        .map_err(|refused| Refusal::throttled(refused, admitted.charges.level(refused.charge)))?;
+
+    // 4. forward; 5. meter: the entry closes when the answer has ended
+    let route = policy.route(admitted.route);
+    let errand = Errand { worker, in_force, policy, route, peer, name };
+    forward(permit, errand, request, entry).await
+}
+
+/// For which host the request is: its target says, else its one `Host` (RFC 9112, 3.2).
+fn authority(request: &Request<Incoming>) -> Result<&str, Refusal> {
+    let bad = || Refusal::new(Outcome::BadRequest);
+    let host = match field(request.headers(), HOST.as_str()) {
+        Field::Repeated => return Err(bad()),
+        Field::Absent if request.version() > Version::HTTP_10 => return Err(bad()),
+        Field::Absent => "",
+        Field::Once(host) => std::str::from_utf8(host).map_err(|_| bad())?,
+    };
+    Ok(request.uri().authority().map_or(host, |authority| authority.as_str()))
+}
+
+fn field<'r>(headers: &'r HeaderMap, name: &str) -> Field<'r> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Field::Absent,
+        (Some(value), None) => Field::Once(value.as_bytes()),
+        (Some(_), Some(_)) => Field::Repeated,
+    }
+}

@@ -1,0 +1,177 @@
+//! Connections to upstreams, one worker's own: a stack for each endpoint, the freshest on top, no lock.
+//!
+//! A connection is driven by its own task and handed out only while hyper says that it is ready. It comes back when
+//! its answer has ended, and never where that answer was broken off.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::HeaderValue;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::Counters;
+use super::body::Upload;
+use super::wire::Wire;
+use crate::policy::Endpoint;
+
+/// Largest head of an answer, and what hyper buffers of one connection at most.
+const ANSWER_BUFFER: usize = 128 << 10;
+/// How long an endpoint that could not be reached is passed over while there is another.
+const REST: Duration = Duration::from_secs(1);
+
+/// One endpoint, as one worker reaches it.
+pub(super) struct Outlet {
+    pub(super) endpoint: Endpoint,
+    /// Its authority, as `Host` gives it.
+    pub(super) host: HeaderValue,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    idle: RefCell<Vec<Idle>>,
+    limits: IdleLimits,
+    resting_until: Cell<Option<Instant>>,
+}
+
+/// How much is kept idle.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IdleLimits {
+    /// Connections to one endpoint.
+    pub(super) count: usize,
+    /// For how long each.
+    pub(super) age: Duration,
+    /// How long a write to the upstream may make no progress.
+    pub(super) stall: Duration,
+}
+
+struct Idle {
+    send: SendRequest<Upload>,
+    since: Instant,
+}
+
+/// A connection while a request uses it.
+pub(super) struct Lease {
+    pub(super) outlet: Rc<Outlet>,
+    pub(super) send: SendRequest<Upload>,
+    /// How long it had been idle; `None` for a new one.
+    pub(super) rested: Option<Duration>,
+}
+
+impl Outlet {
+    pub(super) fn new(endpoint: &Endpoint, tls: Option<TlsConnector>, limits: IdleLimits) -> Option<Self> {
+        let tls = match (endpoint.tls, tls) {
+            (false, _) => None,
+            (true, Some(connector)) => Some((connector, ServerName::try_from(endpoint.host.to_string()).ok()?)),
+            (true, None) => return None,
+        };
+        Some(Self {
+            endpoint: endpoint.clone(),
+            host: HeaderValue::from_str(&endpoint.authority).ok()?,
+            tls,
+            idle: RefCell::default(),
+            limits,
+            resting_until: Cell::new(None),
+        })
+    }
+
+    /// Whether it could not be reached a moment ago.
+    pub(super) fn is_resting(&self, now: Instant) -> bool {
+        self.resting_until.get().is_some_and(|until| now < until)
+    }
+
+    /// The freshest idle connection, if one is ready.
+    pub(super) fn idle(self: &Rc<Self>, now: Instant) -> Option<Lease> {
+        loop {
+            let Idle { send, since } = self.idle.borrow_mut().pop()?;
+            let rested = now.saturating_duration_since(since);
+            if rested > self.limits.age {
+                self.idle.borrow_mut().clear(); // all below are older
+                return None;
+            }
+            if send.is_ready() {
+                return Some(Lease { outlet: Rc::clone(self), send, rested: Some(rested) });
+            }
+        }
+    }
+
+    /// A new connection, within `timeout`; `None` leaves the endpoint to rest.
+    pub(super) async fn open(self: &Rc<Self>, timeout: Duration, counters: &Counters) -> Option<Lease> {
+        match tokio::time::timeout(timeout, self.connect()).await {
+            Ok(Ok(send)) => {
+                counters.upstream_connects.fetch_add(1, Ordering::Relaxed);
+                self.resting_until.set(None);
+                Some(Lease { outlet: Rc::clone(self), send, rested: None })
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.resting_until.set(Instant::now().checked_add(REST));
+                None
+            }
+        }
+    }
+
+    async fn connect(&self) -> io::Result<SendRequest<Upload>> {
+        let stream = TcpStream::connect((&*self.endpoint.host, self.endpoint.port)).await?;
+        stream.set_nodelay(true)?;
+        let wire = match &self.tls {
+            None => Wire::plain(stream, self.limits.stall),
+            Some((connector, name)) => {
+                let stream = connector.connect(name.clone(), stream).await?;
+                Wire::tls(stream, self.limits.stall)
+            }
+        };
+        let (send, connection) = http1::Builder::new()
+            .max_buf_size(ANSWER_BUFFER)
+            .handshake(TokioIo::new(wire))
+            .await
+            .map_err(io::Error::other)?;
+        // Ends when the upstream closes or the sender is dropped; its errors reach the request as well.
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+        });
+        Ok(send)
+    }
+
+    fn put_back(&self, send: SendRequest<Upload>, now: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        // The oldest goes as soon as it is too old, so a burst's connections do not stay for ever.
+        if idle.first().is_some_and(|oldest| now.saturating_duration_since(oldest.since) > self.limits.age) {
+            idle.remove(0);
+        }
+        if idle.len() < self.limits.count {
+            idle.push(Idle { send, since: now });
+        }
+    }
+}
+
+impl Lease {
+    /// Gives the connection back after a whole answer.
+    pub(super) fn give_back(self, now: Instant) {
+        let Self { outlet, mut send, .. } = self;
+        if send.is_ready() {
+            outlet.put_back(send, now);
+        } else if !send.is_closed() {
+            // The answer came before the request was all sent, or its last bytes are still being read.
+            tokio::task::spawn_local(async move {
+                if send.ready().await.is_ok() {
+                    outlet.put_back(send, Instant::now());
+                }
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outlet({}, {} idle)", self.endpoint.authority, self.idle.borrow().len())
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({})", self.outlet.endpoint.authority)
+    }
+}

@@ -1,0 +1,357 @@
+//! One worker: a current-thread runtime, its connections, and everything that a request needs without a lock.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future as _;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use bytes::{Bytes, BytesMut};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::LocalSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::counters::ConnectionEnd;
+use super::fields::{Peer, X_REQUEST_ID};
+use super::forward::Outlets;
+use super::listener::{Accepted, Door};
+use super::meter::Intake;
+use super::pool::{IdleLimits, Outlet};
+use super::time::Moment;
+use super::wire::Wire;
+use super::{Config, Shared, TimeState, pipeline, tls};
+use crate::ids::RequestId;
+use crate::policy::{ApiIndex, Policy, Snapshot, Upstream, UpstreamIndex};
+use crate::spool::record::UsageRecord;
+use crate::throttle::Now;
+use crate::token::TokenCache;
+
+/// How many names of requests are made at a time, from one allocation.
+const NAMES: usize = 64;
+const NAME_LENGTH: usize = 32;
+
+/// What a worker needs of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) head: usize,
+    pub(super) head_timeout: Duration,
+    pub(super) body_timeout: Duration,
+    pub(super) handshake_timeout: Duration,
+    pub(super) idle: IdleLimits,
+    pub(super) token_cache: u64,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let body_timeout = config.timeouts.body.0;
+        let count = usize::try_from(config.limits.idle_upstream).unwrap_or(usize::MAX);
+        Self {
+            head: usize::try_from(config.limits.head.0).unwrap_or(usize::MAX).max(8 << 10),
+            head_timeout: config.timeouts.head.0,
+            body_timeout,
+            handshake_timeout: config.timeouts.handshake.0,
+            idle: IdleLimits { count, age: config.timeouts.idle_upstream.0, stall: body_timeout },
+            token_cache: config.token_cache.0,
+        }
+    }
+}
+
+/// What a worker's connections share.
+pub(super) struct Worker {
+    pub(super) settings: Settings,
+    pub(super) shared: Shared,
+    pub(super) tokens: RefCell<TokenCache>,
+    intake: RefCell<Box<dyn Intake>>,
+    policy: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    in_force: RefCell<Rc<InForce>>,
+    time: RefCell<Cache<Arc<ArcSwap<TimeState>>, Arc<TimeState>>>,
+    names: RefCell<Names>,
+    started: Instant,
+    connections: Cell<usize>,
+    is_draining: Cell<bool>,
+    /// Wakes the connections when draining starts, and the worker when the last one ends.
+    drain: Notify,
+    emptied: Notify,
+}
+
+/// A request's name, as an id and as a header field.
+#[derive(Debug, Clone)]
+pub(super) struct RequestName {
+    pub(super) id: RequestId,
+    pub(super) field: HeaderValue,
+}
+
+/// A snapshot, and what this worker made of it.
+pub(super) struct InForce {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// By API: the header that carries its tokens.
+    token_headers: Box<[Option<HeaderName>]>,
+    /// By upstream.
+    outlets: Box<[Outlets]>,
+}
+
+impl InForce {
+    /// Makes the outlets of a snapshot; those that stay as they were keep their connections.
+    fn new(snapshot: Arc<Snapshot>, worker: (&Settings, &Shared), before: Option<&Self>) -> Self {
+        let Some(policy) = &snapshot.policy else {
+            return Self { snapshot, token_headers: Box::default(), outlets: Box::default() };
+        };
+        let token_headers = policy.apis.iter().map(|api| HeaderName::from_bytes(api.token_header.as_bytes()).ok());
+        let token_headers = token_headers.collect();
+        let outlets = policy.upstreams.iter().map(|upstream| outlets(upstream, worker, before)).collect();
+        Self { snapshot, token_headers, outlets }
+    }
+
+    pub(super) fn outlets(&self, upstream: UpstreamIndex) -> &Outlets {
+        &self.outlets[upstream as usize]
+    }
+
+    pub(super) fn token_header(&self, api: ApiIndex) -> Option<&HeaderName> {
+        self.token_headers.get(api as usize)?.as_ref()
+    }
+}
+
+fn outlets(upstream: &Upstream, (settings, shared): (&Settings, &Shared), before: Option<&InForce>) -> Outlets {
+    let before = before.and_then(|before| Some((before.snapshot.policy.as_ref()?, &before.outlets)));
+    let earlier =
+        |policy: &Policy| policy.upstreams.iter().position(|was| was.name == upstream.name && was.ca == upstream.ca);
+    let earlier = before.and_then(|(policy, outlets)| outlets.get(earlier(policy)?));
+    let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
+    let connector = if needs_tls { tls::connector(&upstream.ca, &shared.time).ok() } else { None };
+    let all = upstream.endpoints.iter().filter_map(|endpoint| {
+        let kept = earlier.and_then(|outlets| outlets.all.iter().find(|outlet| outlet.endpoint == *endpoint));
+        match kept {
+            Some(outlet) => Some(Rc::clone(outlet)),
+            None => Outlet::new(endpoint, connector.clone(), settings.idle).map(Rc::new),
+        }
+    });
+    Outlets::new(all.collect())
+}
+
+impl Worker {
+    fn new(settings: Settings, shared: Shared, intake: Box<dyn Intake>) -> io::Result<Self> {
+        let in_force = InForce::new(shared.policy.load_full(), (&settings, &shared), None);
+        Ok(Self {
+            settings,
+            tokens: RefCell::new(TokenCache::new(settings.token_cache)),
+            intake: RefCell::new(intake),
+            policy: RefCell::new(Cache::new(Arc::clone(&shared.policy))),
+            in_force: RefCell::new(Rc::new(in_force)),
+            time: RefCell::new(Cache::new(Arc::clone(&shared.time))),
+            names: RefCell::new(Names::new()?),
+            started: Instant::now(),
+            connections: Cell::new(0),
+            is_draining: Cell::new(false),
+            drain: Notify::new(),
+            emptied: Notify::new(),
+            shared,
+        })
+    }
+
+    /// The snapshot in force; looked at once for each request.
+    pub(super) fn in_force(&self) -> Rc<InForce> {
+        let mut policy = self.policy.borrow_mut();
+        let snapshot = policy.load();
+        let mut in_force = self.in_force.borrow_mut();
+        if !Arc::ptr_eq(&in_force.snapshot, snapshot) {
+            let next = InForce::new(Arc::clone(snapshot), (&self.settings, &self.shared), Some(&in_force));
+            *in_force = Rc::new(next);
+        }
+        Rc::clone(&in_force)
+    }
+
+    pub(super) fn moment(&self, at: Instant) -> Moment {
+        self.time.borrow_mut().load().moment(at)
+    }
+
+    /// The moment as the throttle wants it. All workers count from the same origin.
+    pub(super) fn now(&self, moment: Moment) -> Now {
+        let since = moment.at.saturating_duration_since(self.shared.origin);
+        Now { mono_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), wall: moment.bounds.lower }
+    }
+
+    /// A new name for a request, or the one that a trusted peer gives it.
+    pub(super) fn name(&self, peer: &Peer, headers: &HeaderMap) -> RequestName {
+        let given = if peer.trust_request_id { headers.get(&X_REQUEST_ID) } else { None };
+        let given = given.and_then(|field| Some((field.to_str().ok()?.parse().ok()?, field.clone())));
+        match given {
+            Some((id, field)) => RequestName { id, field },
+            None => self.names.borrow_mut().next(),
+        }
+    }
+
+    pub(super) fn append(&self, record: &UsageRecord<'_>, is_known: bool, now: Instant) {
+        let mut intake = self.intake.borrow_mut();
+        if is_known {
+            intake.append(record);
+        } else {
+            intake.append_unauthenticated(record, now.saturating_duration_since(self.started));
+        }
+    }
+}
+
+/// Names for requests: eight random bytes of this worker's start, then a count.
+struct Names {
+    start: [u8; 8],
+    count: u64,
+    text: Bytes,
+}
+
+impl Names {
+    fn new() -> io::Result<Self> {
+        let start = crate::keys::random().ok_or_else(|| io::Error::other("the system gives no random bytes"))?;
+        Ok(Self { start, count: 0, text: Bytes::new() })
+    }
+
+    fn next(&mut self) -> RequestName {
+        if self.text.is_empty() {
+            self.text = self.more();
+        }
+        let id = self.id(self.count);
+        self.count = self.count.wrapping_add(1);
+        let text = self.text.split_to(NAME_LENGTH.min(self.text.len()));
+        let field = HeaderValue::from_maybe_shared(text).expect("hex digits are visible ASCII");
+        RequestName { id, field }
+    }
+
+    fn id(&self, count: u64) -> RequestId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.start);
+        id[8..].copy_from_slice(&count.to_be_bytes());
+        RequestId(id)
+    }
+
+    /// The text of the next names, end to end.
+    fn more(&self) -> Bytes {
+        let mut text = BytesMut::with_capacity(NAMES * NAME_LENGTH);
+        for step in 0..NAMES as u64 {
+            text.extend_from_slice(crate::ids::hex(&self.id(self.count.wrapping_add(step)).0).as_bytes());
+        }
+        text.freeze()
+    }
+}
+
+/// Runs a worker until it has drained, or until `stop` says that it must not wait longer.
+pub(super) fn run(
+    settings: Settings,
+    shared: Shared,
+    intake: Box<dyn Intake>,
+    mut accepted: mpsc::Receiver<Accepted>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) -> io::Result<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tasks = LocalSet::new();
+    let worker = Rc::new(Worker::new(settings, shared, intake)?);
+    let serving = Rc::clone(&worker);
+    tasks.block_on(&runtime, async move {
+        loop {
+            tokio::select! {
+                Some(accepted) = accepted.recv() => {
+                    let worker = Rc::clone(&serving);
+                    tokio::task::spawn_local(async move { serve(worker, accepted).await });
+                }
+                _ = stop.wait_for(Option::is_some) => break,
+            }
+        }
+        serving.is_draining.set(true);
+        serving.drain.notify_waiters();
+        let deadline = stop.borrow().unwrap_or_else(Instant::now);
+        let emptied = async {
+            while serving.connections.get() > 0 {
+                serving.emptied.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout_at(deadline.into(), emptied).await;
+    });
+    // Whatever is still open is broken off here, and its records are written.
+    let left = worker.connections.get();
+    drop(tasks);
+    Ok(left)
+}
+
+/// Counts a connection as open for as long as it lives, however it ends.
+struct Open {
+    worker: Rc<Worker>,
+    end: Cell<ConnectionEnd>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.shared.counters.count_end(self.end.get());
+        let left = self.worker.connections.get().saturating_sub(1);
+        self.worker.connections.set(left);
+        if left == 0 {
+            self.worker.emptied.notify_one();
+        }
+    }
+}
+
+/// One connection from downstream, from its first byte to its last.
+async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let Accepted { stream, address, door, permit } = accepted;
+    worker.connections.set(worker.connections.get() + 1);
+    let open = Open { worker: Rc::clone(&worker), end: Cell::new(ConnectionEnd::Broken), _permit: permit };
+    let end = match accept(&worker, &door, stream).await {
+        Ok(wire) => {
+            let peer = Peer::new(address, door.tls.is_some(), door.trust_forwarded, door.trust_request_id);
+            http(&worker, wire, Rc::new(peer)).await
+        }
+        Err(end) => end,
+    };
+    open.end.set(end);
+}
+
+async fn accept(worker: &Worker, door: &Door, stream: std::net::TcpStream) -> Result<Wire, ConnectionEnd> {
+    let stall = worker.settings.body_timeout;
+    let stream = tokio::net::TcpStream::from_std(stream).map_err(|_| ConnectionEnd::Broken)?;
+    let Some(tls) = &door.tls else { return Ok(Wire::plain(stream, stall)) };
+    let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
+    match tokio::time::timeout(worker.settings.handshake_timeout, handshake).await {
+        Ok(Ok(stream)) => Ok(Wire::tls(stream, stall)),
+        Ok(Err(_)) | Err(_) => Err(ConnectionEnd::Handshake),
+    }
+}
+
+async fn http(worker: &Rc<Worker>, wire: Wire, peer: Rc<Peer>) -> ConnectionEnd {
+    let service = service_fn(|request| pipeline::serve(Rc::clone(worker), Rc::clone(&peer), request));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(worker.settings.head_timeout)
+            .max_header_size(worker.settings.head)
+            .max_buf_size(worker.settings.head.max(64 << 10))
+            .serve_connection(TokioIo::new(wire), service)
+    );
+    // Only its wake is wanted, and a task's waker stays the same: it is polled until it has it, then no more.
+    let mut drain = pin!(worker.drain.notified());
+    let (mut is_armed, mut is_told) = (false, false);
+    let ended = std::future::poll_fn(|cx| {
+        if !is_armed {
+            is_armed = drain.as_mut().poll(cx).is_pending();
+        }
+        if worker.is_draining.get() && !is_told {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    match ended {
+        Ok(()) => ConnectionEnd::Closed,
+        Err(error) if error.is_timeout() => ConnectionEnd::HeadTimeout,
+        Err(error) if error.is_parse() => ConnectionEnd::BadHead,
+        Err(_) => ConnectionEnd::Broken,
+    }
+}

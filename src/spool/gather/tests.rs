@@ -1,0 +1,128 @@
+use super::*;
+use crate::ids::RequestId;
+use crate::keys::SigningKey;
+use crate::spool::lane;
+use crate::spool::log::{HEAD, finish_frame};
+use crate::spool::record::UsageRecord;
+use crate::spool::segment::{self, Place};
+use crate::units::TimeQuality;
+
+const NOW_MS: i64 = 1000;
+
+fn frame(number: u32) -> Vec<u8> {
+    let record = UsageRecord {
+        at_ms: 100 + i64::from(number),
+        time: TimeQuality::Synced,
+        request: RequestId([1; 16]),
+        api: "a",
+        version: "1",
+        route: "/",
+        method: "GET",
+        status: 200,
+        outcome: Outcome::Admitted,
+        application: "",
+        plan: "",
+        principal: "",
+        bytes_in: 0,
+        bytes_out: 0,
+        total_us: 1,
+        upstream_us: 1,
+        upstream: "",
+        client: None,
+        consumer: "",
+        issuer: "",
+    };
+    let mut buffer = [0; FRAME_LIMIT];
+    let len = Row::Request(record).encode(&mut buffer[HEAD..]).expect("a row fits").len();
+    finish_frame(&mut buffer[..HEAD + len], number);
+    buffer[..HEAD + len].to_vec()
+}
+
+fn log(boot: BootId, rows: u32, ends: bool) -> Vec<u8> {
+    let mut bytes = Preamble { boot, made_ms: 50 }.to_bytes().to_vec();
+    (0..rows).for_each(|number| bytes.extend(frame(number)));
+    if ends {
+        let mut end = [0; HEAD];
+        finish_frame(&mut end, rows);
+        bytes.extend(end);
+    }
+    bytes
+}
+
+/// What a pass over one finished log gives: how many requests, and which gaps.
+fn gathered(bytes: &[u8]) -> (usize, Vec<Gap>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join(Name { number: 1, id: 1 }.file_name()), bytes).expect("it writes");
+    let mut builder = Builder::new();
+    let seal = Seal { now_ms: NOW_MS, ..Seal::default() };
+    let (state, told) = (State::default(), ToldSums::new());
+    let gather = Gather { folder: folder.path(), state: &state, told: &told, seal: &seal, boot: lane::boot_id() };
+    let taken = gather.run(&mut builder).expect("it reads");
+    assert_eq!(taken.finished.len(), 1, "a finished log is done with, whatever is in it");
+    if builder.rows() == 0 {
+        return (0, Vec::new());
+    }
+    let key = SigningKey::from_seed(&[1; 32]).expect("a key");
+    let place = Place { stream: crate::ids::StreamId(1), seq: 1, previous: None, policy: None };
+    let file = builder.seal(&place, &key).expect("it seals");
+    let verified = segment::open(&file, &key.public()).expect("it opens");
+    let gaps = verified.rows().filter_map(|row| if let Row::Gap(gap) = row { Some(gap) } else { None }).collect();
+    (verified.rows().filter(|row| matches!(row, Row::Request(_))).count(), gaps)
+}
+
+#[test]
+fn a_log_cut_at_any_byte_gives_the_rows_before_the_cut() {
+    let row = frame(0).len();
+    for (boot, gaps) in [(lane::boot_id(), 0), ([9; 16], 1)] {
+        let bytes = log(boot, 4, false);
+        for end in PREAMBLE..bytes.len() {
+            let (rows, found) = gathered(&bytes[..end]);
+            assert_eq!((rows, found.len()), ((end - PREAMBLE) / row, gaps), "cut at {end}");
+            for gap in found {
+                assert_eq!((gap.reason, gap.count, gap.to_ms), (GapReason::UncleanStop, None, NOW_MS));
+                assert_eq!(gap.from_ms, if rows == 0 { 50 } else { 99 + i64::try_from(rows).expect("small") });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_closed_in_order_has_no_gap_in_any_boot() {
+    for boot in [lane::boot_id(), [9; 16]] {
+        assert_eq!(gathered(&log(boot, 3, true)), (3, Vec::new()));
+    }
+}
+
+#[test]
+fn a_damaged_row_is_a_gap_of_exactly_one_wherever_the_byte_is() {
+    let bytes = log(lane::boot_id(), 4, true);
+    let row = frame(0).len();
+    for at in PREAMBLE + row..PREAMBLE + 2 * row {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0x55;
+        let (rows, gaps) = gathered(&bytes);
+        let expected = Gap { reason: GapReason::LogDamaged, from_ms: 100, to_ms: 102, count: Some(1) };
+        assert_eq!((rows, &*gaps), (3, &[expected][..]), "byte {at}");
+    }
+}
+
+#[test]
+fn zeros_and_garbage_at_the_end_are_a_gap_and_never_rows() {
+    for tail in [vec![0; 5000], vec![0xd7; 5000], [0xd7, 0x4c, 8, 0].repeat(2000)] {
+        let bytes = [log(lane::boot_id(), 2, false), tail].concat();
+        let (rows, gaps) = gathered(&bytes);
+        assert_eq!((rows, gaps.len()), (2, 1));
+        assert_eq!((gaps[0].reason, gaps[0].count), (GapReason::LogDamaged, None));
+    }
+}
+
+#[test]
+fn a_long_damaged_stretch_is_stepped_over_window_by_window() {
+    let mut bytes = log(lane::boot_id(), 6000, true);
+    let row = frame(0).len();
+    let (from, to) = (PREAMBLE + 100 * row, PREAMBLE + 5000 * row);
+    bytes[from..to].fill(0xee);
+    let (rows, gaps) = gathered(&bytes);
+    let lost: u64 = gaps.iter().filter_map(|gap| gap.count).sum();
+    assert_eq!((rows as u64 + lost, gaps.len()), (6000, 1));
+}

@@ -1,0 +1,156 @@
+//! Power cuts at every step of an activation: the old policy or the new one, never neither, never a mix.
+
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tidegate::bundle::Refused;
+use tidegate::bundle::activate::{Slots, Started};
+use tidegate::bundle::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
+use tidegate::disk::Disk;
+use tidegate::disk::double::CrashDisk;
+use tidegate::store::time::BUILD_TIME;
+
+use crate::world::{GOLDEN_SEQ, Policy, bundle, compile, device_facts, golden, root};
+
+const STATE: &str = "/state";
+const SEEDS: u64 = 12;
+
+fn new_disk() -> Arc<CrashDisk> {
+    let disk = CrashDisk::new();
+    disk.create_folder(Path::new(STATE)).expect("power");
+    disk.sync_folder(Path::new("/")).expect("power");
+    Arc::new(disk)
+}
+
+fn start(disk: &Arc<CrashDisk>) -> Started<Policy> {
+    Slots::open(Arc::<CrashDisk>::clone(disk), Path::new(STATE), root(), &device_facts(), compile).expect("it starts")
+}
+
+fn verified(slots: &Slots, bytes: &[u8]) -> Verified<Policy> {
+    let device = device_facts();
+    let by = Judge { trust: slots.trust(), lower: BUILD_TIME, device: &device, purpose: Purpose::Install };
+    match verify(&mut Whole(Cursor::new(bytes)), &by, compile, &mut Findings::default()) {
+        Ok(Verdict::Accepted(verified)) => *verified,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn activate(slots: &mut Slots, bytes: &[u8]) -> Result<(), Refused> {
+    let verified = verified(slots, bytes);
+    slots.activate(verified).map(|_| ())
+}
+
+fn serving(started: &Started<Policy>) -> Option<&str> {
+    started.serving.as_ref().map(|active| active.policy.as_str())
+}
+
+/// Activates `second` over what `first` holds, with a power cut after each step in turn; what serves after
+/// each cut, for every seed, goes to `judge` with whether the activation was acknowledged.
+fn cut_everywhere(first: &[Vec<u8>], second: &[u8], ignore: bool, mut judge: impl FnMut(Option<&str>, bool, String)) {
+    let mut cut = 0;
+    loop {
+        let disk = new_disk();
+        if ignore {
+            disk.ignore_folder_syncs();
+        }
+        let mut slots = start(&disk).slots;
+        for bytes in first {
+            activate(&mut slots, bytes).expect("power");
+        }
+        let candidate = verified(&slots, second);
+        let before = disk.steps();
+        disk.cut_after(cut);
+        let acknowledged = slots.activate(candidate).is_ok();
+        let reached = disk.steps() - before;
+        for seed in 0..SEEDS {
+            let after = Arc::new(disk.after_power_cut(seed));
+            let why = format!("cut {cut}, seed {seed}, acknowledged {acknowledged}");
+            match Slots::open(Arc::<CrashDisk>::clone(&after), Path::new(STATE), root(), &device_facts(), compile) {
+                Ok(started) => judge(serving(&started), acknowledged, why),
+                Err(error) => judge(None, acknowledged, format!("{why}: {error}")),
+            }
+        }
+        if reached < cut {
+            return;
+        }
+        cut += 1;
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_step_leaves_the_old_policy_or_the_new_one() {
+    let next = bundle(GOLDEN_SEQ + 1, "next");
+    let newest = bundle(GOLDEN_SEQ + 2, "newest");
+    let mut seen = [0, 0];
+    for (first, old) in [(vec![golden()], "golden"), (vec![golden(), next.clone()], "next")] {
+        cut_everywhere(&first, &newest, false, |serving, acknowledged, why| {
+            let new = serving == Some("newest");
+            assert!(new || serving == Some(old) && !acknowledged, "{why}: {serving:?}");
+            seen[usize::from(new)] += 1;
+        });
+    }
+    assert!(seen.iter().all(|n| *n > 20), "both ends were reached: {seen:?}");
+}
+
+#[test]
+fn the_first_activation_of_all_ends_in_safe_mode_or_in_the_policy() {
+    cut_everywhere(&[], &golden(), false, |serving, acknowledged, why| {
+        assert!(serving == Some("golden") || serving.is_none() && !acknowledged, "{why}: {serving:?}");
+    });
+}
+
+#[test]
+fn without_the_folder_syncs_the_same_cuts_lose_the_policy() {
+    // The negative control: the double can tell a durable activation from one that only looks so.
+    let mut lost = 0;
+    cut_everywhere(&[golden()], &bundle(GOLDEN_SEQ + 1, "next"), true, |serving, acknowledged, _| {
+        lost += usize::from(serving.is_none() || acknowledged && serving != Some("next"));
+    });
+    assert!(lost > 0);
+}
+
+#[test]
+fn a_power_cut_in_the_start_itself_loses_nothing() {
+    for cut in 0..40 {
+        let disk = new_disk();
+        activate(&mut start(&disk).slots, &golden()).expect("power");
+        disk.cut_after(cut);
+        let _ = Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile);
+        for seed in 0..SEEDS {
+            let started = start(&Arc::new(disk.after_power_cut(seed)));
+            assert_eq!(serving(&started), Some("golden"), "cut {cut}, seed {seed}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Activations, restarts and power cuts in any order: what serves is always the last acknowledged
+    /// bundle, or the one that was under way; the order of bundles never goes back.
+    #[test]
+    fn any_row_of_activations_and_power_cuts_keeps_the_last_acknowledged(
+        cuts in proptest::collection::vec((0_u64..40, any::<u64>()), 1..10)
+    ) {
+        let mut disk = new_disk();
+        let mut acknowledged: Option<String> = None;
+        for (seq, (cut, seed)) in (1_u64..).zip(cuts) {
+            let mut started = start(&disk);
+            let name = format!("policy {}", seq + GOLDEN_SEQ);
+            let candidate = verified(&started.slots, &bundle(seq + GOLDEN_SEQ, &name));
+            disk.cut_after(cut);
+            let done = started.slots.activate(candidate).is_ok();
+            disk = Arc::new(disk.after_power_cut(seed));
+            let after = start(&disk);
+            let serves = serving(&after).map(str::to_owned);
+            if done {
+                prop_assert_eq!(serves.as_deref(), Some(name.as_str()));
+            } else {
+                prop_assert!(serves == acknowledged || serves.as_deref() == Some(name.as_str()), "{:?}", serves);
+            }
+            acknowledged = serves;
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Hostile and broken bundles, a family a module: each case expects its named refusal, an unchanged
+//! active policy, unchanged state records and slots, and a line in the journal.
+
+#![expect(unreachable_pub, reason = "one binary, whose modules speak to each other")]
+
+mod container;
+mod crash;
+mod entries;
+mod inbox;
+mod manifest;
+mod order;
+mod root;
+mod signatures;
+mod source;
+mod start;
+mod world;
+
+use std::collections::BTreeSet;
+
+use tidegate::bundle::Refused;
+use world::{Case, Device};
+
+fn families() -> Vec<Case> {
+    [container::cases(), root::cases(), signatures::cases(), manifest::cases(), order::cases(), entries::cases()]
+        .concat()
+}
+
+#[test]
+fn each_hostile_bundle_is_refused_by_its_name_and_changes_nothing() {
+    let mut device = Device::with_golden();
+    for case in families() {
+        device.refuses(&case);
+    }
+    device.still_serves_golden();
+}
+
+#[test]
+fn every_name_has_a_case() {
+    let by_bundle: BTreeSet<&str> = families().iter().map(|case| case.name).collect();
+    let elsewhere: BTreeSet<&str> = source::NAMES.iter().chain(start::NAMES).chain(inbox::NAMES).copied().collect();
+    let missing: Vec<_> =
+        Refused::NAMES.iter().filter(|name| !by_bundle.contains(*name) && !elsewhere.contains(*name)).collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
+}

@@ -1,0 +1,48 @@
+//! Step 12: no bundle from before, and no second one of the same number.
+
+use tidegate::bundle::Imported;
+
+use crate::world::{Case, Device, GOLDEN_FLOOR, GOLDEN_SEQ, bundle, case, draft, golden, root, sign, with_manifest};
+
+pub fn cases() -> Vec<Case> {
+    let floor =
+        |seq: u64, floor: u64| with_manifest(b"p", |m| (m["seq"], m["security_floor"]) = (seq.into(), floor.into()));
+    vec![
+        case("BelowSecurityFloor", "below the floor", bundle(GOLDEN_FLOOR - 1, "old")),
+        case("Rollback", "at the floor, below the highest", bundle(GOLDEN_FLOOR, "old")),
+        case("Rollback", "one below the highest", bundle(GOLDEN_SEQ - 1, "old")),
+        case("Equivocation", "another bundle of the same number", bundle(GOLDEN_SEQ, "other")),
+        case("SecurityFloorInvalid", "a floor below the device's", floor(GOLDEN_SEQ + 1, GOLDEN_FLOOR - 1)),
+        case("SecurityFloorInvalid", "a floor above its own number", floor(GOLDEN_SEQ + 1, GOLDEN_SEQ + 2)),
+    ]
+}
+
+#[test]
+fn the_active_bundle_again_is_success_and_changes_nothing() {
+    let mut device = Device::with_golden();
+    let before = device.kept();
+    assert!(matches!(device.offer(&golden()).result, Imported::AlreadyInstalled));
+    assert_eq!(device.kept(), before);
+    assert_eq!(device.journal().last().expect("a line").result, "AlreadyInstalled");
+}
+
+#[test]
+fn the_next_bundle_is_taken_and_the_one_before_never_again() {
+    let mut device = Device::with_golden();
+    device.takes(&bundle(GOLDEN_SEQ + 1, "next"));
+    device.refuses(&case("Rollback", "the one before", golden()));
+    device.start();
+    device.refuses(&case("Rollback", "after a restart", golden()));
+    assert_eq!(device.serving.as_ref().expect("it serves").1, "next");
+}
+
+#[test]
+fn the_security_floor_rises_with_a_bundle_and_stays() {
+    let mut device = Device::with_golden();
+    let mut raised = draft(GOLDEN_SEQ + 5, "raised");
+    raised.security_floor = GOLDEN_SEQ + 4;
+    device.takes(&sign(&raised.assemble(&root()).expect("a sound draft")));
+    device.start();
+    device.refuses(&case("BelowSecurityFloor", "below the raised floor", bundle(GOLDEN_SEQ + 3, "late")));
+    device.refuses(&case("SecurityFloorInvalid", "a floor that goes back", bundle(GOLDEN_SEQ + 6, "lower")));
+}

@@ -1,0 +1,112 @@
+//! Step 7: who signed, how many of them, and what exactly.
+
+use tidegate::bundle::canonical;
+use tidegate::bundle::container::{BundleType, Signature, signature_block};
+use tidegate::bundle::pack::{self, PackError};
+
+use crate::world::{
+    Case, ascending, bundle, case, draft, golden, judge, key, manifest_value, root, sign, signature, signed_bytes,
+};
+
+fn manifest() -> Vec<u8> {
+    canonical::write(&manifest_value(11, b"p")).expect("canonical")
+}
+
+fn with(signatures: &[Signature]) -> Vec<u8> {
+    pack::lay(BundleType::Policy, &[], &manifest(), &ascending(signatures.to_vec()), b"p").expect("fits")
+}
+
+pub fn cases() -> Vec<Case> {
+    let m = manifest();
+    let good = |seed| signature(seed, BundleType::Policy, &m);
+    let as_type = |seed, bundle_type| signature(seed, bundle_type, &m);
+    let mut wrong = good(5);
+    wrong.bytes[0] ^= 1;
+    let claimed = Signature { key: good(5).key, bytes: good(4).bytes };
+
+    // The same key twice, and two in the wrong order, past what the packer allows.
+    let raw_block = |signatures: &[Signature]| {
+        let mut bundle = with(&[good(4), good(5)]);
+        let at = 32 + m.len() + 1;
+        for (n, signature) in signatures.iter().enumerate() {
+            bundle[at + 96 * n..][..32].copy_from_slice(&signature.key.0);
+            bundle[at + 96 * n + 32..][..64].copy_from_slice(&signature.bytes);
+        }
+        bundle
+    };
+    let mut descending = ascending(vec![good(4), good(5)]);
+    descending.reverse();
+
+    vec![
+        case("ThresholdNotMet", "nobody", with(&[])),
+        case("ThresholdNotMet", "one of two", with(&[good(4)])),
+        case("ThresholdNotMet", "one, and one who is unknown", with(&[good(4), good(40)])),
+        case("ThresholdNotMet", "one, and one of another role", with(&[good(4), good(7)])),
+        case("ThresholdNotMet", "the root's own keys", with(&[good(1), good(2), good(3)])),
+        case("SignersNotAscending", "one key twice", raw_block(&[good(4), good(4)])),
+        case("SignersNotAscending", "in the wrong order", raw_block(&descending)),
+        case("SignatureInvalid", "one bit wrong, the threshold met by others", with(&[good(4), good(6), wrong])),
+        case("SignatureInvalid", "one key's signature under another's name", with(&[good(4), claimed])),
+        case("SignatureInvalid", "signed as a permit", with(&[good(4), as_type(5, BundleType::Permit)])),
+        case("SignatureInvalid", "all zeros", with(&[good(4), Signature { key: good(5).key, bytes: [0; 64] }])),
+        // Types that the format knows and this version cannot apply, soundly signed by their own role.
+        case(
+            "UnsupportedRequirement",
+            "a revocation bundle",
+            signed_bytes(BundleType::Revocation, &[], &m, &[7], b"p"),
+        ),
+        case("UnsupportedRequirement", "a permit", signed_bytes(BundleType::Permit, &[], &m, &[7], b"p")),
+        case("UnsupportedRequirement", "a release", signed_bytes(BundleType::Release, &[], &m, &[7], b"p")),
+        case(
+            "ThresholdNotMet",
+            "a revocation bundle by the policy role",
+            signed_bytes(BundleType::Revocation, &[], &m, &[4, 5], b"p"),
+        ),
+    ]
+}
+
+#[test]
+fn any_two_of_the_three_open_it_and_unknown_signers_do_not_hinder() {
+    let m = manifest();
+    let good = |seed| signature(seed, BundleType::Policy, &m);
+    for seeds in [[4, 5], [4, 6], [5, 6]] {
+        assert!(judge(&with(&seeds.map(good))).is_ok(), "{seeds:?}");
+    }
+    let crowd: Vec<_> = (4..=6).chain(40..=52).map(good).collect();
+    assert_eq!(crowd.len(), 16);
+    assert!(judge(&with(&crowd)).is_ok());
+}
+
+#[test]
+fn signing_goes_from_person_to_person_and_the_order_does_not_matter() {
+    let unsigned = draft(11, "next").assemble(&root()).expect("a sound draft");
+    assert_eq!(judge(&unsigned).expect_err("unsigned").name(), "ThresholdNotMet");
+    let first = pack::sign(&unsigned, &root(), &key(5)).expect("key 5 may sign");
+    assert_eq!(pack::signers(&first, &root()).map(|signers| (signers.keys.len(), signers.threshold)), Ok((1, 2)));
+    let both = pack::sign(&first, &root(), &key(4)).expect("key 4 may sign");
+    assert_eq!(both, bundle(11, "next"), "the same bytes in either order");
+    assert_eq!(pack::digest(&unsigned), pack::digest(&both), "signing does not change the identity");
+    assert!(judge(&both).is_ok());
+}
+
+#[test]
+fn the_packer_refuses_a_stranger_a_second_time_and_what_no_device_would_read() {
+    let unsigned = draft(11, "next").assemble(&root()).expect("a sound draft");
+    assert!(matches!(pack::sign(&unsigned, &root(), &key(7)), Err(PackError::NotInRole(..))));
+    let once = pack::sign(&unsigned, &root(), &key(4)).expect("key 4 may sign");
+    assert!(matches!(pack::sign(&once, &root(), &key(4)), Err(PackError::SignedAlready(_))));
+    assert!(matches!(pack::sign(&unsigned[..40], &root(), &key(4)), Err(PackError::Refused(_))));
+    let mut zero = draft(0, "next");
+    assert!(matches!(zero.assemble(&root()), Err(PackError::Refused(_))), "seq 0");
+    (zero.seq, zero.entries) = (11, Default::default());
+    assert!(matches!(zero.assemble(&root()), Err(PackError::Refused(_))), "no entries");
+}
+
+#[test]
+fn the_golden_bundle_is_the_same_on_every_machine() {
+    // Ed25519 is deterministic: if this changes, so did the format.
+    let golden = golden();
+    assert_eq!(sign(&draft(10, "golden").assemble(&root()).expect("a sound draft")), golden);
+    assert_eq!(golden[..12], *b"\x89TGB\r\n\x1a\n\x00\x01\x01\x00");
+    assert_eq!(signature_block(&[]), [0]);
+}

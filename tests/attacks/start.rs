@@ -1,0 +1,261 @@
+//! Starts on a device whose flash has rotted, whose records are lost, or whose journal was touched.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidegate::bundle::journal::{self, Event};
+use tidegate::bundle::root::RootDocument;
+use tidegate::bundle::{Importer, OpenError, Origin, pack};
+use tidegate::disk::Machine;
+
+use crate::source::Unkind;
+use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, draft, golden, key, root_draft};
+
+pub const NAMES: &[&str] = &["StateLost", "JournalBroken"];
+
+/// Flips one bit in the middle of a file.
+fn rot(path: &PathBuf) {
+    let mut bytes = fs::read(path).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).expect("written");
+}
+
+fn slot(device: &Device, bundle: &[u8]) -> PathBuf {
+    device.state().join("slots").join(pack::digest(bundle).expect("a digest").to_string())
+}
+
+#[test]
+fn a_rotten_active_slot_falls_back_and_the_same_bundle_heals_it() {
+    let next = bundle(GOLDEN_SEQ + 1, "next");
+    for file in ["head", "routes", "issuers"] {
+        let mut device = Device::with_golden();
+        device.takes(&next);
+        rot(&slot(&device, &next).join(file));
+        device.start();
+        assert_eq!(device.serving.as_ref().expect("the previous").1, "golden", "{file}");
+        assert!(matches!(device.origin, Origin::Previous(_)), "{file}");
+        assert!(device.journal().iter().any(|line| line.event == Event::FellBack));
+        // What was seen does not go back with the slot.
+        device.refuses(&case("Equivocation", "another of its number", bundle(GOLDEN_SEQ + 1, "other")));
+        device.takes(&next);
+        device.start();
+        assert_eq!(device.serving.as_ref().expect("the healed one").1, "next");
+        assert_eq!(device.origin, Origin::Active);
+    }
+}
+
+#[test]
+fn a_slot_with_a_file_missing_or_a_file_more_is_rotten() {
+    let mut device = Device::with_golden();
+    let slot = slot(&device, &golden());
+    fs::write(slot.join("throttle"), b"more").expect("written");
+    device.start();
+    assert!(matches!(device.origin, Origin::Nothing(_)) && device.serving.is_none());
+    fs::remove_file(slot.join("throttle")).expect("removed");
+    device.still_serves_golden();
+    fs::remove_file(slot.join("routes")).expect("removed");
+    device.start();
+    assert!(matches!(device.origin, Origin::Nothing(_)) && device.serving.is_none());
+}
+
+#[test]
+fn with_both_slots_rotten_the_device_is_in_safe_mode_and_still_takes_a_bundle() {
+    let next = bundle(GOLDEN_SEQ + 1, "next");
+    let mut device = Device::with_golden();
+    device.takes(&next);
+    rot(&slot(&device, &next).join("head"));
+    rot(&slot(&device, &golden()).join("head"));
+    device.start();
+    assert!(device.serving.is_none());
+    assert!(device.journal().iter().any(|line| line.event == Event::SafeMode));
+    device.refuses(&case("Rollback", "the highest seen stays", golden()));
+    device.takes(&next);
+}
+
+#[test]
+fn a_slot_under_another_bundles_name_does_not_serve() {
+    let next = bundle(GOLDEN_SEQ + 1, "next");
+    let mut device = Device::with_golden();
+    device.takes(&next);
+    let (active, previous) = (slot(&device, &next), slot(&device, &golden()));
+    for file in ["head", "routes", "issuers"] {
+        fs::copy(previous.join(file), active.join(file)).expect("copied");
+    }
+    device.start();
+    assert!(matches!(device.origin, Origin::Previous(_)));
+}
+
+#[test]
+fn lost_state_records_are_made_again_from_the_slots() {
+    let next = bundle(GOLDEN_SEQ + 1, "next");
+    for remove in [false, true] {
+        let mut device = Device::with_golden();
+        device.takes(&next);
+        for record in ["trust/state.0", "trust/state.1"] {
+            let path = device.state().join(record);
+            if remove { fs::remove_file(path).expect("removed") } else { rot(&path) }
+        }
+        device.start();
+        assert_eq!(device.serving.as_ref().expect("it serves").1, "next");
+        assert!(device.journal().iter().any(|line| line.event == Event::StateLost));
+        device.refuses(&case("Rollback", "the order holds", golden()));
+    }
+}
+
+#[test]
+fn a_state_record_cut_at_any_byte_leaves_the_old_choice_or_the_new() {
+    let next = bundle(GOLDEN_SEQ + 1, "next");
+    let mut device = Device::with_golden();
+    device.takes(&next);
+    let newest = ["trust/state.0", "trust/state.1"].map(|record| device.state().join(record));
+    for path in newest {
+        let whole = fs::read(&path).expect("a record");
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).expect("written");
+            device.importer = None;
+            device.start();
+            let serving = device.serving.as_ref().expect("one of the two").1.clone();
+            assert!(["golden", "next"].contains(&serving.as_str()), "{length}: {serving}");
+            fs::write(&path, &whole).expect("written");
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_fails_is_told_and_the_old_policy_stays() {
+    let disk = Arc::new(Unkind::default());
+    let mut device = Device::new(Arc::<Unkind>::clone(&disk));
+    device.takes(&golden());
+    disk.fail(Some(("trust/state", io::ErrorKind::Other)));
+    let outcome = device.offer(&bundle(GOLDEN_SEQ + 1, "next"));
+    assert_eq!(outcome.result.name(), "StateLost");
+    disk.fail(None);
+    device.still_serves_golden();
+    device.takes(&bundle(GOLDEN_SEQ + 1, "next"));
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_stops_no_import_and_is_told() {
+    let disk = Arc::new(Unkind::default());
+    let mut device = Device::new(Arc::<Unkind>::clone(&disk));
+    disk.fail(Some((".jsonl", io::ErrorKind::StorageFull)));
+    let outcome = device.offer(&golden());
+    assert_eq!(outcome.result.name(), "Activated");
+    assert!(outcome.unrecorded.is_some());
+    disk.fail(None);
+    device.still_serves_golden();
+}
+
+#[test]
+fn a_touched_journal_is_told_kept_and_followed_by_a_new_file() {
+    let mut device = Device::with_golden();
+    device.offer(b"garbage");
+    let folder = device.state().join("journal");
+    let path = folder.join("00000001.jsonl");
+    let text = fs::read_to_string(&path).expect("the journal");
+    fs::write(&path, text.replacen("BadMagic", "Activate", 1).replacen("Activated", "BadMagick", 1)).expect("written");
+    assert_eq!(journal::read(&Machine, &folder).expect_err("it was touched").name(), "JournalBroken");
+    device.importer = None;
+    device.start();
+    let second = fs::read_to_string(folder.join("00000002.jsonl")).expect("a new file");
+    assert!(second.contains("JournalBroken"), "{second}");
+    device.offer(b"garbage");
+    assert_eq!(journal::read(&Machine, &folder).expect_err("it stays told").name(), "JournalBroken");
+}
+
+#[test]
+fn a_line_removed_from_the_journal_shows() {
+    let mut device = Device::with_golden();
+    device.offer(b"garbage");
+    device.offer(b"garbage");
+    let folder = device.state().join("journal");
+    let path = folder.join("00000001.jsonl");
+    let text = fs::read_to_string(&path).expect("the journal");
+    let lines: Vec<_> = text.lines().collect();
+    for gone in 0..lines.len() - 1 {
+        let mut left = lines.clone();
+        left.remove(gone);
+        fs::write(&path, left.join("\n") + "\n").expect("written");
+        assert!(journal::read(&Machine, &folder).is_err(), "line {gone}");
+    }
+}
+
+#[test]
+fn a_torn_last_line_is_cut_off_and_the_chain_goes_on() {
+    let mut device = Device::with_golden();
+    let path = device.state().join("journal/00000001.jsonl");
+    let whole = fs::read(&path).expect("the journal");
+    let lines = device.journal().len();
+    fs::write(&path, &whole[..whole.len() - 7]).expect("written");
+    device.start();
+    assert_eq!(device.journal().len(), lines, "one torn off, one of the new start");
+}
+
+#[test]
+fn a_root_of_an_earlier_epoch_is_refused_and_one_of_a_later_restarts_the_counters() {
+    let mut device = Device::with_golden();
+    let place = |device: &Device, epoch: u64| {
+        let mut draft = root_draft();
+        draft.epoch = epoch;
+        let root = RootDocument::build(draft).expect("a sound root");
+        fs::write(device.folder.path().join("root.json"), root.bytes()).expect("placed");
+        root
+    };
+    place(&device, 0);
+    device.importer = None;
+    let now = device.now();
+    match Importer::open(Arc::new(Machine), device.settings(), compile, &now) {
+        Err(OpenError::Root(refused)) => assert_eq!(refused.name(), "RootEpochRegression"),
+        other => panic!("{other:?}"),
+    }
+    let root = place(&device, 2);
+    device.still_serves_golden();
+    let mut first = draft(1, "first of its epoch");
+    first.security_floor = 0;
+    let signed = [4, 5].iter().fold(first.assemble(&root).expect("a sound draft"), |bundle, seed| {
+        pack::sign(&bundle, &root, &key(*seed)).expect("it may sign")
+    });
+    device.refuses(&case("EpochMismatch", "a bundle of the epoch before", bundle(GOLDEN_SEQ + 1, "next")));
+    device.takes(&signed);
+    device.start();
+    assert_eq!(device.serving.as_ref().expect("it serves").1, "first of its epoch");
+}
+
+#[test]
+fn without_a_sound_root_the_device_says_so_and_does_not_start() {
+    let mut device = Device::with_golden();
+    device.importer = None;
+    let path = device.folder.path().join("root.json");
+    let now = device.now();
+    fs::write(&path, b"{}").expect("written");
+    assert!(matches!(Importer::open(Arc::new(Machine), device.settings(), compile, &now), Err(OpenError::Root(_))));
+    fs::remove_file(&path).expect("removed");
+    assert!(matches!(Importer::open(Arc::new(Machine), device.settings(), compile, &now), Err(OpenError::NoRoot(..))));
+}
+
+#[test]
+fn a_refused_bundle_raises_the_time_floor_only_if_its_signatures_vouch_for_it() {
+    let mut device = Device::with_golden();
+    let lower = |device: &mut Device| {
+        let now = device.now();
+        let floor = device.importer.as_ref().expect("it runs").time().floor();
+        floor.bounds(&now.reading, false).lower
+    };
+    let before = lower(&mut device);
+    let late = crate::world::with_manifest(b"p", |m| {
+        m["issued_at"] = (before + 1_000_000).into();
+        m["target"] = serde_json::json!({"devices": []});
+    });
+    let mut forged = late.clone();
+    let signatures = forged.len() - 1 - 64;
+    forged[signatures] ^= 1;
+    device.refuses(&case("SignatureInvalid", "forged", forged));
+    assert!(lower(&mut device) < before + 1_000);
+    device.refuses(&case("TargetEmpty", "late", late));
+    assert!(lower(&mut device) >= before + 1_000_000);
+    device.start();
+    assert!(lower(&mut device) >= before + 1_000_000, "it is kept");
+}

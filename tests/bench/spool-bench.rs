@@ -1,0 +1,126 @@
+//! What the spool costs: nanoseconds per record, and memory of the process and its child together.
+//!
+//! ```text
+//! cargo run --release --example spool-bench -- DIR RATE SECONDS     RATE 0: as fast as it goes
+//! ```
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tidegate::ids::RequestId;
+use tidegate::keys::SigningKey;
+use tidegate::spool::backlog::Backlog as _;
+use tidegate::spool::record::{Outcome, UsageRecord};
+use tidegate::spool::{Config, Program, Spool, child};
+use tidegate::units::TimeQuality;
+
+fn main() -> std::process::ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "spool-child") {
+        child::run().expect("the child serves");
+        return std::process::ExitCode::SUCCESS;
+    }
+    let [folder, rate, seconds] = &arguments[..] else { panic!("spool-bench DIR RATE SECONDS") };
+    run(Path::new(folder), rate.parse().expect("a rate"), seconds.parse().expect("seconds"));
+    std::process::ExitCode::SUCCESS
+}
+
+fn run(folder: &Path, rate: u64, seconds: u64) {
+    let key = SigningKey::from_seed(&[7; 32]).expect("a key");
+    let program = Program { path: "/proc/self/exe".into(), arguments: vec!["spool-child".into()] };
+    fs::create_dir_all(folder).expect("a folder");
+    let spool = Spool::start(&Config::default(), folder, &key, program, 1).expect("it starts");
+    spool.hub_in_reach(true);
+    let mut intake = spool.intake(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    println!("idle at start: {} KB, {} children", memory().0, memory().1);
+
+    let (begun, mut appended, mut busy, mut most) = (Instant::now(), 0u64, Duration::ZERO, 0);
+    let (mut sum, mut files, mut bytes) = (0, 0, 0);
+    let mut samples = 0;
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        let due = if rate == 0 { appended + 2000 } else { (begun.elapsed().as_millis() as u64) * rate / 1000 };
+        let burst = Instant::now();
+        while appended < due {
+            intake.append(&record(appended));
+            appended += 1;
+        }
+        busy += burst.elapsed();
+        let now = memory().0;
+        most = most.max(now);
+        sum += now;
+        samples += 1;
+        if samples % 50 == 0 && spool.status().files > 0 {
+            // the uploader's part
+            if let Ok(Some(file)) = runtime.block_on(spool.oldest(None)) {
+                (files, bytes) = (files + 1, bytes + file.bytes.len());
+                runtime.block_on(spool.acknowledge(file.at, &file.digest)).expect("it answers");
+            }
+        }
+        if rate > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let status = spool.status();
+    println!("{appended} records, {} ns each to append", busy.as_nanos() / u128::from(appended.max(1)));
+    println!("memory with the child: {} KB on average, {most} KB at most", sum / samples.max(1));
+    println!("{files} files taken, {} bytes each; {status:?}", bytes / files.max(1));
+    std::thread::sleep(Duration::from_secs(3));
+    println!("idle at the end: {} KB, {} children", memory().0, memory().1);
+    println!("CPU: {}", cpu());
+    drop(intake);
+    spool.stop();
+}
+
+/// Resident kilobytes of this process and its children, and how many children there are.
+fn memory() -> (u64, usize) {
+    let children = fs::read_dir("/proc/self/task").expect("procfs").flatten();
+    let children: Vec<String> = children
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
+        .collect();
+    let resident = |pid: &str| -> u64 {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    };
+    (resident("self") + children.iter().map(|pid| resident(pid)).sum::<u64>(), children.len())
+}
+
+/// utime, stime of this process and of its ended children, in clock ticks of 10 ms.
+fn cpu() -> String {
+    let stat = fs::read_to_string("/proc/self/stat").expect("procfs");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    format!("own user {} sys {}, children user {} sys {} (10 ms)", fields[11], fields[12], fields[13], fields[14])
+}
+
+fn record<'a>(number: u64) -> UsageRecord<'a> {
+    let mut id = [0; 16];
+    id[8..].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    id[..8].copy_from_slice(&number.wrapping_mul(0xd1b5_4a32_d192_ed03).to_be_bytes());
+    const ROUTES: [&str; 4] = ["/pets", "/pets/{id}", "/store/orders", "/store/orders/{id}"];
+    const APPLICATIONS: [&str; 8] = ["till", "kiosk", "web", "mobile", "batch", "audit", "lab", "partner"];
+    UsageRecord {
+        at_ms: 1_700_000_000_000 + i64::try_from(number / 20).expect("small"),
+        time: TimeQuality::Synced,
+        request: RequestId(id),
+        api: "petstore",
+        version: "1.0",
+        route: ROUTES[number as usize % 4],
+        method: "GET",
+        status: 200,
+        outcome: Outcome::Admitted,
+        application: APPLICATIONS[(number / 3) as usize % 8],
+        plan: "gold",
+        principal: "",
+        bytes_in: 0,
+        bytes_out: 400 + number % 300,
+        total_us: 700 + (number % 1013) as u32,
+        upstream_us: 500 + (number % 997) as u32,
+        upstream: "127.0.0.1:9000",
+        client: None,
+        consumer: "shop",
+        issuer: "https://idp.example",
+    }
+}

@@ -1,0 +1,151 @@
+//! A gateway's life: policies change under load, it stops in good order, it speaks TLS, it does not overfill.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use tidegate::gateway::{ConnectionEnd, Drained, ListenerConfig, server_config};
+use tidegate::spool::record::Outcome;
+
+use crate::rig::Terms;
+use crate::scene::{RIG, quick, scene, scene_of, scene_with, with_token};
+use crate::upstream::{SOON, echo_target, start};
+
+#[test]
+fn a_policy_changes_under_load_without_a_refused_request() {
+    let upstream = start(echo_target);
+    let scene = scene(&Terms::to(upstream.address));
+    let stop = AtomicBool::new(false);
+    let sent: usize = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = scene_client(&scene.address);
+                    let mut sent = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        client.say(&with_token("GET /petstore/1.0/pet/1", ""));
+                        assert_eq!(client.reply().status, 200);
+                        sent += 1;
+                    }
+                    sent
+                })
+            })
+            .collect();
+        for round in 0..50 {
+            let strip_base_path = round % 2 == 0;
+            let next = RIG.snapshot(&Terms { strip_base_path, ..Terms::to(upstream.address) });
+            scene.shared.policy.store(Arc::new(next));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stop.store(true, Ordering::Relaxed);
+        callers.into_iter().map(|caller| caller.join().expect("no refusal")).sum()
+    });
+    let admitted = (0..sent).filter(|_| scene.record().outcome == Outcome::Admitted).count();
+    assert_eq!(admitted, sent);
+    // The pool outlives the policies: their endpoints stayed the same.
+    assert!(scene.shared.counters.upstream_connects.load(Ordering::Relaxed) <= 8, "{:?}", scene.shared.counters);
+    scene.end();
+}
+
+fn scene_client(address: &std::net::SocketAddr) -> crate::scene::Client {
+    let stream = std::net::TcpStream::connect(address).expect("the gateway accepts");
+    stream.set_read_timeout(Some(SOON)).expect("a time-out can be set");
+    crate::scene::Client { input: std::io::BufReader::new(stream.try_clone().expect("shared")), stream }
+}
+
+#[test]
+fn what_is_in_flight_ends_well_when_the_gateway_stops() {
+    let upstream = start(|seen, out| {
+        std::thread::sleep(Duration::from_millis(200));
+        echo_target(seen, out)
+    });
+    let scene = scene(&Terms::to(upstream.address));
+    let mut idle = scene.connect();
+    let mut busy = scene.connect();
+    busy.say(&with_token("GET /petstore/1.0/pet/1", ""));
+    scene.no_record(Duration::from_millis(100));
+    let begun = Instant::now();
+    let drained = scene.running.drain(Duration::from_secs(5));
+    assert_eq!(drained, Drained { broken_off: 0, dead_threads: 0 });
+    assert!(begun.elapsed() < Duration::from_secs(4), "it waited for an idle connection");
+    let reply = busy.reply();
+    assert_eq!((reply.status, reply.field("connection")), (200, Some("close")));
+    assert!(idle.is_closed());
+    assert_eq!(scene.records.try_iter().map(|record| record.outcome).collect::<Vec<_>>(), [Outcome::Admitted]);
+}
+
+#[test]
+fn what_does_not_end_in_time_is_broken_off_and_on_the_record() {
+    let upstream = start(|_, out| out.read(&mut [0; 1]).is_ok_and(|read| read > 0));
+    let scene = scene(&Terms::to(upstream.address));
+    let mut client = scene.connect();
+    client.say(&with_token("GET /petstore/1.0/pet/1", ""));
+    scene.no_record(Duration::from_millis(100));
+    let drained = scene.running.drain(Duration::from_millis(100));
+    assert_eq!(drained, Drained { broken_off: 1, dead_threads: 0 });
+    assert!(client.is_closed());
+    let records: Vec<_> = scene.records.try_iter().map(|record| record.outcome).collect();
+    assert_eq!(records, [Outcome::DownstreamAborted]);
+}
+
+#[test]
+fn connections_over_the_limit_wait_until_there_is_room() {
+    let mut config = quick();
+    config.limits.connections = 2;
+    let upstream = start(echo_target);
+    let scene = scene_of(RIG.snapshot(&Terms::to(upstream.address)), config, ListenerConfig::default());
+    let first = scene.connect();
+    let _second = scene.connect();
+    let mut third = scene.connect();
+    third.say(&with_token("GET /petstore/1.0/pet/1", ""));
+    scene.no_record(Duration::from_millis(100));
+    drop(first);
+    assert_eq!(third.reply().status, 200);
+    assert_eq!(scene.record().outcome, Outcome::Admitted);
+    scene.end();
+}
+
+#[test]
+fn a_listener_with_a_certificate_speaks_tls_and_says_so_to_the_upstream() {
+    let made = rcgen::generate_simple_self_signed(vec!["gate.example".into()]).expect("a certificate");
+    let tls = server_config(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).expect("usable");
+    let upstream = start(echo_target);
+    let terms = Terms::to(upstream.address);
+    let scene = scene_with(RIG.snapshot(&terms), quick(), ListenerConfig::default(), Some(tls));
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("gate.example").expect("a name");
+    let mut session = rustls::ClientConnection::new(Arc::new(config), name).expect("a session");
+    let mut socket = scene.connect().stream;
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    stream.write_all(with_token("GET /petstore/1.0/pet/1", "Connection: close\r\n").as_bytes()).expect("TLS");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer, and an end that says so");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("/pet/1"), "{answer}");
+    let seen = upstream.seen.recv_timeout(SOON).expect("the request");
+    assert_eq!(seen.field("x-forwarded-proto"), Some("https"));
+    assert_eq!(scene.record().outcome, Outcome::Admitted);
+
+    // Plain text to it is no request.
+    let mut plain = scene.connect();
+    plain.say(&with_token("GET /petstore/1.0/pet/1", ""));
+    let mut rest = Vec::new();
+    let _ = plain.input.read_to_end(&mut rest);
+    assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+    let deadline = Instant::now() + SOON;
+    while scene.shared.counters.ended(ConnectionEnd::Handshake) < 1 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    assert!(server_config(b"no PEM", b"no PEM").is_err());
+    scene.end();
+}

@@ -1,0 +1,12 @@
+//! The data plane from outside: raw bytes in, raw bytes out, and one record for every request.
+
+#[allow(dead_code)]
+mod rig;
+mod scene;
+mod upstream;
+
+mod broken;
+mod hostile;
+mod life;
+mod passing;
+mod refused;

@@ -1,0 +1,212 @@
+//! A gateway in this process, its records in a list, and raw sockets to speak to it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tidegate::gateway::{
+    Config, Counters, Gateway, Intake, Listener, ListenerConfig, Running, Shared, TimeState, bind,
+};
+use tidegate::policy::Snapshot;
+use tidegate::spool::record::{Outcome, UsageRecord};
+use tidegate::throttle::{self, Throttle};
+use tidegate::units::Span;
+
+use crate::rig::{Rig, Terms};
+use crate::upstream::{SOON, read_chunks};
+
+pub static RIG: LazyLock<Rig> = LazyLock::new(Rig::new);
+
+/// The parts of a record that the tests look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub outcome: Outcome,
+    pub status: u16,
+    pub method: String,
+    pub route: String,
+    pub application: String,
+    pub upstream: String,
+    pub request: String,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub is_known: bool,
+}
+
+struct List(Sender<Kept>);
+
+impl List {
+    fn keep(&self, record: &UsageRecord<'_>, is_known: bool) {
+        let _ = self.0.send(Kept {
+            outcome: record.outcome,
+            status: record.status,
+            method: record.method.into(),
+            route: record.route.into(),
+            application: record.application.into(),
+            upstream: record.upstream.into(),
+            request: record.request.to_string(),
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            is_known,
+        });
+    }
+}
+
+impl Intake for List {
+    fn append(&mut self, record: &UsageRecord<'_>) {
+        self.keep(record, true);
+    }
+
+    fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, _: Duration) {
+        self.keep(record, false);
+    }
+}
+
+pub struct Scene {
+    pub address: SocketAddr,
+    pub records: Receiver<Kept>,
+    pub shared: Shared,
+    pub running: Running,
+}
+
+/// A gateway of one worker in front of `terms`.
+pub fn scene(terms: &Terms) -> Scene {
+    scene_of(RIG.snapshot(terms), quick(), ListenerConfig::default())
+}
+
+/// Time-outs that a test can wait for.
+pub fn quick() -> Config {
+    let mut config = Config::default();
+    config.timeouts.head = Span::millis(500);
+    config.timeouts.body = Span::millis(500);
+    config
+}
+
+pub fn scene_of(snapshot: Snapshot, config: Config, listener: ListenerConfig) -> Scene {
+    scene_with(snapshot, config, listener, None)
+}
+
+pub fn scene_with(
+    snapshot: Snapshot,
+    config: Config,
+    listener: ListenerConfig,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> Scene {
+    let shared = Shared {
+        policy: Arc::new(ArcSwap::from_pointee(snapshot)),
+        throttle: Arc::new(Throttle::new(throttle::Config::default())),
+        time: Arc::new(ArcSwap::from_pointee(TimeState::exact(1_800_000_000_000))),
+        counters: Arc::new(Counters::default()),
+        origin: Instant::now(),
+    };
+    let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    let (sender, records) = channel();
+    let listener = Listener::new(socket, &listener, tls);
+    let running = Gateway::start(&config, vec![listener], &shared, vec![Box::new(List(sender))]).expect("it starts");
+    Scene { address, records, shared, running }
+}
+
+impl Scene {
+    pub fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).expect("the gateway accepts");
+        stream.set_read_timeout(Some(SOON)).expect("a time-out can be set");
+        Client { input: BufReader::new(stream.try_clone().expect("a socket can be shared")), stream }
+    }
+
+    /// One request on a connection of its own.
+    pub fn ask(&self, request: &str) -> Reply {
+        let mut client = self.connect();
+        client.say(request);
+        client.reply()
+    }
+
+    pub fn record(&self) -> Kept {
+        self.records.recv_timeout(SOON).expect("a record")
+    }
+
+    /// Stops the gateway and sees that no further record comes.
+    pub fn end(self) {
+        let _ = self.running.drain(Duration::from_millis(100));
+        let more: Vec<_> = self.records.try_iter().collect();
+        assert_eq!(more, [], "records of requests that never were");
+    }
+
+    pub fn no_record(&self, within: Duration) {
+        match self.records.recv_timeout(within) {
+            Err(RecvTimeoutError::Timeout) => {}
+            other => panic!("no request, and yet {other:?}"),
+        }
+    }
+}
+
+pub struct Client {
+    pub stream: TcpStream,
+    pub input: BufReader<TcpStream>,
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub fields: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+}
+
+impl Client {
+    pub fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).expect("the gateway reads");
+    }
+
+    /// Reads the head of an answer.
+    pub fn head(&mut self) -> Reply {
+        let mut line = String::new();
+        self.input.read_line(&mut line).expect("an answer");
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status in {line:?}"));
+        let mut fields = Vec::new();
+        loop {
+            let mut field = String::new();
+            self.input.read_line(&mut field).expect("a field");
+            let Some((name, value)) = field.trim_end().split_once(':') else { break };
+            fields.push((name.to_owned(), value.trim().to_owned()));
+        }
+        Reply { status, fields, body: Vec::new() }
+    }
+
+    pub fn reply(&mut self) -> Reply {
+        let mut reply = self.head();
+        if reply.field("transfer-encoding").is_some() {
+            reply.body = read_chunks(&mut self.input).expect("whole chunks");
+        } else if let Some(length) = reply.field("content-length").map(|length| length.parse().expect("a number")) {
+            reply.body = vec![0; length];
+            self.input.read_exact(&mut reply.body).expect("the whole body");
+        }
+        reply
+    }
+
+    /// Whether the gateway closes, with nothing more to say.
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.input.read(&mut [0; 1]), Ok(0) | Err(_))
+    }
+}
+
+/// A request for the petstore with a good token; `more` holds further fields, each ended by CRLF.
+pub fn with_token(line: &str, more: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {}\r\n{more}\r\n", RIG.token(1))
+}
