@@ -21,6 +21,16 @@ FILE is /etc/tidegate/tidegated.toml unless given.
 /// Makes this binary the spool's child. Not for people.
 const SPOOL_CHILD: &str = "spool-child";
 
+fn spool_child() -> ExitCode {
+    match child::run() {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(error) => {
+            eprintln!("tidegated: the spool's child: {error}");
+            ExitCode::from(exit::IO)
+        }
+    }
+}
+
 enum Task {
     Run,
     Check,
@@ -28,7 +38,7 @@ enum Task {
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|first| first == SPOOL_CHILD) {
-        return ExitCode::from(child::run());
+        return spool_child();
     }
     match flags() {
         Ok(Some((task, config))) => ExitCode::from(perform(&task, &config)),
