@@ -5,6 +5,8 @@
 //! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
 
 mod bundle;
+#[cfg(feature = "demo")]
+mod demo;
 mod import;
 mod init;
 mod openapi;
@@ -42,6 +44,13 @@ enum Command {
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
+    /// Show a whole site on this machine, broken on purpose, and its books.
+    #[cfg(feature = "demo")]
+    Demo(demo::Demo),
+    /// A process of the demo.
+    #[cfg(feature = "demo")]
+    #[command(subcommand, hide = true)]
+    DemoRole(demo::Role),
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,9 +64,17 @@ enum ImportCommand {
 #[error("refused")]
 struct Refusal;
 
+/// The argument that makes this binary the spool's child, where it plays the demo's gateway.
+#[cfg(feature = "demo")]
+const SPOOL_CHILD: &str = "spool-child";
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    #[cfg(feature = "demo")]
+    if std::env::args().nth(1).is_some_and(|first| first == SPOOL_CHILD) {
+        return demo::spool_child();
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -71,6 +88,10 @@ pub fn run() -> ExitCode {
         Command::Import(ImportCommand::Openapi(arguments)) => import::run(&arguments),
         Command::Bundle(command) => bundle::run(command),
         Command::Token(command) => token::run(command),
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => demo::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::DemoRole(role) => demo::play(role),
     };
     match done {
         Ok(()) => ExitCode::from(exit::OK),

@@ -14,16 +14,17 @@ pub(super) struct HubSide {
     /// Every record: request id to (status, outcome); a request that stands there twice has two.
     records: HashMap<String, Vec<(u16, String)>>,
     /// Requests that are there only as a sum.
-    pub(super) rolled_up: u64,
+    pub(super) rolled_up: i64,
     /// Gaps.
-    pub(super) gaps: u64,
+    pub(super) gaps: i64,
 }
 
 impl HubSide {
     /// Reads the database beside the running hub.
     pub(super) fn read(database: &Path) -> anyhow::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(database, flags).with_context(|| format!("cannot open {}", database.display()))?;
+        let db = Connection::open_with_flags(database, flags)
+            .with_context(|| format!("cannot open {}", database.display()))?;
         let mut hub = Self::default();
         let mut rows = db.prepare("SELECT request_id, status, outcome FROM records")?;
         let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;

@@ -29,7 +29,11 @@ impl Process {
         arguments: impl IntoIterator<Item = A>,
     ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
-        let file = File::options().create(true).append(true).open(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
         let child = Command::new(std::env::current_exe().context("cannot tell where this program is")?)
             .args(arguments)
             .stdin(Stdio::null())

@@ -1,10 +1,10 @@
 //! The callers: requests good and bad over a few connections, and a log of what came of each.
 
+use std::cell::{Cell, RefCell};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -106,7 +106,9 @@ impl Traffic {
 
     /// Writes the log as JSON lines.
     pub(super) fn write_log(&self, path: &Path) -> anyhow::Result<()> {
-        let mut out = std::io::BufWriter::new(std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?);
+        let mut out = std::io::BufWriter::new(
+            std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
+        );
         for seen in &*self.seen.borrow() {
             serde_json::to_writer(&mut out, seen)?;
             out.write_all(b"\n")?;

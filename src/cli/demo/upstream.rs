@@ -34,7 +34,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     };
     let status = if head.method == Method::POST { StatusCode::CREATED } else { StatusCode::OK };
     let id = head.uri.path().rsplit('/').next().unwrap_or_default();
-    let pet = serde_json::json!({ "pet": id, "method": head.method.as_str(), "path": head.uri.path(), "received": received });
+    let pet =
+        serde_json::json!({ "pet": id, "method": head.method.as_str(), "path": head.uri.path(), "received": received });
     Ok(respond(status, &pet))
 }
 
