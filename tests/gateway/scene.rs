@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tidegate::gateway::{
-    Config, Counters, Gateway, Intake, Listener, ListenerConfig, Running, Shared, TimeState, bind,
+    Config, ConnectionEnd, Counters, Gateway, Intake, Listener, ListenerConfig, Running, Shared, TimeState, bind,
 };
 use tidegate::policy::Snapshot;
 use tidegate::spool::record::{Outcome, UsageRecord};
@@ -132,6 +132,15 @@ impl Scene {
         let _ = self.running.drain(Duration::from_millis(100));
         let more: Vec<_> = self.records.try_iter().collect();
         assert_eq!(more, [], "records of requests that never were");
+    }
+
+    /// Sees that exactly so many connections end so; a connection is counted just after its caller sees the end.
+    pub(crate) fn ended(&self, end: ConnectionEnd, count: u64) {
+        let deadline = Instant::now() + SOON;
+        while self.shared.counters.ended(end) < count && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(self.shared.counters.ended(end), count, "{end:?}");
     }
 
     pub(crate) fn no_record(&self, within: Duration) {
