@@ -92,8 +92,7 @@ impl Outlets {
     }
 
     /// A connection to the next endpoint, or to the first after it that takes one.
-    async fn connect(&self, upstream: &Upstream, counters: &Counters) -> Result<Lease, Failure> {
-        let now = Instant::now();
+    async fn connect(&self, upstream: &Upstream, now: Instant, counters: &Counters) -> Result<Lease, Failure> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let in_turn = || (0..self.all.len()).map(|step| &self.all[(turn.wrapping_add(step)) % self.all.len()]);
         let all_rest = in_turn().all(|outlet| outlet.is_resting(now));
@@ -117,6 +116,8 @@ pub(super) struct Errand<'a> {
     pub(super) route: &'a Route,
     pub(super) peer: &'a Peer,
     pub(super) name: &'a RequestName,
+    /// When the request came.
+    pub(super) now: Instant,
 }
 
 /// Forwards the request; the answer's head has been made ours.
@@ -137,7 +138,8 @@ pub(super) async fn forward(
 
     let outlets = in_force.outlets(route.upstream);
     let counters = &worker.shared.counters;
-    let lease = outlets.connect(upstream, counters).await.map_err(|failure| Refusal::new(failure.outcome()))?;
+    let lease =
+        outlets.connect(upstream, errand.now, counters).await.map_err(|failure| Refusal::new(failure.outcome()))?;
     let request = outbound(&errand, &lease.outlet, Request::from_parts(parts, upload));
 
     let sent = Instant::now();

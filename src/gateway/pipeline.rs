@@ -16,7 +16,9 @@ use super::reply::Refusal;
 use super::time::Moment;
 use super::worker::{InForce, RequestName, Worker};
 use crate::admission::{Field, Parts, admit};
+use crate::policy::{Policy, Route};
 use crate::spool::record::Outcome;
+use crate::throttle::Permit;
 
 /// Serves one request; whatever happens, its entry writes one record.
 pub(super) async fn serve(
@@ -45,10 +47,24 @@ async fn stages(
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
     // 1. a policy
     let policy = in_force.snapshot.policy.as_ref().ok_or_else(|| Refusal::new(Outcome::NoPolicy))?;
+    // 2. admit; 3. throttle
+    let (route, permit) = judge(worker, policy, moment, &request, entry)?;
+    // 4. forward; 5. meter: the entry closes when the answer has ended
+    let errand = Errand { worker, in_force, policy, route, peer, name, now: moment.at };
+    forward(permit, errand, request, entry).await
+}
 
-    // 2. admit: route, token, scopes, subscription
+/// What is decided without waiting; nothing of it is carried through the waits that follow.
+fn judge<'p>(
+    worker: &Worker,
+    policy: &'p Policy,
+    moment: Moment,
+    request: &Request<Incoming>,
+    entry: &mut Entry,
+) -> Result<(&'p Route, Permit), Refusal> {
+    // admit: route, token, scopes, subscription
     let parts = Parts {
-        authority: authority(&request)?,
+        authority: authority(request)?,
         path: request.uri().path(),
         method: request.method().as_str(),
         header: |name: &str| field(request.headers(), name),
@@ -56,19 +72,10 @@ async fn stages(
     let (facts, verdict) = admit(policy, &mut worker.tokens.borrow_mut(), &parts, moment.bounds);
     entry.facts = facts;
     let admitted = verdict?;
-
-    // 3. throttle: every limit, or none
-    let charges = admitted.charges.all();
-    let permit = worker
-        .shared
-        .throttle
-        .decide(charges, worker.now(moment))
-        .map_err(|refused| Refusal::throttled(refused, admitted.charges.level(refused.charge)))?;
-
-    // 4. forward; 5. meter: the entry closes when the answer has ended
-    let route = policy.route(admitted.route);
-    let errand = Errand { worker, in_force, policy, route, peer, name };
-    forward(permit, errand, request, entry).await
+    // throttle: every limit, or none
+    let permit = worker.shared.throttle.decide(admitted.charges.all(), worker.now(moment));
+    let permit = permit.map_err(|refused| Refusal::throttled(refused, admitted.charges.level(refused.charge)))?;
+    Ok((policy.route(admitted.route), permit))
 }
 
 /// For which host the request is: its target says, else its one `Host` (RFC 9112, 3.2).

@@ -60,9 +60,9 @@ echo "resident memory of the gateway alone, idle: $(awk '/VmRSS/{print $2}' /pro
 
 measure() { # name, port, pid: appends "rate cpu-ns-per-request"
     before=0; after=0
-    [ -n "$3" ] && before=$(awk '{s+=$1} END{printf "%d", s}' /proc/$3/task/*/schedstat)
+    [ -n "$3" ] && before=$(awk '{s+=$1} END{printf "%.0f", s}' /proc/$3/task/*/schedstat)
     out=$(taskset -c 1 wrk -t1 -c32 -d"${seconds}s" -s "$BUILD/run/tokens.lua" "http://127.0.0.1:$2")
-    [ -n "$3" ] && after=$(awk '{s+=$1} END{printf "%d", s}' /proc/$3/task/*/schedstat)
+    [ -n "$3" ] && after=$(awk '{s+=$1} END{printf "%.0f", s}' /proc/$3/task/*/schedstat)
     case $out in *Non-2xx*) echo "$1 refused requests" >&2; echo "$out" >&2; exit 1 ;; esac
     echo "$out" | awk -v cpu=$((after - before)) '/requests in/{n=$1} /Requests\/sec/{print int($2), int(cpu / n)}' >>"$BUILD/run/$1.rates"
     : >"$BUILD/run/usage.log"; : >"$BUILD/run/access.log"

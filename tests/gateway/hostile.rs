@@ -104,11 +104,7 @@ fn garbage_is_answered_once_or_closed_and_is_no_request() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{bytes:?}: {answer}");
     }
     scene.no_record(Duration::from_millis(50));
-    let deadline = Instant::now() + SOON;
-    while scene.shared.counters.ended(ConnectionEnd::BadHead) < 8 {
-        assert!(Instant::now() < deadline, "{:?}", scene.shared.counters);
-        std::thread::yield_now();
-    }
+    scene.ended(ConnectionEnd::BadHead, 8);
     scene.end();
 }
 
@@ -141,7 +137,7 @@ fn a_caller_that_drips_its_head_is_closed_and_others_are_served_meanwhile() {
         assert!(client.is_closed());
     }
     assert!(begun.elapsed() < SOON);
-    assert_eq!(scene.shared.counters.ended(ConnectionEnd::HeadTimeout), 20);
+    scene.ended(ConnectionEnd::HeadTimeout, 20);
     scene.end();
 }
 

@@ -11,25 +11,25 @@ use tidegate::policy::{
 use tidegate::token::mint::MintKey;
 
 /// Makes policies and tokens that fit each other.
-pub struct Rig {
+pub(crate) struct Rig {
     key: MintKey,
 }
 
 /// What a test changes of the usual policy.
-pub struct Terms {
-    pub endpoints: Vec<String>,
-    pub strip_base_path: bool,
-    pub forward_token: bool,
-    pub keep_host: bool,
-    pub max_body: u64,
-    pub connect_timeout: Duration,
-    pub response_timeout: Duration,
+pub(crate) struct Terms {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) strip_base_path: bool,
+    pub(crate) forward_token: bool,
+    pub(crate) keep_host: bool,
+    pub(crate) max_body: u64,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
     /// Requests a minute of the subscription.
-    pub per_minute: u32,
+    pub(crate) per_minute: u32,
 }
 
 impl Terms {
-    pub fn to(upstream: SocketAddr) -> Self {
+    pub(crate) fn to(upstream: SocketAddr) -> Self {
         Self {
             endpoints: vec![format!("http://{upstream}")],
             strip_base_path: true,
@@ -44,16 +44,16 @@ impl Terms {
 }
 
 impl Rig {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { key: MintKey::generate(Alg::Es256).expect("random bytes").named("k1") }
     }
 
     /// A token that the petstore takes; `number` makes it another one.
-    pub fn token(&self, number: u32) -> String {
+    pub(crate) fn token(&self, number: u32) -> String {
         self.token_with(number, "shop-key", "read:pets write:pets")
     }
 
-    pub fn token_with(&self, number: u32, client: &str, scope: &str) -> String {
+    pub(crate) fn token_with(&self, number: u32, client: &str, scope: &str) -> String {
         let claims = serde_json::json!({
             "iss": "https://site.example", "aud": "edge", "sub": format!("user-{number}"), "jti": format!("{number:08x}"),
             "client_id": client, "scope": scope, "iat": 1_700_000_000_i64, "exp": 4_000_000_000_i64,
@@ -61,11 +61,11 @@ impl Rig {
         self.key.mint(Some("at+jwt"), &claims).expect("the key signs")
     }
 
-    pub fn snapshot(&self, terms: &Terms) -> Snapshot {
+    pub(crate) fn snapshot(&self, terms: &Terms) -> Snapshot {
         Snapshot { policy: Some(self.policy(terms)), id: None }
     }
 
-    pub fn policy(&self, terms: &Terms) -> Policy {
+    pub(crate) fn policy(&self, terms: &Terms) -> Policy {
         let issuer = Issuer::new(IssuerTerms {
             name: "site".into(),
             iss: "https://site.example".into(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tidegate::gateway::{
-    Config, Counters, Gateway, Intake, Listener, ListenerConfig, Running, Shared, TimeState, bind,
+    Config, ConnectionEnd, Counters, Gateway, Intake, Listener, ListenerConfig, Running, Shared, TimeState, bind,
 };
 use tidegate::policy::Snapshot;
 use tidegate::spool::record::{Outcome, UsageRecord};
@@ -18,21 +18,21 @@ use tidegate::units::Span;
 use crate::rig::{Rig, Terms};
 use crate::upstream::{SOON, read_chunks};
 
-pub static RIG: LazyLock<Rig> = LazyLock::new(Rig::new);
+pub(crate) static RIG: LazyLock<Rig> = LazyLock::new(Rig::new);
 
 /// The parts of a record that the tests look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    pub outcome: Outcome,
-    pub status: u16,
-    pub method: String,
-    pub route: String,
-    pub application: String,
-    pub upstream: String,
-    pub request: String,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub is_known: bool,
+pub(crate) struct Kept {
+    pub(crate) outcome: Outcome,
+    pub(crate) status: u16,
+    pub(crate) method: String,
+    pub(crate) route: String,
+    pub(crate) application: String,
+    pub(crate) upstream: String,
+    pub(crate) request: String,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) is_known: bool,
 }
 
 struct List(Sender<Kept>);
@@ -64,31 +64,31 @@ impl Intake for List {
     }
 }
 
-pub struct Scene {
-    pub address: SocketAddr,
-    pub records: Receiver<Kept>,
-    pub shared: Shared,
-    pub running: Running,
+pub(crate) struct Scene {
+    pub(crate) address: SocketAddr,
+    pub(crate) records: Receiver<Kept>,
+    pub(crate) shared: Shared,
+    pub(crate) running: Running,
 }
 
 /// A gateway of one worker in front of `terms`.
-pub fn scene(terms: &Terms) -> Scene {
+pub(crate) fn scene(terms: &Terms) -> Scene {
     scene_of(RIG.snapshot(terms), quick(), ListenerConfig::default())
 }
 
 /// Time-outs that a test can wait for.
-pub fn quick() -> Config {
+pub(crate) fn quick() -> Config {
     let mut config = Config::default();
     config.timeouts.head = Span::millis(500);
     config.timeouts.body = Span::millis(500);
     config
 }
 
-pub fn scene_of(snapshot: Snapshot, config: Config, listener: ListenerConfig) -> Scene {
+pub(crate) fn scene_of(snapshot: Snapshot, config: Config, listener: ListenerConfig) -> Scene {
     scene_with(snapshot, config, listener, None)
 }
 
-pub fn scene_with(
+pub(crate) fn scene_with(
     snapshot: Snapshot,
     config: Config,
     listener: ListenerConfig,
@@ -110,31 +110,40 @@ pub fn scene_with(
 }
 
 impl Scene {
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).expect("the gateway accepts");
         stream.set_read_timeout(Some(SOON)).expect("a time-out can be set");
         Client { input: BufReader::new(stream.try_clone().expect("a socket can be shared")), stream }
     }
 
     /// One request on a connection of its own.
-    pub fn ask(&self, request: &str) -> Reply {
+    pub(crate) fn ask(&self, request: &str) -> Reply {
         let mut client = self.connect();
         client.say(request);
         client.reply()
     }
 
-    pub fn record(&self) -> Kept {
+    pub(crate) fn record(&self) -> Kept {
         self.records.recv_timeout(SOON).expect("a record")
     }
 
     /// Stops the gateway and sees that no further record comes.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         let _ = self.running.drain(Duration::from_millis(100));
         let more: Vec<_> = self.records.try_iter().collect();
         assert_eq!(more, [], "records of requests that never were");
     }
 
-    pub fn no_record(&self, within: Duration) {
+    /// Sees that exactly so many connections end so; a connection is counted just after its caller sees the end.
+    pub(crate) fn ended(&self, end: ConnectionEnd, count: u64) {
+        let deadline = Instant::now() + SOON;
+        while self.shared.counters.ended(end) < count && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!(self.shared.counters.ended(end), count, "{end:?}");
+    }
+
+    pub(crate) fn no_record(&self, within: Duration) {
         match self.records.recv_timeout(within) {
             Err(RecvTimeoutError::Timeout) => {}
             other => panic!("no request, and yet {other:?}"),
@@ -142,39 +151,39 @@ impl Scene {
     }
 }
 
-pub struct Client {
-    pub stream: TcpStream,
-    pub input: BufReader<TcpStream>,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) input: BufReader<TcpStream>,
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub fields: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 }
 
 impl Client {
-    pub fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).expect("the gateway reads");
     }
 
     /// Reads the head of an answer.
-    pub fn head(&mut self) -> Reply {
+    pub(crate) fn head(&mut self) -> Reply {
         let mut line = String::new();
         self.input.read_line(&mut line).expect("an answer");
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -189,7 +198,7 @@ impl Client {
         Reply { status, fields, body: Vec::new() }
     }
 
-    pub fn reply(&mut self) -> Reply {
+    pub(crate) fn reply(&mut self) -> Reply {
         let mut reply = self.head();
         if reply.field("transfer-encoding").is_some() {
             reply.body = read_chunks(&mut self.input).expect("whole chunks");
@@ -201,12 +210,12 @@ impl Client {
     }
 
     /// Whether the gateway closes, with nothing more to say.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         matches!(self.input.read(&mut [0; 1]), Ok(0) | Err(_))
     }
 }
 
 /// A request for the petstore with a good token; `more` holds further fields, each ended by CRLF.
-pub fn with_token(line: &str, more: &str) -> String {
+pub(crate) fn with_token(line: &str, more: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer {}\r\n{more}\r\n", RIG.token(1))
 }

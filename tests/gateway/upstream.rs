@@ -7,14 +7,14 @@ use std::time::Duration;
 
 /// A request as the upstream saw it.
 #[derive(Debug)]
-pub struct Seen {
-    pub line: String,
-    pub fields: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Seen {
+    pub(crate) line: String,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let mut values = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
         let value = values.next().map(|(_, value)| value.as_str());
         assert!(values.next().is_none(), "{name} came twice: {:?}", self.fields);
@@ -22,16 +22,16 @@ impl Seen {
     }
 }
 
-pub struct Upstream {
-    pub address: SocketAddr,
-    pub seen: Receiver<Seen>,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Receiver<Seen>,
 }
 
 /// What the upstream does with a request; false ends the connection.
-pub type Script = fn(&Seen, &mut TcpStream) -> bool;
+pub(crate) type Script = fn(&Seen, &mut TcpStream) -> bool;
 
 /// Starts an upstream whose connections all follow `script`.
-pub fn start(script: Script) -> Upstream {
+pub(crate) fn start(script: Script) -> Upstream {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     let (sender, seen) = channel();
@@ -58,7 +58,7 @@ fn serve(stream: TcpStream, script: Script, sender: &Sender<Seen>) {
 }
 
 /// Reads a head and its body; `None` at the end of the stream.
-pub fn read_request(input: &mut BufReader<TcpStream>) -> Option<Seen> {
+pub(crate) fn read_request(input: &mut BufReader<TcpStream>) -> Option<Seen> {
     let mut line = String::new();
     if input.read_line(&mut line).ok()? == 0 {
         return None;
@@ -80,7 +80,7 @@ pub fn read_request(input: &mut BufReader<TcpStream>) -> Option<Seen> {
     Some(seen)
 }
 
-pub fn read_chunks(input: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+pub(crate) fn read_chunks(input: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let mut size = String::new();
@@ -98,7 +98,7 @@ pub fn read_chunks(input: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
 }
 
 /// Answers every request with its target, and keeps the connection.
-pub fn echo_target(seen: &Seen, out: &mut TcpStream) -> bool {
+pub(crate) fn echo_target(seen: &Seen, out: &mut TcpStream) -> bool {
     let target = seen.line.split(' ').nth(1).unwrap_or_default();
     let head = seen.line.starts_with("HEAD ");
     let body = if head { "" } else { target };
@@ -106,4 +106,4 @@ pub fn echo_target(seen: &Seen, out: &mut TcpStream) -> bool {
 }
 
 /// How long a test waits for what must come.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
