@@ -25,6 +25,8 @@ use crate::token::keys::{self, KeyError, KeyTerms};
 pub const NAME_LIMIT: usize = 128;
 /// Longest path template, consumer key, scope or audience, in bytes.
 pub const TEXT_LIMIT: usize = 256;
+/// Most limits of a plan: four plans can meet one request, and the throttle looks at sixteen limits.
+const PLAN_LIMITS: usize = 4;
 /// Largest request body that an API may allow, in bytes.
 const MAX_BODY: u64 = 1 << 40;
 /// Longest time-out, in milliseconds.
@@ -112,6 +114,9 @@ impl<'n> Names<'n> {
 }
 
 fn plan(wire: &entry::Plan) -> Result<Plan, SemanticProblem> {
+    if wire.limits.len() > PLAN_LIMITS {
+        return Err(invalid(format!("plan {:?} has more than {PLAN_LIMITS} limits", wire.name)));
+    }
     let limits = wire.limits.iter().map(|limit| {
         let whose = format!("plan {:?}", wire.name);
         if limit.count == 0 {

@@ -134,7 +134,7 @@ type Change = fn(&mut Source);
 
 #[test]
 fn what_does_not_hold_together_is_refused_and_the_detail_names_it() {
-    let cases: [(&str, Change); 27] = [
+    let cases: [(&str, Change); 28] = [
         ("upstream \"gone\"", |s| s.routes.apis[0].upstream = "gone".into()),
         ("upstream \"gone\"", |s| s.routes.apis[0].routes[0].upstream = Some("gone".into())),
         ("plan \"gone\"", |s| s.routes.apis[0].plan = Some("gone".into())),
@@ -160,6 +160,10 @@ fn what_does_not_hold_together_is_refused_and_the_detail_names_it() {
         ("http://", |s| s.routes.upstreams[0].endpoints = vec!["ftp://x".into()]),
         ("pins no certificate", |s| s.routes.upstreams[0].endpoints = vec!["https://x".into()]),
         ("time-out", |s| s.routes.upstreams[0].connect_timeout_ms = 0),
+        ("more than 4 limits", |s| {
+            let limit = s.throttle.plans[0].limits[0].clone();
+            s.throttle.plans[0].limits.extend(vec![limit; 3]);
+        }),
         ("limit of 0", |s| s.throttle.plans[0].limits[0].count = 0),
         ("quota with a burst", |s| s.throttle.plans[0].limits[1].burst = Some(1)),
     ];

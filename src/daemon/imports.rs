@@ -1,13 +1,15 @@
 //! The inbox's thread: what is dropped is judged, and what is accepted is swapped in.
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{error, info, warn};
 
 use super::timekeeper::moment;
@@ -21,8 +23,11 @@ use crate::spool::Spool;
 use crate::telemetry::{Counts, Heart};
 use crate::units::UnixSeconds;
 
-/// How long one look at the inbox may wait: so often the thread shows that it is alive.
-const WAIT: Duration = Duration::from_secs(5);
+/// How long the thread waits for something in the inbox: so often it shows that it is alive, and so late
+/// at most is a slow look.
+const WAIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// How long it rests when the inbox cannot be read.
+const REST: Duration = Duration::from_secs(5);
 /// Imports that status shows.
 const SHOWN: usize = 16;
 
@@ -87,7 +92,8 @@ impl Outcomes {
 /// The running thread.
 #[derive(Debug)]
 pub(super) struct Imports {
-    stop: Arc<AtomicBool>,
+    /// Closed to wake and end the thread.
+    stop: UnixStream,
     thread: JoinHandle<()>,
 }
 
@@ -102,11 +108,10 @@ pub(super) struct Work {
 }
 
 impl Imports {
-    pub(super) fn start(mut work: Work) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+    pub(super) fn start(mut work: Work) -> io::Result<Self> {
+        let (stop, stopped) = UnixStream::pair()?;
         let thread = std::thread::Builder::new().name("imports".into()).spawn(move || {
-            while !stopped.load(Ordering::Acquire) {
+            while work.wait(&stopped) {
                 work.look();
                 work.heart.beat(Instant::now());
             }
@@ -117,7 +122,7 @@ impl Imports {
 
     /// Lets the import under way end; blocks so long.
     pub(super) fn stop(self) {
-        self.stop.store(true, Ordering::Release);
+        drop(self.stop);
         if self.thread.join().is_err() {
             error!("the import thread panicked");
         }
@@ -125,12 +130,21 @@ impl Imports {
 }
 
 impl Work {
+    /// Until the inbox has something or it is time for a look; false once the daemon stops.
+    fn wait(&self, stopped: &UnixStream) -> bool {
+        let mut events = [PollFd::new(stopped, PollFlags::IN), PollFd::new(&self.inbox, PollFlags::IN)];
+        match poll(&mut events, Some(&WAIT)) {
+            Ok(_) => events[0].revents().is_empty(),
+            Err(_) => true, // interrupted: the look decides
+        }
+    }
+
     fn look(&mut self) {
-        let look = match self.inbox.wait(WAIT) {
+        let look = match self.inbox.wait(Duration::ZERO) {
             Ok(look) => look,
             Err(error) => {
                 warn!(%error, "the inbox cannot be read; trying again");
-                std::thread::sleep(WAIT);
+                std::thread::sleep(REST);
                 return;
             }
         };

@@ -15,7 +15,7 @@ mod sockets;
 mod timekeeper;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let hearts = Arc::new(Heartbeats::new(started));
 
     // Who this device is.
-    std::fs::create_dir_all(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
+    state_folder(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let key = device_key::open(&config.state, credentials.as_deref())?;
     let device = DeviceFacts { id: DeviceId::from(key.public().id()), labels: BTreeMap::new() };
@@ -210,6 +210,12 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let _ = answering.await;
     info!("stopped");
     Ok(())
+}
+
+/// The state folder, for this user's eyes only where it is made here.
+fn state_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress.

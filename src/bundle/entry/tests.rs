@@ -66,9 +66,7 @@ fn a_cut_lengthened_or_altered_table_is_never_read_as_the_same() {
 #[test]
 fn a_table_that_lies_about_its_size_takes_no_memory() {
     let mut lie = subscriptions().to_bytes();
-    for field in 8..24 {
-        lie[field] = 0xff;
-    }
+    lie[8..24].fill(0xff);
     assert!(matches!(Subscriptions::from_bytes(&lie), Err(EntryError::Malformed)));
 }
 

@@ -32,7 +32,7 @@ use crate::{daemon, exit, hub};
 
 /// A gateway, its upstream and a hub on this machine; cuts the link, kills the gateway, does the books.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tidegate demo --exit --dir /tmp/demo")]
+#[command(after_help = "Example:\n  tidegate demo --exit --dir books")]
 pub(super) struct Demo {
     /// End after the books: 0 if they balance by request id.
     #[arg(long)]

@@ -63,8 +63,6 @@ pub(super) struct Traffic {
     order: Vec<usize>,
     next: Cell<usize>,
     seen: RefCell<Vec<Seen>>,
-    /// Requests that were given up because no connection stood; they never left.
-    stop: Cell<bool>,
 }
 
 /// Connections that are used at once.
@@ -79,24 +77,33 @@ impl Traffic {
         // A stride that shares no factor with the length visits every place once, far apart.
         let stride = (weighted.len() / 2..).find(|stride| gcd(*stride, weighted.len()) == 1).unwrap_or(1);
         let order = (0..weighted.len()).map(|at| weighted[at * stride % weighted.len()]).collect();
-        Rc::new(Self { gateway, kinds, order, next: Cell::new(0), seen: RefCell::default(), stop: Cell::new(false) })
+        Rc::new(Self { gateway, kinds, order, next: Cell::new(0), seen: RefCell::default() })
     }
 
     /// Sends `count` requests and waits for all of them; the bar moves with each.
     pub(super) async fn send(self: &Rc<Self>, count: usize, bar: &ProgressBar) {
-        self.stop.set(false);
-        self.run(count, bar).await;
-    }
-
-    /// Sends requests until [`Traffic::halt`].
-    pub(super) async fn send_until_halted(self: &Rc<Self>, bar: &ProgressBar) {
-        self.stop.set(false);
-        self.run(usize::MAX, bar).await;
-    }
-
-    /// Lets the requests under way end, and sends no more.
-    pub(super) fn halt(&self) {
-        self.stop.set(true);
+        let left = Rc::new(Cell::new(count));
+        let callers = (0..CONNECTIONS).map(|_| {
+            let (traffic, left, bar) = (Rc::clone(self), Rc::clone(&left), bar.clone());
+            tokio::task::spawn_local(async move {
+                let mut connection = None;
+                while left.get() > 0 {
+                    let Some(sender) = connected(&mut connection, traffic.gateway).await else { continue };
+                    left.set(left.get().saturating_sub(1));
+                    let at = traffic.next.replace(traffic.next.get() + 1);
+                    let kind = &traffic.kinds[traffic.order[at % traffic.order.len()]];
+                    let seen = call(sender, kind).await;
+                    if seen.state == State::Broken {
+                        connection = None;
+                    }
+                    traffic.seen.borrow_mut().push(seen);
+                    bar.inc(1);
+                }
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.expect("a caller does not panic");
+        }
     }
 
     /// What came of all requests so far.
@@ -114,31 +121,6 @@ impl Traffic {
             out.write_all(b"\n")?;
         }
         out.flush().with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    async fn run(self: &Rc<Self>, count: usize, bar: &ProgressBar) {
-        let left = Rc::new(Cell::new(count));
-        let callers = (0..CONNECTIONS).map(|_| {
-            let (traffic, left, bar) = (Rc::clone(self), Rc::clone(&left), bar.clone());
-            tokio::task::spawn_local(async move {
-                let mut connection = None;
-                while left.get() > 0 && !traffic.stop.get() {
-                    let Some(sender) = connected(&mut connection, traffic.gateway).await else { continue };
-                    left.set(left.get() - 1);
-                    let at = traffic.next.replace(traffic.next.get() + 1);
-                    let kind = &traffic.kinds[traffic.order[at % traffic.order.len()]];
-                    let seen = call(sender, kind).await;
-                    if seen.state == State::Broken {
-                        connection = None;
-                    }
-                    traffic.seen.borrow_mut().push(seen);
-                    bar.inc(1);
-                }
-            })
-        });
-        for caller in callers.collect::<Vec<_>>() {
-            caller.await.expect("a caller does not panic");
-        }
     }
 }
 
