@@ -1,5 +1,4 @@
-//! Signatures of tokens through ring: what `jsonwebtoken` is given for its cryptography, and the one check that the
-//! verifier calls.
+//! Signatures of tokens: `jsonwebtoken` with ring for its cryptography, and the one check that the verifier calls.
 //!
 //! Never HMAC, never `none`, never DER for ECDSA: a JWS carries r ‖ s (RFC 7518, 3.4), and ring is asked for that form
 //! only. A public key is as [`super::keys`] made it: RSA as modulus and exponent, EC as an uncompressed point, Ed25519
@@ -38,9 +37,15 @@ pub fn install() {
     let _ = PROVIDER.install_default();
 }
 
-/// Whether `signature` is `key`'s over `message` by `algorithm`. False for a key of another family.
+/// Whether `signature` is `key`'s over `message` by `algorithm`, by the provider's verifier. False for a key of another
+/// family. What the verifier costs to make is nothing beside the signature, and a token is checked once.
 #[must_use]
 pub(crate) fn verifies(algorithm: Algorithm, key: &DecodingKey, message: &[u8], signature: &[u8]) -> bool {
+    let verifier = (PROVIDER.verifier_factory)(&algorithm, key);
+    verifier.is_ok_and(|verifier| verifier.verify(message, &signature.to_vec()).is_ok())
+}
+
+fn ring_verifies(algorithm: Algorithm, key: &DecodingKey, message: &[u8], signature: &[u8]) -> bool {
     if key.family() != family(algorithm) {
         return false;
     }
@@ -88,7 +93,7 @@ fn plain_parameters(algorithm: Algorithm) -> Option<&'static dyn VerificationAlg
     })
 }
 
-/// A key that checks signatures for `jsonwebtoken`; the verifier calls [`verifies`] itself and makes none.
+/// A key that checks signatures.
 struct RingVerifier {
     algorithm: Algorithm,
     key: DecodingKey,
@@ -96,7 +101,7 @@ struct RingVerifier {
 
 impl Verifier<Vec<u8>> for RingVerifier {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), SignatureError> {
-        if verifies(self.algorithm, &self.key, message, signature) { Ok(()) } else { Err(SignatureError::new()) }
+        if ring_verifies(self.algorithm, &self.key, message, signature) { Ok(()) } else { Err(SignatureError::new()) }
     }
 }
 
