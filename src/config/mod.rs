@@ -57,9 +57,9 @@ pub struct Time {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeSource {
-    /// A time daemon says that the clock is synchronised.
+    /// systemd-timesyncd has synchronised the clock in this boot.
     Ntp,
-    /// The clock is taken as it is, for a battery clock keeps it.
+    /// The clock is taken as it is, for a battery or another time daemon keeps it.
     Rtc,
 }
 
