@@ -78,14 +78,15 @@ fn perform(task: &Task, path: &std::path::Path) -> u8 {
         Ok(config) => config,
         Err(problems) => return complain(problems.0),
     };
+    let problems = daemon::check(&config);
+    if !problems.is_empty() {
+        return complain(problems);
+    }
     match task {
-        Task::Check => match daemon::check(&config) {
-            problems if problems.is_empty() => {
-                println!("{}: all settings are good", path.display());
-                exit::OK
-            }
-            problems => complain(problems),
-        },
+        Task::Check => {
+            println!("{}: all settings are good", path.display());
+            exit::OK
+        }
         Task::Run => match daemon::run(config, SPOOL_CHILD) {
             Ok(()) => exit::OK,
             Err(error) => {

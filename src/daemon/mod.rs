@@ -131,7 +131,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         spool.policy_is(outcomes.put_in_force(active, at));
     }
 
-    // Requests.
+    // Everything that can be refused is made before the first connection is taken.
     let shared = gateway::Shared {
         policy: Arc::clone(&outcomes.policy),
         throttle: Arc::new(Throttle::new(config.throttle)),
@@ -139,12 +139,18 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         counters: Arc::default(),
         origin: Instant::now(),
     };
+    let inbox = bundle::inbox::Inbox::open(&config.inbox).map_err(|error| Error::Path(config.inbox.clone(), error))?;
+    let wakes = upload::Wakes::default();
+    let (_hubs, hubs) = watch::channel(hub_keys);
+    let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
+    let doors = admin::Doors::open(&config.admin)?;
     let listeners = sockets::open(&config.gateway.listeners)?;
+
+    // Requests.
     let intakes = (0..workers).map(|worker| Box::new(spool.intake(worker)) as Box<dyn gateway::Intake>).collect();
     let gateway = Gateway::start(&config.gateway, listeners, &shared, intakes)?;
 
     // Bundles.
-    let inbox = bundle::inbox::Inbox::open(&config.inbox).map_err(|error| Error::Path(config.inbox.clone(), error))?;
     let work = imports::Work {
         importer,
         inbox,
@@ -155,14 +161,6 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     };
     let imports = imports::Imports::start(work).map_err(Error::System)?;
 
-    // Usage, to the hub.
-    let wakes = upload::Wakes::default();
-    let (_hubs, hubs) = watch::channel(hub_keys);
-    let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
-    let upload_status = uploader.as_ref().map(upload::Worker::status);
-    tokio::spawn(relay(Arc::clone(&spool), wakes, upload_status.clone()));
-    let uploader = uploader.map(|uploader| tokio::spawn(uploader.run()));
-
     // Questions.
     let daemon = Arc::new(answers::Daemon {
         started,
@@ -171,34 +169,48 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         counters: shared.counters,
         time: timekeeper.state(),
         spool: Arc::clone(&spool),
-        upload: upload_status,
+        upload: uploader.as_ref().map(upload::Worker::status),
         hearts: Arc::clone(&hearts),
         metrics: std::sync::OnceLock::new(),
     });
     answers::Daemon::declare_metrics(&daemon);
-    let doors = admin::Doors::open(&config.admin)?;
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let answering = tokio::spawn(doors.serve(Arc::<answers::Daemon>::clone(&daemon), async {
+    let answers = doors.serve(Arc::<answers::Daemon>::clone(&daemon), async {
         let _ = closed.await;
-    }));
+    });
+    let mut tasks = vec![("admin", tokio::spawn(answers))];
+
+    // Usage, to the hub.
+    if let Some(uploader) = uploader {
+        tasks.push(("relay", tokio::spawn(relay(Arc::clone(&spool), wakes, uploader.status()))));
+        tasks.push(("upload", tokio::spawn(uploader.run())));
+    }
 
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
-    attend(&mut timekeeper, &gateway, &spool, &daemon, &hearts, &supervisor).await?;
+    let standstill = || {
+        let ended = tasks.iter().find(|(_, task)| task.is_finished()).map(|(name, _)| *name);
+        let ended = ended.or((!gateway.is_whole()).then_some("gateway")).or((!spool.is_running()).then_some("spool"));
+        match ended {
+            Some(task) => Err(format!("{task} ended")),
+            None => hearts.all_fresh(Instant::now()).map_err(|stale| stale.to_string()),
+        }
+    };
+    attend(&mut timekeeper, &spool, &daemon, &supervisor, standstill).await?;
 
     // Down, in order: no new requests, no new bundles, no uploads; the spool last, for all of them feed it.
     supervisor.stopping();
     info!("stopping");
     let within = config.gateway.timeouts.drain.0;
-    let drained = tokio::task::spawn_blocking(move || gateway.drain(within)).await;
-    match drained {
+    match tokio::task::spawn_blocking(move || gateway.drain(within)).await {
         Ok(drained) if drained.broken_off == 0 && drained.dead_threads == 0 => {}
         Ok(drained) => warn!(broken_off = drained.broken_off, dead_threads = drained.dead_threads, "drained in part"),
         Err(error) => error!(%error, "the gateway could not be drained"),
     }
-    if let Some(uploader) = uploader {
-        uploader.abort();
+    let _ = close.send(());
+    for (_, task) in tasks {
+        task.abort(); // safe at any moment: what was not acknowledged is sent again
     }
     // Both are threads that end soon; the runtime has nothing left to do meanwhile.
     imports.stop();
@@ -206,8 +218,6 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     if let Err(error) = timekeeper.close() {
         warn!(%error, "the time floor could not be written");
     }
-    let _ = close.send(());
-    let _ = answering.await;
     info!("stopped");
     Ok(())
 }
@@ -221,11 +231,10 @@ fn state_folder(path: &Path) -> std::io::Result<()> {
 /// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress.
 async fn attend(
     timekeeper: &mut Timekeeper,
-    gateway: &gateway::Running,
     spool: &Spool,
     daemon: &answers::Daemon,
-    hearts: &Heartbeats,
     supervisor: &notify::Supervisor,
+    standstill: impl Fn() -> Result<(), String>,
 ) -> Result<(), Error> {
     let mut term = signal(SignalKind::terminate()).map_err(Error::System)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Error::System)?;
@@ -241,10 +250,9 @@ async fn attend(
             _ = second.tick() => timekeeper.refresh(),
             _ = feed.tick() => {
                 supervisor.status(&daemon.line());
-                match hearts.all_fresh(Instant::now()) {
-                    Ok(()) if gateway.is_whole() => supervisor.alive(),
-                    Ok(()) => error!("a gateway thread ended; the watchdog is not fed"),
-                    Err(stale) => error!(task = stale.task, silent_s = stale.silent.as_secs(), "a task makes no progress; the watchdog is not fed"),
+                match standstill() {
+                    Ok(()) => supervisor.alive(),
+                    Err(why) => error!("{why}; the watchdog is not fed"),
                 }
             }
         }
@@ -252,8 +260,7 @@ async fn attend(
 }
 
 /// Between spool and uploader: a sealed file wakes the uploader; whether the hub is in reach sets how soon to seal.
-async fn relay(spool: Arc<Spool>, wakes: upload::Wakes, status: Option<watch::Receiver<upload::Status>>) {
-    let Some(mut status) = status else { return };
+async fn relay(spool: Arc<Spool>, wakes: upload::Wakes, mut status: watch::Receiver<upload::Status>) {
     let mut sealed = spool.changes();
     // Until a try has failed the hub is taken to be there: the first file tells.
     spool.hub_in_reach(true);

@@ -122,6 +122,13 @@ impl Spool {
         }
     }
 
+    /// Whether the writer thread lives; without it nothing is sealed or synced, and in the end only counted.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Stops in order; drop the intakes before. What is not sealed stays in the open logs, synced, for
     /// the next start: so this is quick. Blocks until the child has gone.
     pub fn stop(&self) {
