@@ -34,6 +34,10 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 /// A child with nothing to do is let go after this.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How often the lock is tried, and the pause between: a second in all.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// What the handle asks.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -128,7 +132,9 @@ impl Writer {
         let open = folder.join("open");
         fs::create_dir_all(&open).and_then(|()| disk::sync_folder(folder)).map_err(at_folder)?;
         let lock = File::create(folder.join("lock")).map_err(at_folder)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked(folder.to_owned()))?;
+        if !locked(&lock) {
+            return Err(Error::Locked(folder.to_owned()));
+        }
         let setup = Setup {
             folder: folder.to_owned(),
             seed,
@@ -506,4 +512,16 @@ impl Writer {
             }
         }
     }
+}
+
+/// Takes the lock. A process that is just being started by the holder has its descriptors until it is another
+/// program, so a lock that was let go can be held for a moment yet.
+fn locked(lock: &File) -> bool {
+    let free = || flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    (0..LOCK_TRIES).any(|tried| {
+        if tried > 0 {
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        free()
+    })
 }
