@@ -17,8 +17,9 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::ids::StreamId;
 use crate::spool::Program;
 use crate::spool::backlog::{Cursor, UsageFile};
-use crate::spool::ledger::{self, Ledger};
-use crate::spool::wire::{Reply, Request, Setup, receive, receive_bytes, send, send_bytes};
+use crate::spool::ledger::{self, Ledger, Opener};
+use crate::spool::wire::{Known, Reply, Request, Setup, receive, receive_bytes, send, send_bytes};
+use crate::store::generation::Generation;
 
 /// glibc keeps freed memory by default; a few threads of sled each in an arena of their own make that
 /// many megabytes. Other C libraries do not heed these.
@@ -37,20 +38,18 @@ pub fn run() -> io::Result<()> {
 }
 
 fn serve(mut socket: UnixStream) -> io::Result<()> {
-    let Some(Request::Open(setup, now_ms)) = receive(&mut socket)? else { return Ok(()) };
+    let Some(Request::Open { setup, known, now_ms }) = receive(&mut socket)? else { return Ok(()) };
     let lock = std::fs::File::create(setup.folder.join("child.lock"))?;
     flock(&lock, FlockOperation::LockExclusive)?; // a child of a killed daemon has it for a moment yet
-    let mut ledger = match Ledger::open(setup, now_ms) {
-        Ok(ledger) => ledger,
+    let opener = Opener::new(|_, folder| Generation::open(folder));
+    let opened = Ledger::open(setup, &known, opener, now_ms).and_then(|mut ledger| Ok((ledger.report()?, ledger)));
+    let mut ledger = match opened {
+        Ok((report, ledger)) => {
+            send(&mut socket, &Reply::Done(report))?;
+            ledger
+        }
         Err(error) => return send(&mut socket, &Reply::Failed(said(&error))),
     };
-    send(
-        &mut socket,
-        &Reply::Done(match ledger.report() {
-            Ok(report) => report,
-            Err(error) => return send(&mut socket, &Reply::Failed(said(&error))),
-        }),
-    )?;
     while let Some(request) = receive(&mut socket)? {
         match answer(&mut ledger, &request) {
             Ok((reply, file)) => {
@@ -68,15 +67,18 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
 
 fn answer(ledger: &mut Ledger, request: &Request) -> Result<(Reply, Option<UsageFile>), ledger::Error> {
     Ok(match request {
-        Request::Open(..) => (Reply::Done(ledger.report()?), None),
+        Request::Open { .. } => (Reply::Done(ledger.report()?), None),
         Request::Seal(seal) => (Reply::Done(ledger.seal(seal)?), None),
         Request::Oldest { after, now_ms } => {
             let after = after.map(|(stream, seq)| Cursor { stream: StreamId(stream), seq });
-            match ledger.oldest(after, *now_ms)? {
+            let found = ledger.oldest(after, *now_ms)?;
+            let report = ledger.report()?;
+            match found {
                 Some(file) => {
-                    (Reply::File { stream: file.at.stream.0, seq: file.at.seq, digest: file.digest }, Some(file))
+                    let Cursor { stream, seq } = file.at;
+                    (Reply::File { stream: stream.0, seq, digest: file.digest, report }, Some(file))
                 }
-                None => (Reply::NoFile, None),
+                None => (Reply::NoFile(report), None),
             }
         }
         Request::Acknowledge { stream, seq, digest, now_ms } => {
@@ -102,7 +104,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts a child and has it open the spool.
-    pub(super) fn open(program: &Program, setup: &Setup, now_ms: i64) -> io::Result<(Self, Reply)> {
+    pub(super) fn open(program: &Program, setup: &Setup, known: Known, now_ms: i64) -> io::Result<(Self, Reply)> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
@@ -113,13 +115,13 @@ impl Link {
             .stdout(Stdio::null())
             .spawn()?;
         let mut link = Self { socket, process, requests: 0 };
-        let reply = link.ask(&Request::Open(setup.clone(), now_ms))?;
+        let reply = link.ask(&Request::Open { setup: setup.clone(), known, now_ms })?;
         Ok((link, reply))
     }
 
     /// Asks and waits for the answer.
     pub(super) fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        self.requests += u32::from(!matches!(request, Request::Open(..)));
+        self.requests += u32::from(!matches!(request, Request::Open { .. }));
         send(&mut self.socket, request)?;
         receive(&mut self.socket)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }

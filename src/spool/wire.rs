@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
+use crate::spool::generations::Stock;
 use crate::spool::record::Gap;
 use crate::spool::segment::FILE_LIMIT;
 
@@ -22,8 +23,8 @@ pub(super) const FRAME_LIMIT: usize = FILE_LIMIT;
 /// `now_ms` is the wall clock, in milliseconds since the Unix epoch.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Open the spool; it is now this many milliseconds since the Unix epoch.
-    Open(Setup, i64),
+    /// Open the spool.
+    Open { setup: Setup, known: Known, now_ms: i64 },
     /// Seal what waits.
     Seal(Seal),
     /// The oldest file, after this stream and number.
@@ -40,6 +41,13 @@ pub(super) struct Setup {
     pub generation_size: u64,
     pub backlog_limit: u64,
     pub free_floor: u64,
+}
+
+/// What the daemon knows from the children before.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// What has left generations: their number, and how much.
+    pub left: Vec<(u32, Stock)>,
 }
 
 /// What a seal needs to know of the running intakes.
@@ -60,9 +68,9 @@ pub(super) enum Reply {
     /// It is done.
     Done(Report),
     /// There is such a file; its bytes are the next frame.
-    File { stream: u64, seq: u64, digest: Digest },
+    File { stream: u64, seq: u64, digest: Digest, report: Report },
     /// There is no such file.
-    NoFile,
+    NoFile(Report),
     /// It did not work; the child ends now.
     Failed(String),
 }
@@ -70,9 +78,11 @@ pub(super) enum Reply {
 /// How the spool stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Files that wait for a receipt, and their bytes.
+    /// Files that wait for a receipt, and their bytes; at most, while not every generation was opened.
     pub files: u64,
     pub bytes: u64,
+    /// For [`Known::left`].
+    pub left: Vec<(u32, Stock)>,
     /// Per log: its id, the offset up to which it is sealed (`u64::MAX` once it is done with), its rows up to there.
     pub sealed: Vec<(u64, u64, u32)>,
     /// Rows of the file that was sealed; 0 if there was nothing to seal.

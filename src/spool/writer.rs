@@ -22,10 +22,11 @@ use crate::spool::backlog::{Cursor, Unavailable, UsageFile};
 use crate::spool::budget::Budget;
 use crate::spool::child::Link;
 use crate::spool::due::{Due, Unsealed};
+use crate::spool::generations::Stock;
 use crate::spool::lane::{self, Lane, OpenLog, Sums, left_logs};
 use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason};
-use crate::spool::wire::{Reply, Report, Request, Seal, Setup};
+use crate::spool::wire::{Known, Reply, Report, Request, Seal, Setup};
 use crate::spool::{Config, Error, Intake, Program};
 
 /// How often it looks after things while records come, and while none do.
@@ -109,6 +110,8 @@ pub(super) struct Writer {
     in_reach: bool,
     policy: Option<Digest>,
     left_over: bool,
+    /// What has left the generations, for the next child.
+    left: Vec<(u32, Stock)>,
     /// What failed last, until it works again.
     failing: Option<&'static str>,
     link: Option<Link>,
@@ -162,6 +165,7 @@ impl Writer {
             in_reach: false,
             policy: None,
             left_over,
+            left: Vec::new(),
             failing: None,
             link: None,
             link_used: now.boot,
@@ -402,12 +406,12 @@ impl Writer {
     fn oldest(&mut self, after: Option<Cursor>) -> io::Result<Option<UsageFile>> {
         let after = after.map(|after| (after.stream.0, after.seq));
         match self.ask(&Request::Oldest { after, now_ms: Reading::now().wall_ms })? {
-            Reply::File { stream, seq, digest } => {
+            Reply::File { stream, seq, digest, .. } => {
                 let bytes = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?.bytes()?;
                 let at = Cursor { stream: StreamId(stream), seq };
                 Ok(Some(UsageFile { at, digest, bytes }))
             }
-            Reply::NoFile => Ok(None),
+            Reply::NoFile(_) => Ok(None),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -427,7 +431,8 @@ impl Writer {
             self.release();
         }
         if self.link.is_none() {
-            let (link, reply) = Link::open(&self.program, &self.setup, now.wall_ms)?;
+            let known = Known { left: self.left.clone() };
+            let (link, reply) = Link::open(&self.program, &self.setup, known, now.wall_ms)?;
             self.heed(&reply)?;
             self.link = Some(link);
         }
@@ -443,9 +448,8 @@ impl Writer {
 
     fn heed(&mut self, reply: &Reply) -> io::Result<()> {
         match reply {
-            Reply::Done(report) => self.apply(report),
+            Reply::Done(report) | Reply::NoFile(report) | Reply::File { report, .. } => self.apply(report),
             Reply::Failed(why) => return Err(io::Error::other(why.clone())),
-            Reply::File { .. } | Reply::NoFile => {}
         }
         Ok(())
     }
@@ -467,6 +471,7 @@ impl Writer {
             }
         }
         self.left_over = report.left_over;
+        self.left.clone_from(&report.left);
         let (files, bytes) = (report.files, report.bytes);
         self.told.send_if_modified(|told| {
             let differs = (told.files, told.bytes) != (files, bytes);
