@@ -4,6 +4,7 @@
 //! generations/{number:010}-{stream:016x}-{first_seq}-{first_ms:016x}     the newest, which takes files
 //!             …-{files}-{bytes}    closed: how many files it held, and their bytes together
 //!             …/used               its first commit is done: from then on an empty one is a damaged one
+//!             ….part               being written again; whole if the one without `.part` is not there
 //!             ….gone               being removed: what is left of it is swept at the next start
 //!             ….lost-{ms}          damaged, and not told yet
 //!             ….bad-{ms}           damaged, and told as a gap; the latest one is kept for whoever looks into it
@@ -15,7 +16,7 @@
 //! `.lost` to `.bad` finds the same name again, and so the same gap.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,10 @@ impl Generations {
             fs::create_dir(&root)?;
             disk::sync_folder(spool)?;
         }
+        for path in entries(&root)?.filter(|path| path.extension().is_some_and(|end| end == "part")) {
+            let whole = path.with_extension("");
+            if whole.exists() { sweep(&path) } else { fs::rename(&path, whole)? }
+        }
         for path in entries(&root)?.filter(|path| path.extension().is_some_and(|end| end == "gone")) {
             sweep(&path);
         }
@@ -142,6 +147,21 @@ impl Generations {
         disk::sync_folder(&self.path(name))
     }
 
+    /// Writes a generation once more, into other files: what a failed sync leaves can be read, but nobody knows
+    /// whether it is on the disk. Nobody may have it open.
+    pub(super) fn rewrite(&self, name: Name) -> io::Result<()> {
+        let path = self.path(name);
+        let (part, gone) = (path.with_extension("part"), path.with_extension("gone"));
+        sweep(&part);
+        sweep(&gone);
+        write_again(&path, &part)?;
+        fs::rename(&path, &gone)?;
+        fs::rename(&part, &path)?;
+        disk::sync_folder(&self.root)?;
+        sweep(&gone);
+        Ok(())
+    }
+
     /// Removes a generation; a crash on the way leaves no half of it to be opened.
     pub(super) fn remove(&self, name: Name) -> io::Result<()> {
         let gone = self.path(name).with_extension("gone");
@@ -171,6 +191,29 @@ impl Generations {
     fn lost_path(&self, name: Name, at_ms: i64) -> PathBuf {
         self.path(name).with_extension(format!("lost-{at_ms}"))
     }
+}
+
+/// Copies a folder, durably. By hand: the system's way to copy a file may share its blocks.
+fn write_again(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    let mut buffer = vec![0; 64 << 10];
+    for path in entries(from)? {
+        let copy = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            write_again(&path, &copy)?;
+            continue;
+        }
+        let (mut old, mut new) = (File::open(&path)?, File::create(&copy)?);
+        loop {
+            let read = old.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            new.write_all(buffer.get(..read).unwrap_or_default())?;
+        }
+        new.sync_all()?;
+    }
+    disk::sync_folder(to)
 }
 
 /// Deletes what nobody needs. On a disk that cannot even do that it stays, and the work goes on.

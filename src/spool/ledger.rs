@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -25,7 +26,7 @@ use serde::de::DeserializeOwned;
 use crate::disk;
 use crate::ids::StreamId;
 use crate::keys::{self, SigningKey};
-use crate::spool::gather::{Gather, Gathered};
+use crate::spool::gather::{Gather, Gathered, ReadAt};
 use crate::spool::generations::{Generations, Name, Stock};
 use crate::spool::lane;
 use crate::spool::log::BootId;
@@ -43,6 +44,9 @@ pub(super) enum Error {
     /// The system failed: see its message.
     #[error("cannot use the spool's folder")]
     Io(#[from] io::Error),
+    /// The open logs cannot be read: see the system's message.
+    #[error("cannot read the open logs")]
+    Logs(#[source] io::Error),
     /// The file could not be made: a defect of Tidegate.
     #[error("cannot seal")]
     Seal(#[from] segment::Error),
@@ -90,6 +94,7 @@ pub(super) struct Ledger {
     boot: BootId,
     generations: Generations,
     opener: Opener,
+    read: ReadAt,
     open: Option<(Name, Generation)>,
     /// The generation in use or being opened: the one to blame for what goes wrong.
     at: Option<Name>,
@@ -120,6 +125,7 @@ impl Ledger {
             boot,
             generations,
             opener,
+            read: |file, bytes, at| file.read_at(bytes, at),
             open: None,
             at: None,
             fresh: None,
@@ -131,6 +137,13 @@ impl Ledger {
             left_over: true,
             notes: Vec::new(),
         };
+        let names = ledger.generations.list()?;
+        let named = |number| names.iter().find(|name| Some(name.number) == number);
+        if let Some(name) = named(known.condemned) {
+            ledger.condemn(*name, "it cannot be read", now_ms)?;
+        } else if let Some(name) = named(known.unsynced) {
+            ledger.generations.rewrite(*name)?;
+        }
         ledger.recover(now_ms)?;
         Ok(ledger)
     }
@@ -149,12 +162,18 @@ impl Ledger {
         }
         self.newest()?;
         let folder = self.setup.folder.join("open");
-        let gather = Gather { folder: &folder, state: &self.state, told: &self.told, seal, boot: self.boot };
-        let taken = gather.run(&mut self.builder)?;
+        let Self { state, told, boot, read, .. } = self;
+        let gather = Gather { folder: &folder, state, told, seal, boot: *boot, read: *read };
+        let taken = gather.run(&mut self.builder).map_err(Error::Logs)?;
         let rows = self.builder.rows();
         let finished = if rows > 0 { self.commit_file(seal, taken)? } else { self.keep(taken) };
         if !finished.is_empty() {
-            finished.iter().try_for_each(|(_, path)| fs::remove_file(path))?;
+            for (_, path) in &finished {
+                if let Err(error) = fs::remove_file(path) {
+                    // Its cursor says that it is done, so it costs nothing but its place.
+                    self.notes.push(format!("{} is not removed: {error}", path.display()));
+                }
+            }
             disk::sync_folder(&folder)?;
         }
         let mut report = self.report()?;

@@ -38,6 +38,7 @@ mod lane;
 mod ledger;
 mod log;
 mod state;
+mod suspects;
 mod wire;
 mod writer;
 
@@ -109,3 +110,6 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 //! ```text
 //! frame = u32 length, big-endian, at most FRAME_LIMIT ‖ that many bytes
 //! to the child:   one frame, a postcard `Request`
-//! from the child: one frame, a postcard `Reply`; after `Reply::File` a second frame, the file's bytes
+//! from the child: one frame, a postcard `Reply`, after any number of `Opening` and `Opened`; after `File` a second
+//!                 frame, the file's bytes
 //! ```
 
 use std::io::{self, Read, Write};
@@ -48,6 +49,10 @@ pub(super) struct Setup {
 pub(super) struct Known {
     /// What has left generations: their number, and how much.
     pub left: Vec<(u32, Stock)>,
+    /// The number of a generation that children fail at again and again: it is lost.
+    pub condemned: Option<u32>,
+    /// The number of a generation of which a sync failed: it is to be written again.
+    pub unsynced: Option<u32>,
 }
 
 /// What a seal needs to know of the running intakes.
@@ -57,6 +62,8 @@ pub(super) struct Seal {
     pub live: Vec<(u64, u64)>,
     /// Losses that the daemon itself saw.
     pub gaps: Vec<Gap>,
+    /// Take what cannot be read of the logs for damaged: it could not be read before either.
+    pub around: bool,
     pub policy: Option<Digest>,
     /// The wall clock, in milliseconds since the Unix epoch.
     pub now_ms: i64,
@@ -68,11 +75,35 @@ pub(super) enum Reply {
     /// It is done.
     Done(Report),
     /// There is such a file; its bytes are the next frame.
-    File { stream: u64, seq: u64, digest: Digest, report: Report },
+    File {
+        stream: u64,
+        seq: u64,
+        digest: Digest,
+        report: Report,
+    },
     /// There is no such file.
     NoFile(Report),
     /// It did not work; the child ends now.
-    Failed(String),
+    Failed {
+        why: String,
+        blame: Blame,
+    },
+    /// Not an answer yet: it is opening this generation, or has opened it.
+    Opening(u32),
+    Opened(u32),
+}
+
+/// What is to blame where the child failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Blame {
+    /// Nothing that giving something up could help.
+    Nothing,
+    /// The generation that it used last cannot be read.
+    Generation,
+    /// A sync of the generation that it used last failed.
+    Unsynced,
+    /// An open log cannot be read.
+    Logs,
 }
 
 /// How the spool stands.

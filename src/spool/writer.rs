@@ -26,6 +26,7 @@ use crate::spool::generations::Stock;
 use crate::spool::lane::{self, Lane, OpenLog, Sums, left_logs};
 use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason};
+use crate::spool::suspects::Suspects;
 use crate::spool::wire::{Known, Reply, Report, Request, Seal, Setup};
 use crate::spool::{Config, Error, Intake, Program};
 
@@ -112,6 +113,7 @@ pub(super) struct Writer {
     left_over: bool,
     /// What has left the generations, for the next child.
     left: Vec<(u32, Stock)>,
+    suspects: Suspects,
     /// What failed last, until it works again.
     failing: Option<&'static str>,
     link: Option<Link>,
@@ -166,6 +168,7 @@ impl Writer {
             policy: None,
             left_over,
             left: Vec::new(),
+            suspects: Suspects::default(),
             failing: None,
             link: None,
             link_used: now.boot,
@@ -373,7 +376,8 @@ impl Writer {
         }
         let live = self.held.iter().filter(|held| !held.log.closed.load(Ordering::Acquire));
         let live = live.map(|held| (held.log.name.id, held.log.end.load(Ordering::Acquire))).collect();
-        let request = Request::Seal(Seal { live, gaps, policy: self.policy, now_ms: now.wall_ms });
+        let around = self.suspects.logs();
+        let request = Request::Seal(Seal { live, gaps, around, policy: self.policy, now_ms: now.wall_ms });
         match self.ask(&request) {
             Ok(Reply::Done(_)) => {
                 self.gaps.clear();
@@ -382,6 +386,7 @@ impl Writer {
                     (worker.lost_told, worker.summed_told) = (lost, summed);
                 }
                 self.due.sealed();
+                self.suspects.sealed();
                 self.mend("seal into");
                 if self.left_bytes > 0 {
                     self.left_bytes = self.foreign_bytes();
@@ -430,28 +435,41 @@ impl Writer {
         if self.link.as_ref().is_some_and(Link::is_worn) {
             self.release();
         }
-        if self.link.is_none() {
-            let known = Known { left: self.left.clone() };
-            let (link, reply) = Link::open(&self.program, &self.setup, known, now.wall_ms)?;
-            self.heed(&reply)?;
-            self.link = Some(link);
-        }
-        let link = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let reply = link.ask(request);
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => {
+                let mut link = Link::start(&self.program)?;
+                let suspects = &self.suspects;
+                let (condemned, unsynced) = (suspects.condemned(), suspects.unsynced());
+                let known = Known { left: self.left.clone(), condemned, unsynced };
+                let open = Request::Open { setup: self.setup.clone(), known, now_ms: now.wall_ms };
+                self.speak(&mut link, &open)?;
+                self.suspects.opened();
+                link
+            }
+        };
+        let reply = self.speak(&mut link, request)?;
+        self.suspects.read(link.generation());
         self.link_used = Reading::now().boot;
-        let reply = reply.and_then(|reply| self.heed(&reply).map(|()| reply));
-        if reply.is_err() {
-            self.link = None;
-        }
-        reply
+        self.link = Some(link);
+        Ok(reply)
     }
 
-    fn heed(&mut self, reply: &Reply) -> io::Result<()> {
-        match reply {
+    /// One request and its answer. After an error the child is of no more use.
+    fn speak(&mut self, link: &mut Link, request: &Request) -> io::Result<Reply> {
+        let reply = link.ask(request).inspect_err(|error| {
+            let blame = link.blame(error);
+            self.suspects.failed(blame, link.generation());
+        })?;
+        match &reply {
             Reply::Done(report) | Reply::NoFile(report) | Reply::File { report, .. } => self.apply(report),
-            Reply::Failed(why) => return Err(io::Error::other(why.clone())),
+            Reply::Failed { why, blame } => {
+                self.suspects.failed(*blame, link.generation());
+                return Err(io::Error::other(why.clone()));
+            }
+            Reply::Opening(_) | Reply::Opened(_) => return Err(io::ErrorKind::InvalidData.into()),
         }
-        Ok(())
+        Ok(reply)
     }
 
     fn apply(&mut self, report: &Report) {

@@ -156,7 +156,7 @@ impl Generation {
 
     /// Bytes of its log: they only grow, whatever is removed.
     pub fn disk_bytes(&self) -> Result<u64, Error> {
-        Ok(fs::metadata(&self.file)?.len())
+        Ok(fs::metadata(&self.file).map_err(from_io)?.len())
     }
 }
 

@@ -29,6 +29,15 @@ impl Ledger {
                     self.condemn(name, &why, now_ms)?;
                     self.recover(now_ms)?;
                 }
+                (Err(Error::Store(generation::Error::NotDurable(error))), Some(name)) if found < DAMAGED_LIMIT => {
+                    // What was committed reads back, and may not be on the disk: see there.
+                    found += 1;
+                    self.notes.push(format!("generation {} is written again: {error}", name.number));
+                    (self.open, self.at) = (None, None);
+                    let again = self.generations.rewrite(name);
+                    again.map_err(|_| generation::Error::NotDurable(error))?;
+                    self.recover(now_ms)?;
+                }
                 (done, _) => return done,
             }
         }
