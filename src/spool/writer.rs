@@ -59,6 +59,8 @@ pub struct Waiting {
     pub files: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// Whether these are the child's last word: not before its first, and not while it fails.
+    pub is_known: bool,
     /// Bytes of records that wait to be sealed.
     pub open_bytes: u64,
     /// The last thing that went wrong, until it works again.
@@ -148,7 +150,9 @@ impl Writer {
             free_floor: config.free_floor.0,
         };
         let (left_bytes, last) = left_logs(&open).map_err(at_folder)?;
-        let left_over = left_bytes > 0 || last > 0 || folder.join("generations").exists();
+        let has_generations = folder.join("generations").exists();
+        let left_over = left_bytes > 0 || last > 0 || has_generations;
+        told.send_modify(|told| told.is_known = !has_generations);
         let now = Reading::now();
         Ok(Self {
             config,
@@ -409,6 +413,9 @@ impl Writer {
     }
 
     fn oldest(&mut self, after: Option<Cursor>) -> io::Result<Option<UsageFile>> {
+        if self.has_none() {
+            return Ok(None); // a child writes half a megabyte to find that out
+        }
         let after = after.map(|after| (after.stream.0, after.seq));
         match self.ask(&Request::Oldest { after, now_ms: Reading::now().wall_ms })? {
             Reply::File { stream, seq, digest, .. } => {
@@ -429,8 +436,22 @@ impl Writer {
         }
     }
 
+    /// Whether it is known that no file waits.
+    fn has_none(&self) -> bool {
+        let told = self.told.borrow();
+        told.is_known && told.files == 0
+    }
+
     /// Has the child do something, and starts one if none runs. After an error there is none.
     fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+        let reply = self.try_ask(request);
+        if reply.is_err() {
+            self.told.send_if_modified(|told| std::mem::replace(&mut told.is_known, false) && false);
+        }
+        reply
+    }
+
+    fn try_ask(&mut self, request: &Request) -> io::Result<Reply> {
         let now = Reading::now();
         if self.link.as_ref().is_some_and(Link::is_worn) {
             self.release();
@@ -492,8 +513,8 @@ impl Writer {
         self.left.clone_from(&report.left);
         let (files, bytes) = (report.files, report.bytes);
         self.told.send_if_modified(|told| {
-            let differs = (told.files, told.bytes) != (files, bytes);
-            (told.files, told.bytes) = (files, bytes);
+            let differs = (told.files, told.bytes, told.is_known) != (files, bytes, true);
+            (told.files, told.bytes, told.is_known) = (files, bytes, true);
             differs
         });
     }

@@ -346,3 +346,19 @@ fn a_generation_that_is_told_to_be_unsynced_is_written_again_and_one_condemned_i
     assert_eq!((books.gaps.len(), books.gaps[0].reason), (1, GapReason::GenerationLost));
     assert!(books.requests > 0);
 }
+
+#[test]
+fn a_report_and_a_seal_open_the_newest_generation_and_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    row_of_generations(folder.path());
+    let newest = Generations::open(folder.path()).expect("it opens").list().expect("it lists").len();
+    write_log(folder.path(), 20, 10);
+    let opener = Opener::new(move |number, folder| {
+        assert_eq!(usize::try_from(number), Ok(newest), "each opening writes and syncs");
+        Generation::open(folder)
+    });
+    let setup = Setup { generation_size: u64::MAX, ..setup(folder.path()) };
+    let mut ledger = Ledger::open(setup, &Known::default(), opener, 1000).expect("it opens");
+    assert_eq!(ledger.report().expect("it tells").files, 13);
+    assert_eq!(ledger.seal(&seal()).expect("it seals").files, 14);
+}
