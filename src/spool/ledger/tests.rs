@@ -6,12 +6,13 @@ use crate::spool::backlog::Cursor;
 use crate::spool::lane::OpenLog;
 use crate::spool::log::{self, FRAME_LIMIT, HEAD, Preamble, finish_frame};
 use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
+use crate::spool::wire::Seed;
 use crate::units::{Bytes, TimeQuality};
 
 fn setup(folder: &Path) -> Setup {
     Setup {
         folder: folder.to_owned(),
-        seed: [7; 32],
+        seed: Seed([7; 32]),
         generation_size: Bytes(1 << 20).0,
         backlog_limit: u64::MAX,
         free_floor: 0,
