@@ -22,7 +22,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
-use crate::ids::Digest;
+use crate::ids::{Digest, KeyId};
 use crate::spool::counts::Sum;
 use crate::spool::generations::Stock;
 use crate::spool::record::{Gap, GapReason};
@@ -82,6 +82,8 @@ pub(super) type ToldSums = BTreeMap<u16, Vec<Told>>;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct State {
     pub stream: u64,
+    /// The key that signs the files of the stream.
+    pub key: Option<KeyId>,
     pub next_seq: u64,
     pub previous: Option<Digest>,
     /// What was sealed in all generations that there ever were.
@@ -94,9 +96,9 @@ pub(super) struct State {
 }
 
 impl State {
-    /// A new stream, with what `self` knew of the logs.
-    pub(super) fn begin_stream(&mut self, stream: u64) {
-        (self.stream, self.next_seq, self.previous) = (stream, 1, None);
+    /// A new stream, signed by `key`, with what `self` knew of the logs.
+    pub(super) fn begin_stream(&mut self, stream: u64, key: KeyId) {
+        (self.stream, self.key, self.next_seq, self.previous) = (stream, Some(key), 1, None);
     }
 
     /// Notes a loss to be told in the next file.

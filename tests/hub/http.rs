@@ -79,7 +79,7 @@ async fn every_wrong_request_is_refused_by_name_and_a_right_one_still_gets_throu
     assert!(String::from_utf8_lossy(&answer).to_lowercase().contains("allow: put"));
     // A stranger; the stranger's file under an enrolled device's name; a good file under another number.
     assert_eq!(refusal(&raw(at, &put_file(&key(2), &two)).await), told("403", "UnknownDevice"));
-    assert_eq!(refusal(&raw(at, &put(&mine, "", &two.bytes)).await), told("403", "KeyMismatch"));
+    assert_eq!(refusal(&raw(at, &put(&mine, "", &two.bytes)).await), told("422", "KeyMismatch"));
     assert_eq!(refusal(&raw(at, &put(&path(&device(), 2), "", &one.bytes)).await), told("422", "PathMismatch"));
     assert_eq!(refusal(&raw(at, &put(&mine, "", b"")).await), told("422", "Truncated"));
     assert_eq!(refusal(&raw(at, &put(&mine, "", &[0x55; 4000])).await), told("422", "BadMagic"));

@@ -363,3 +363,27 @@ fn a_report_and_a_seal_open_the_newest_generation_and_no_other() {
     assert_eq!(ledger.report().expect("it tells").files, 13);
     assert_eq!(ledger.seal(&seal()).expect("it seals").files, 14);
 }
+
+#[test]
+fn a_new_device_key_begins_a_new_stream_behind_the_files_of_the_old_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let seal_one = |ledger: &mut Ledger, number| {
+        write_log(folder.path(), number, 10);
+        ledger.seal(&seal()).expect("it seals");
+    };
+    let mut ledger = open(folder.path());
+    (1..=2).for_each(|number| seal_one(&mut ledger, number));
+    let (old, old_key) = (ledger.state.stream, ledger.key.public());
+    drop(ledger);
+    let mut ledger = open_with(Setup { seed: Seed([8; 32]), ..setup(folder.path()) });
+    (3..=4).for_each(|number| seal_one(&mut ledger, number));
+    let new = ledger.state.stream;
+    let (mut after, mut found) = (None, Vec::new());
+    while let Some(file) = ledger.oldest(after, 1).expect("it reads") {
+        let key = if file.at.stream.0 == old { &old_key } else { &ledger.key.public() };
+        segment::open(&file.bytes, key).expect("it was signed by the key of its stream");
+        found.push((file.at.stream.0, file.at.seq));
+        after = Some(file.at);
+    }
+    assert_eq!(found, [(old, 1), (old, 2), (new, 1), (new, 2)]);
+}
