@@ -224,6 +224,7 @@ impl Ledger {
         self.state.sealed.add(Stock { files: 1, bytes: len.into() });
         self.state.cursors = taken.cursors;
         self.state.gaps = taken.gaps;
+        self.state.heard = seal.losses.heard();
         self.told.extend(taken.told);
         self.write(changes)?;
         self.left_over = taken.left_over;

@@ -25,6 +25,7 @@ use crate::disk;
 use crate::ids::{Digest, KeyId};
 use crate::spool::counts::Sum;
 use crate::spool::generations::Stock;
+use crate::spool::losses::Heard;
 use crate::spool::record::{Gap, GapReason};
 use crate::store::generation::Key;
 
@@ -91,6 +92,8 @@ pub(super) struct State {
     pub cursors: Vec<LogCursor>,
     /// Losses that are not in a file yet.
     pub gaps: Vec<Gap>,
+    /// How far the daemon's own losses are told.
+    pub heard: Heard,
     /// Stream and number of the last file that was noted as lost, so that a crash does not note it twice.
     pub lost_file: Option<(u64, u64)>,
 }

@@ -82,8 +82,9 @@ impl Ledger {
         }
         let is_old = is_behind || is_set_back;
         if let Some((mark, told)) = mark.filter(|_| is_old) {
-            (self.state.cursors, self.state.gaps, self.state.lost_file, self.told) =
-                (mark.cursors, mark.gaps, mark.lost_file, told);
+            let State { cursors, gaps, heard, lost_file, .. } = mark;
+            self.state = State { cursors, gaps, heard, lost_file, ..std::mem::take(&mut self.state) };
+            self.told = told;
         }
         // A stream is one device's: with another key this is another device to the hub.
         let key = self.key.public().id();

@@ -5,6 +5,7 @@ use crate::ids::RequestId;
 use crate::spool::backlog::Cursor;
 use crate::spool::lane::OpenLog;
 use crate::spool::log::{self, FRAME_LIMIT, HEAD, Preamble, finish_frame};
+use crate::spool::losses::Losses;
 use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
 use crate::spool::wire::Seed;
 use crate::units::{Bytes, TimeQuality};
@@ -386,4 +387,23 @@ fn a_new_device_key_begins_a_new_stream_behind_the_files_of_the_old_one() {
         after = Some(file.at);
     }
     assert_eq!(found, [(old, 1), (old, 2), (new, 1), (new, 2)]);
+}
+
+#[test]
+fn losses_that_a_child_told_before_it_died_are_not_told_again_by_the_next() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(folder.path().join("open")).expect("a folder");
+    let mut losses = Losses::load(folder.path(), 1);
+    losses.note(Gap { reason: GapReason::LogDamaged, from_ms: 0, to_ms: 1, count: None });
+    losses.lost(40);
+    let asked = Seal { losses, ..seal() };
+    assert_eq!(open(folder.path()).seal(&asked).expect("it seals").rows, 2);
+    // Its answer never came, so the daemon asks for the same once more; then more is lost.
+    assert_eq!(open(folder.path()).seal(&asked).expect("it answers").rows, 0);
+    let mut more = asked;
+    more.losses.lost(50);
+    open(folder.path()).seal(&more).expect("it seals");
+    let gaps = drain(&mut open(folder.path())).gaps;
+    assert_eq!(gaps.iter().filter_map(|gap| gap.count).sum::<u64>(), 50);
+    assert_eq!(gaps.len(), 3);
 }
