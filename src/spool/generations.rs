@@ -17,6 +17,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,11 @@ impl Generations {
         Ok(closed)
     }
 
+    /// The disk that all of it takes, with what is set aside.
+    pub(super) fn disk_bytes(&self) -> io::Result<u64> {
+        taken(&self.root)
+    }
+
     /// Whether its first commit is done.
     pub(super) fn is_used(&self, name: Name) -> bool {
         self.path(name).join("used").exists()
@@ -191,6 +197,16 @@ impl Generations {
     fn lost_path(&self, name: Name, at_ms: i64) -> PathBuf {
         self.path(name).with_extension(format!("lost-{at_ms}"))
     }
+}
+
+fn taken(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { taken(&entry.path())? } else { metadata.blocks().saturating_mul(512) };
+    }
+    Ok(bytes)
 }
 
 /// Copies a folder, durably. By hand: the system's way to copy a file may share its blocks.

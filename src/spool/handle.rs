@@ -38,6 +38,8 @@ pub struct Status {
     pub files: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// The disk that they take, by which the backlog is limited.
+    pub disk_bytes: u64,
     /// Records that were written in full since the start.
     pub appended: u64,
     /// Records that went into a sum since the start.
@@ -123,6 +125,7 @@ impl Spool {
         Status {
             files: waiting.files,
             bytes: waiting.bytes,
+            disk_bytes: waiting.disk_bytes,
             appended: sum(|lane| lane.appended.load(Ordering::Relaxed)),
             rolled_up: sum(|lane| lane.rolled_up.load(Ordering::Relaxed)),
             lost: sum(|lane| lane.lost.load(Ordering::Relaxed)),

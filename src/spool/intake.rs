@@ -48,22 +48,23 @@ impl Intake {
 
     /// Takes a record of an authenticated request.
     pub fn append(&mut self, record: &UsageRecord<'_>) {
-        if !self.write(record) {
+        if !self.write(record, self.lane.limit.load(Ordering::Relaxed)) {
             self.roll_up(record);
         }
     }
 
     /// Takes a record of a request that was refused before anybody was known: in full while the budget
-    /// for those lasts, else into a sum. `now` is a time since any fixed moment that never goes back.
+    /// and the room for those last, else into a sum. `now` is a time since any fixed moment that never goes back.
     pub fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration) {
-        if !self.budget.take(now) || !self.write(record) {
+        let limit = self.lane.refusals_limit.load(Ordering::Relaxed);
+        if limit == 0 || !self.budget.take(now) || !self.write(record, limit) {
             self.roll_up(record);
         }
     }
 
-    fn write(&mut self, record: &UsageRecord<'_>) -> bool {
+    fn write(&mut self, record: &UsageRecord<'_>, limit: u64) -> bool {
         let waiting = self.written.saturating_sub(self.lane.sealed_bytes.load(Ordering::Relaxed));
-        if waiting > self.lane.limit.load(Ordering::Relaxed) || self.lane.disk_full.load(Ordering::Relaxed) {
+        if waiting > limit || self.lane.disk_full.load(Ordering::Relaxed) {
             return false;
         }
         self.rotate();

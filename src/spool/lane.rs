@@ -66,6 +66,8 @@ pub(super) struct Lane {
     pub sealed_bytes: AtomicU64,
     /// Bytes that may wait to be sealed.
     pub limit: AtomicU64,
+    /// The same for refusals before authentication, a part of it.
+    pub refusals_limit: AtomicU64,
     /// The disk is nearly full: only count.
     pub disk_full: AtomicBool,
     /// A sum was written since the last sync.

@@ -61,6 +61,10 @@ pub(super) enum Error {
     DigestMismatch,
 }
 
+/// Why nothing is sealed for want of room.
+pub(super) const BACKLOG_FULL: &str = "the backlog has reached its limit";
+pub(super) const DISK_FULL: &str = "the disk is nearly full";
+
 type Result<T> = std::result::Result<T, Error>;
 
 /// Freed before sled is opened on a disk that is nearly full, so that it has room to recover.
@@ -154,11 +158,11 @@ impl Ledger {
     }
 
     fn try_seal(&mut self, seal: &Seal) -> Result<Report> {
-        if self.waiting()?.bytes >= self.setup.backlog_limit {
-            return Err(Error::Refused("the backlog has reached its limit"));
+        if self.generations.disk_bytes()? >= self.setup.backlog_limit {
+            return Err(Error::Refused(BACKLOG_FULL));
         }
         if disk::free_bytes(&self.setup.folder)? < self.setup.free_floor {
-            return Err(Error::Refused("the disk is nearly full"));
+            return Err(Error::Refused(DISK_FULL));
         }
         self.newest()?;
         let folder = self.setup.folder.join("open");
@@ -240,6 +244,7 @@ impl Ledger {
         Ok(Report {
             files,
             bytes,
+            disk_bytes: self.generations.disk_bytes()?,
             left: self.left.iter().map(|(number, left)| (*number, *left)).collect(),
             sealed,
             rows: 0,

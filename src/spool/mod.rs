@@ -84,11 +84,13 @@ pub struct Config {
     pub seal_after: Span,
     /// Seal at the latest after this, while it is not: larger files are smaller per record.
     pub seal_after_offline: Span,
-    /// Full records a second for refusals before authentication; the rest is only counted.
+    /// Full records a second for refusals before authentication; the rest is only counted, and so are all of them
+    /// while a quarter of the backlog's or of the open limit is taken.
     pub unauthenticated_records: u32,
     /// Most bytes of records that wait to be sealed; above it they are only counted.
     pub open_limit: Bytes,
-    /// Most bytes of sealed files; above it nothing is sealed, and so in the end only counted.
+    /// Most disk that sealed files take, some three times their own bytes; above it nothing is sealed, and so in the
+    /// end only counted.
     pub backlog_limit: Bytes,
     /// Free space that the spool leaves to others: below it nothing is written but counts.
     pub free_floor: Bytes,

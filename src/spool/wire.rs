@@ -124,6 +124,8 @@ pub(super) struct Report {
     /// Files that wait for a receipt, and their bytes; at most, while not every generation was opened.
     pub files: u64,
     pub bytes: u64,
+    /// The disk that they take.
+    pub disk_bytes: u64,
     /// For [`Known::left`].
     pub left: Vec<(u32, Stock)>,
     /// Per log: its id, the offset up to which it is sealed (`u64::MAX` once it is done with), its rows up to there.

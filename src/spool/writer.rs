@@ -24,6 +24,7 @@ use crate::spool::child::Link;
 use crate::spool::due::{Due, Unsealed};
 use crate::spool::generations::Stock;
 use crate::spool::lane::{self, Lane, OpenLog, Sums, counts_files, left_logs};
+use crate::spool::ledger::{BACKLOG_FULL, DISK_FULL};
 use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
 use crate::spool::losses::Losses;
 use crate::spool::record::{Gap, GapReason};
@@ -37,6 +38,10 @@ const TICK: Duration = Duration::from_millis(200);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// A child with nothing to do is let go after this.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Refusals before authentication are told one by one only while less than this part of the backlog's limit is taken,
+/// and in each open log less than this part of its own: nobody without a token pushes paid usage out.
+const REFUSALS_SHARE: u64 = 4;
 
 /// Commands that are done before it looks after things again.
 const COMMANDS_LIMIT: u32 = 16;
@@ -71,6 +76,8 @@ pub struct Waiting {
     pub files: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// The disk that they take, by which the backlog is limited.
+    pub disk_bytes: u64,
     /// Whether these are the child's last word: not before its first, and not while it fails.
     pub is_known: bool,
     /// Bytes of records that wait to be sealed.
@@ -373,12 +380,25 @@ impl Writer {
 
     /// Tells the intakes how much room they have.
     fn watch_room(&mut self) {
-        let free = disk::free_bytes(&self.setup.folder).unwrap_or(u64::MAX);
+        let is_full = self.disk_is_full();
         let limit = self.config.open_limit.0.saturating_sub(self.left_bytes) / u64::from(self.workers);
+        let has_share = self.told.borrow().disk_bytes < self.config.backlog_limit.0 / REFUSALS_SHARE;
         for worker in &self.lanes {
-            worker.lane.disk_full.store(free < self.config.free_floor.0, Ordering::Relaxed);
+            worker.lane.disk_full.store(is_full, Ordering::Relaxed);
             worker.lane.limit.store(limit, Ordering::Relaxed);
+            worker.lane.refusals_limit.store(if has_share { limit / REFUSALS_SHARE } else { 0 }, Ordering::Relaxed);
         }
+    }
+
+    fn disk_is_full(&self) -> bool {
+        disk::free_bytes(&self.setup.folder).unwrap_or(u64::MAX) < self.config.free_floor.0
+    }
+
+    /// Why nothing can be sealed, if that is known.
+    fn no_room(&self) -> Option<&'static str> {
+        let told = self.told.borrow();
+        let is_over = told.is_known && told.disk_bytes >= self.config.backlog_limit.0;
+        is_over.then_some(BACKLOG_FULL).or_else(|| self.disk_is_full().then_some(DISK_FULL))
     }
 
     /// What there is to seal.
@@ -395,6 +415,9 @@ impl Writer {
     }
 
     fn seal(&mut self, now: Reading) {
+        if let Some(why) = self.no_room() {
+            return self.give_up(now, &io::Error::other(why)); // as the child would, which costs a generation's opening
+        }
         self.save_losses();
         let summed: Vec<u64> = self.lanes.iter().map(|worker| worker.lane.rolled_up.load(Ordering::Relaxed)).collect();
         let live = self.held.iter().filter(|held| !held.log.closed.load(Ordering::Acquire));
@@ -552,10 +575,10 @@ impl Writer {
         }
         self.left_over = report.left_over;
         self.left.clone_from(&report.left);
-        let (files, bytes) = (report.files, report.bytes);
+        let Report { files, bytes, disk_bytes, .. } = *report;
         self.told.send_if_modified(|told| {
             let differs = (told.files, told.bytes, told.is_known) != (files, bytes, true);
-            (told.files, told.bytes, told.is_known) = (files, bytes, true);
+            (told.files, told.bytes, told.disk_bytes, told.is_known) = (files, bytes, disk_bytes, true);
             differs
         });
     }

@@ -106,6 +106,42 @@ fn a_flood_of_refusals_keeps_its_budget_and_paid_usage_keeps_its_records() {
     assert_eq!(books.summed.get(&Outcome::TokenMissing), Some(&991), "a sum is told once");
 }
 
+#[test]
+fn refusals_take_a_quarter_of_the_room_at_most_and_the_rest_is_for_paid_usage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let any = 1_000_000_000;
+    let config = Config { open_limit: Bytes(40_000), unauthenticated_records: any, ..patient() };
+    let spool = start(folder.path(), &config);
+    let mut intake = spool.intake(0);
+    (0..1000).for_each(|number| intake.append_unauthenticated(&record(number), Duration::from_secs(number)));
+    let refused = spool.status();
+    (1000..2000).for_each(|number| intake.append(&record(number)));
+    let status = spool.status();
+    assert!((10..80).contains(&refused.appended), "{refused:?}");
+    assert!(status.appended > 3 * refused.appended, "{status:?}");
+    drop((intake, spool));
+
+    // In sealed files it is the same, by the disk that they take.
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config { backlog_limit: Bytes(2 << 20), unauthenticated_records: any, ..patient() };
+    let spool = start(folder.path(), &config);
+    let mut intake = spool.intake(0);
+    let mut seal_one = |number| {
+        intake.append_unauthenticated(&record(number), Duration::from_secs(number));
+        intake.append(&record(number));
+        spool.seal_now();
+        wait(spool.oldest(None)).expect("it answers");
+        std::thread::sleep(Duration::from_millis(500)); // the intake learns of it
+        spool.status()
+    };
+    let sealed: Vec<_> = (0..6).map(&mut seal_one).collect();
+    assert_eq!((sealed[0].appended, sealed[0].rolled_up), (2, 0));
+    let last = sealed.last().expect("there are six");
+    assert!(last.disk_bytes >= 512 << 10 && last.rolled_up > 0, "{last:?}");
+    assert_eq!(last.appended + last.rolled_up, 12);
+    assert!(last.appended >= 6, "paid usage is kept");
+}
+
 /// Sums are not in `open_bytes`: seal until they came.
 fn drain_sums(spool: &Spool, books: &mut Books, more: u64) {
     let expected = books.summed.values().sum::<u64>() + more;

@@ -407,3 +407,18 @@ fn losses_that_a_child_told_before_it_died_are_not_told_again_by_the_next() {
     assert_eq!(gaps.iter().filter_map(|gap| gap.count).sum::<u64>(), 50);
     assert_eq!(gaps.len(), 3);
 }
+
+#[test]
+fn the_backlog_is_limited_by_the_disk_that_it_takes_and_not_by_the_bytes_in_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ledger = open_with(Setup { backlog_limit: 256 << 10, ..setup(folder.path()) });
+    write_log(folder.path(), 1, 500);
+    let report = ledger.seal(&seal()).expect("there is room");
+    drop(ledger);
+    let mut ledger = open_with(Setup { backlog_limit: 256 << 10, ..setup(folder.path()) });
+    write_log(folder.path(), 2, 500);
+    assert!(report.bytes < 32 << 10);
+    assert!(matches!(ledger.seal(&seal()), Err(Error::Refused(BACKLOG_FULL))));
+    let report = ledger.report().expect("it tells");
+    assert!(report.disk_bytes > 256 << 10, "{report:?}");
+}
