@@ -1,6 +1,8 @@
 //! The program itself, from an empty folder to a verdict.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -222,4 +224,20 @@ fn every_command_has_help_with_an_example_and_a_wrong_line_is_64() {
     }
     refused(at, exit::USAGE, &["bundle", "frobnicate"]);
     refused(at, exit::USAGE, &["bundle", "verify", "a.tgb"]);
+}
+
+#[test]
+fn a_wrong_line_is_64_from_every_program_also_where_it_is_not_text() {
+    let not_text = OsStr::from_bytes(b"\xff\xfe");
+    let mut programs = vec![env!("CARGO_BIN_EXE_tidegate")];
+    programs.extend(option_env!("CARGO_BIN_EXE_tidegate-hub"));
+    for program in programs {
+        for wrong in [OsStr::new("frobnicate"), OsStr::new("--frobnicate"), not_text] {
+            let output = Command::new(program).arg(wrong).output().expect("it runs");
+            assert_eq!(output.status.code(), Some(exit::USAGE.into()), "{program} {wrong:?}: {}", err(&output));
+            assert!(!err(&output).contains("panicked"), "{program} {wrong:?}: {}", err(&output));
+        }
+        let help = Command::new(program).arg("--help").output().expect("it runs");
+        assert_eq!((help.status.code(), out(&help).contains("Usage")), (Some(0), true), "{program}");
+    }
 }
