@@ -154,8 +154,22 @@ fn keys_and_folders_are_never_written_over() {
     assert_eq!(fs::read(at.join("p/keys/policy.key")).expect("the key"), before);
     done(at, &["token", "keygen", "--alg", "ES256", "--name", "k"]);
     let key = fs::read(at.join("k.pem")).expect("the key");
-    refused(at, exit::DATA, &["token", "keygen", "--name", "k"]);
+    let told = refused(at, exit::CANT_CREATE, &["token", "keygen", "--name", "k"]);
+    assert!(told.contains("k.pem: there already"), "{told}");
     assert_eq!(fs::read(at.join("k.pem")).expect("the key"), key);
+}
+
+#[test]
+fn the_private_key_of_the_keygen_example_lies_where_nothing_is_published_from() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "policy"]);
+    let help = done(at, &["token", "keygen", "--help"]);
+    let example = help.split("Example:\n  tidegate ").nth(1).expect("an example").lines().next().expect("a line");
+    let told = done(at, &example.split(' ').collect::<Vec<_>>());
+    assert!(told.contains("private  policy/keys/"), "{told}");
+    let ignored = fs::read_to_string(at.join("policy/keys/.gitignore")).expect("it stands beside the keys");
+    assert_eq!(ignored, "*\n");
 }
 
 #[test]
