@@ -51,7 +51,9 @@ fn from_init_to_an_accepted_bundle_and_token() {
     let verify = ["bundle", "verify", "a.tgb", "--root", "p/root.json", "--now", "1800000000"];
     assert!(refused(at, exit::DATA, &verify).contains("refused: ThresholdNotMet: 0 of 1"));
     let unasked = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key"]);
-    assert!(unasked.contains("--yes") && unasked.contains("reason          first"), "{unasked}");
+    let what_to_do = "not a terminal, so nobody can confirm; read what is shown above, then run the same command again";
+    assert!(unasked.contains(what_to_do) && unasked.contains("with --yes"), "{unasked}");
+    assert!(unasked.contains("reason          first"), "{unasked}");
     let wrong = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/hub.key", "--yes"]);
     assert!(wrong.contains("does not have the role policy"), "{wrong}");
     let signed = done(at, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key", "--yes"]);

@@ -57,7 +57,10 @@ pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
 
 fn confirmed(names: &str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to confirm: read what is shown, then give --yes");
+        bail!(
+            "not signed: standard input is not a terminal, so nobody can confirm; read what is shown above, then run \
+             the same command again with --yes"
+        );
     }
     print!("\nSign this as {names}? [y/N] ");
     std::io::stdout().flush()?;
