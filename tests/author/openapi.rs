@@ -172,6 +172,13 @@ fn a_version_stays_the_text_that_was_written() {
     );
     let (api, _) = routes(&document.expect("it imports"));
     assert_eq!((api["version"].as_str(), api["base_path"].as_str()), (Some("1.10"), Some("/x")));
+    let document = imported(
+        "openapi: 3.1.0\ninfo: {title: T, version: 2}\nx-wso2-throttling-tier: 7\n\
+         servers: [{url: 'http://h:{port}', variables: {port: {default: 8443}}}]\npaths: {/a: {get: {}}}",
+    );
+    let (api, _) = routes(&document.expect("it imports"));
+    assert_eq!((api["version"].as_str(), api["plan"].as_str()), (Some("2"), Some("7")));
+    assert_eq!(api["upstreams"]["t"]["endpoints"][0].as_str(), Some("http://h:8443"));
 }
 
 #[test]
@@ -208,6 +215,7 @@ fn garbage_cut_and_huge_documents_are_refused_and_nothing_panics() {
         ("{\"a\":", "not JSON"),
         ("a: [", "not YAML"),
         ("a: 1\na: 2", "stands twice"),
+        ("{\"openapi\": \"3.0.0\", \"security\": [{\"o\": []}], \"security\": []}", "\"security\" stands twice"),
         ("just text", "neither an OpenAPI 3 nor a Swagger 2"),
         ("swagger: '1.2'", "neither an OpenAPI 3 nor a Swagger 2"),
         ("openapi: 3.0.0", "no usable title: give --name"),

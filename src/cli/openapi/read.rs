@@ -115,7 +115,7 @@ pub(in crate::cli) fn read(bytes: &[u8], over: &Overrides) -> Result<Import, Ope
 }
 
 /// A text, or a number that was meant as one.
-fn text_of(value: &Value) -> String {
+pub(super) fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
