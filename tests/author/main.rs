@@ -1,6 +1,7 @@
 //! The author's side: policy folders, OpenAPI imports, bundles and tokens at the desk.
 
 mod folder;
+mod inspect;
 mod openapi;
 mod problems;
 mod program;

@@ -9,25 +9,25 @@ use std::process::{Command, Output};
 
 use tidegate::exit;
 
-fn tidegate(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn tidegate(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidegate")).current_dir(folder).args(arguments).output().expect("it runs")
 }
 
-fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn done(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn done(folder: &Path, arguments: &[&str]) -> String {
     let output = tidegate(folder, arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}{}", out(&output), err(&output));
     out(&output)
 }
 
-fn refused(folder: &Path, code: u8, arguments: &[&str]) -> String {
+pub(crate) fn refused(folder: &Path, code: u8, arguments: &[&str]) -> String {
     let output = tidegate(folder, arguments);
     assert_eq!(output.status.code(), Some(code.into()), "{arguments:?}: {}{}", out(&output), err(&output));
     out(&output) + &err(&output)

@@ -34,6 +34,7 @@ pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
     let root = read_root(&root.context("no root.json lies beside the key: name it with --root")?)?;
     let mut bundle = read_bundle(&sign.bundle)?;
     print!("{}", inspect::summary(&bundle, Some(&root))?);
+    println!("\nAll that is in it: tidegate bundle inspect {}", sign.bundle.display());
     let named = |path: &PathBuf| AuthorKey::open(path).with_context(|| format!("key {}", path.display()));
     let keys = sign.key.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?;
     let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
