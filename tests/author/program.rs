@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use tidegate::bundle::keyfile::AuthorKey;
+use tidegate::bundle::root::{Role, RootDocument};
 use tidegate::exit;
 
 pub(crate) fn tidegate(folder: &Path, arguments: &[&str]) -> Output {
@@ -41,7 +43,17 @@ fn from_init_to_an_accepted_bundle_and_token() {
     assert_eq!(init.status.code(), Some(exit::DATA.into()), "a deployment's name has a form: {}", err(&init));
     let init = tidegate(at, &["init", "p", "--deployment", "harbour"]);
     assert!(init.status.success() && err(&init).contains("In earnest"), "{}", err(&init));
-    for key in ["root-1.key", "root-2.key", "root-3.key", "policy.key", "hub.key", "issuer.pem"] {
+    for key in [
+        "root-1.key",
+        "root-2.key",
+        "root-3.key",
+        "policy.key",
+        "hub.key",
+        "revocation.key",
+        "permit.key",
+        "release.key",
+        "issuer.pem",
+    ] {
         let mode = fs::metadata(at.join("p/keys").join(key)).expect("the key").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
@@ -114,6 +126,97 @@ fn from_init_to_an_accepted_bundle_and_token() {
     let forged = format!("{body}.{first}{}", &signature[1..]);
     let forged = refused(at, exit::DATA, &["token", "check", "--bundle", "a.tgb", "--now", "1800000000", &forged]);
     assert!(forged.starts_with("refused: SignatureInvalid: "), "{forged}");
+}
+
+#[test]
+fn a_policy_of_two_signers_is_refused_after_one_and_accepted_after_two_in_turn() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let init = tidegate(at, &["init", "p", "--policy-keys", "3", "--policy-threshold", "2"]);
+    assert!(init.status.success() && out(&init).contains("policy      2 of 3 keys"), "{}{}", out(&init), err(&init));
+    assert!(!err(&init).contains("one key alone signs policy"), "{}", err(&init));
+    let told: Vec<_> =
+        ["p/keys/policy-1.key", "p/keys/policy-2.key"].iter().map(|key| out(&init).contains(*key)).collect();
+    assert_eq!((told, at.join("p/keys/policy.key").exists()), (vec![true, true], false));
+
+    done(at, &["bundle", "build", "p", "-o", "draft.tgb"]);
+    let verify = |file: &str| ["bundle", "verify", file, "--root", "p/root.json"].map(str::to_owned);
+    let refusal = |file: &str| refused(at, exit::DATA, &verify(file).each_ref().map(String::as_str));
+    assert!(refusal("draft.tgb").contains("refused: ThresholdNotMet: 0 of 2"));
+    // The file goes from the first signer to the second, and each has only a key of their own.
+    let first = ["bundle", "sign", "draft.tgb", "-o", "one.tgb", "--key", "p/keys/policy-3.key", "--yes"];
+    assert!(done(at, &first).contains("Pass it on: 1 more of the role must sign."));
+    assert!(refusal("one.tgb").contains("refused: ThresholdNotMet: 1 of 2"));
+    let second = ["bundle", "sign", "one.tgb", "-o", "two.tgb", "--key", "p/keys/policy-1.key", "--yes"];
+    let signed = done(at, &second);
+    assert!(signed.contains("signed by       policy-3") && signed.contains("It is complete."), "{signed}");
+    let accepted = done(at, &verify("two.tgb").each_ref().map(String::as_str));
+    assert!(accepted.starts_with("accepted\n") && accepted.contains("policy-1"), "{accepted}");
+    // The same signer twice is still one.
+    let again = ["bundle", "sign", "one.tgb", "--key", "p/keys/policy-3.key", "--yes"];
+    assert!(refused(at, exit::DATA, &again).contains("has signed already"));
+}
+
+#[test]
+fn init_makes_no_threshold_that_cannot_be_met() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    for (keys, threshold, told) in [
+        ("2", "3", "3 of 2 policy keys cannot sign"),
+        ("1", "0", "0 of 1 policy keys cannot sign"),
+        ("0", "0", "0 of 0 policy keys cannot sign"),
+        ("20", "17", "a threshold of 17 policy keys can never be met: a bundle has at most 16 signatures"),
+    ] {
+        let wrong = ["init", "p", "--policy-keys", keys, "--policy-threshold", threshold];
+        assert!(refused(at, exit::DATA, &wrong).contains(told), "{keys} {threshold}");
+        let root = ["init", "p", "--root-keys", keys, "--root-threshold", threshold];
+        assert!(refused(at, exit::DATA, &root).contains(&told.replace("policy", "root")), "{keys} {threshold}");
+        assert!(!at.join("p").exists(), "nothing was written");
+    }
+    done(
+        at,
+        &[
+            "init",
+            "p",
+            "--root-keys",
+            "16",
+            "--root-threshold",
+            "16",
+            "--policy-keys",
+            "17",
+            "--policy-threshold",
+            "16",
+        ],
+    );
+}
+
+#[test]
+fn the_first_root_gives_every_role_to_a_key_of_its_own() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let init = tidegate(at, &["init", "p"]);
+    let warned = err(&init);
+    for told in ["one key alone signs policy", "each of the other roles", "revocation, permit and release"] {
+        assert!(warned.contains(told), "wanted {told} in {warned}");
+    }
+    let root = RootDocument::parse(&fs::read(at.join("p/root.json")).expect("the root")).expect("it is sound");
+    let roles = [
+        (Role::Root, 2, vec!["root-1", "root-2", "root-3"]),
+        (Role::Policy, 1, vec!["policy"]),
+        (Role::Hub, 1, vec!["hub"]),
+        (Role::Revocation, 1, vec!["revocation"]),
+        (Role::Permit, 1, vec!["permit"]),
+        (Role::Release, 1, vec!["release"]),
+    ];
+    for (role, threshold, names) in roles {
+        let keys = names.iter().map(|name| {
+            let key = AuthorKey::open(&at.join(format!("p/keys/{name}.key"))).expect("a key file");
+            assert_eq!(root.holder(key.key.public().id()), Some(*name));
+            key.key.public()
+        });
+        assert!(root.role_keys(role).cloned().eq(keys), "{role:?}");
+        assert_eq!(root.threshold(role), Some(threshold), "{role:?}");
+    }
 }
 
 #[test]
