@@ -68,7 +68,7 @@ const FILES: [(&str, &str); 8] = [
     ("applications.toml", include_str!("../../config/policy-example/applications.toml")),
     ("subscriptions.toml", include_str!("../../config/policy-example/subscriptions.toml")),
     ("revocations.toml", include_str!("../../config/policy-example/revocations.toml")),
-    ("apis/petstore.toml", include_str!("../../config/policy-example/apis/petstore.toml")),
+    ("apis/example.toml", include_str!("../../config/policy-example/apis/example.toml")),
     (ISSUER_FILE, include_str!("../../config/policy-example/issuers/site.toml")),
 ];
 

@@ -5,6 +5,7 @@ mod inspect;
 mod openapi;
 mod problems;
 mod program;
+mod readme;
 
 use std::fs;
 use std::path::{Path, PathBuf};

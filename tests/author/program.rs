@@ -304,20 +304,10 @@ fn an_import_is_ready_to_build() {
     let at = folder.path();
     done(at, &["init", "p"]);
     let petstore = concat!(env!("CARGO_MANIFEST_DIR"), "/config/petstore.yaml");
-    let import = [
-        "import",
-        "openapi",
-        petstore,
-        "--into",
-        "p",
-        "--name",
-        "shop",
-        "--upstream",
-        "http://127.0.0.1:9",
-        "--base-path",
-        "/shop",
-    ];
-    assert!(done(at, &import).contains("8 routes"));
+    let import = ["import", "openapi", petstore, "--into", "p", "--name", "shop", "--upstream", "http://127.0.0.1:9"];
+    let imported = tidegate(at, &import);
+    assert!(imported.status.success() && out(&imported).contains("8 routes"), "{}", err(&imported));
+    assert!(err(&imported).contains("subscriptions: an application needs one to this API"), "{}", err(&imported));
     assert!(refused(at, exit::CANT_CREATE, &import).contains("File exists"));
     assert!(done(at, &["bundle", "build", "p", "-o", "a.tgb"]).contains("2 APIs, 13 routes"));
 }
