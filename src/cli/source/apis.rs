@@ -70,7 +70,7 @@ pub(super) fn read(
 fn upstream(name: String, mut fields: Fields<'_>, folder: &Path, problems: &Problems) -> Upstream {
     let endpoints = fields.texts("endpoints").unwrap_or_default();
     if endpoints.is_empty() {
-        problems.report(fields.spot(), "an upstream needs endpoints = [\"http://127.0.0.1:8080\"]");
+        problems.report(fields.spot(), "an upstream needs endpoints = [\"http://127.0.0.1:9000\"]");
     }
     let mut tls = false;
     for text in &endpoints {
