@@ -100,8 +100,8 @@ pub enum Reject<'p> {
     /// The token is missing or not good.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The token holds none of the route's scopes: have the issuer grant one.
-    #[error("the token holds none of the route's scopes")]
+    /// The token does not hold the scopes that the route wants: have the issuer grant them.
+    #[error("the token does not hold the scopes that the route wants")]
     ScopeMissing {
         /// They.
         wanted: &'p [Box<str>],
@@ -175,8 +175,9 @@ where
         let time = judge(claims, &now)?;
         certain_enough(route, claims, time)?;
 
-        // 3. the scopes: at least one of the route's
-        if !route.scopes.is_empty() && !route.scopes.iter().any(|scope| claims.has_scope(scope)) {
+        // 3. the scopes: one of the route's alternatives, whole
+        let holds = |together: &str| together.split(' ').all(|scope| claims.has_scope(scope));
+        if !route.scopes.is_empty() && !route.scopes.iter().any(|together| holds(together)) {
             return Err(Reject::ScopeMissing { wanted: &route.scopes });
         }
 

@@ -46,7 +46,7 @@ fn policy(key: &MintKey) -> Policy {
         template: template.into(),
         methods: [Method::Get].into_iter().collect(),
         auth: Auth::Token,
-        scopes: ["read".into(), "all".into()].into(),
+        scopes: ["read".into(), "all".into(), "list peek".into()].into(),
         plan,
         upstream: 0,
         uncertain,
@@ -117,6 +117,26 @@ fn every_level_with_a_plan_is_charged_and_the_caller_is_known() {
     assert_eq!(ids.len(), 5, "no two limits share a counter");
     assert_eq!((facts.api, facts.route, facts.application, facts.plan), (Some(0), Some(0), Some(0), Some(3)));
     assert!(facts.claims.is_some());
+}
+
+#[test]
+fn one_alternative_of_the_scopes_is_enough_and_each_is_wanted_whole() {
+    let key = key();
+    let policy = policy(&key);
+    for (scope, passes) in [
+        ("read", true),
+        ("peek list", true),
+        ("list", false),
+        ("peek x", false),
+        ("list+peek", false),
+        ("", false),
+        ("list peek x", true),
+        ("listpeek", false),
+    ] {
+        let (_, verdict) = ask(&policy, "/pets/a", &token(&key, "a", "app-key", scope), TimeBounds::exact(1_500));
+        let missing = matches!(verdict, Err(Reject::ScopeMissing { .. }));
+        assert_eq!((verdict.is_ok(), missing), (passes, !passes), "{scope:?}");
+    }
 }
 
 #[test]

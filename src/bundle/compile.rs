@@ -229,7 +229,13 @@ fn route(index: ApiIndex, api: &entry::Api, wire: &entry::Route, names: &Scope<'
     if methods.is_empty() || !wire.methods.is_sorted_by(|a, b| a < b) {
         return Err(invalid(format!("{whose} has no methods, or not each once and in order")));
     }
-    check_texts(&whose, "scope", &wire.scopes)?;
+    for together in &wire.scopes {
+        let scopes: Vec<_> = together.split(' ').collect();
+        scopes.iter().try_for_each(|scope| check_text(&format!("{whose}: the scope"), scope))?;
+        if !scopes.is_sorted_by(|a, b| a < b) {
+            return Err(invalid(format!("{whose} wants scopes together that are not each there once and in order")));
+        }
+    }
     if wire.auth == Auth::None && !wire.scopes.is_empty() {
         return Err(invalid(format!("{whose} wants scopes but no token")));
     }

@@ -135,10 +135,11 @@ fn invalid_token(error: TokenError) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }
 
+/// RFC 6750, 3.1: the scopes that would do. The list cannot say alternatives, so the first is told.
 fn insufficient_scope(wanted: &[Box<str>]) -> HeaderValue {
     // RFC 6749, 3.3: a scope has neither quotes nor backslashes nor controls.
     let plain = |scope: &&str| scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    let scopes: Vec<&str> = wanted.iter().map(|scope| &**scope).filter(plain).collect();
+    let scopes: Vec<&str> = wanted.first().map_or("", |together| together).split(' ').filter(plain).collect();
     let text = format!("Bearer realm=\"tidegate\", error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" "));
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer error=\"insufficient_scope\""))
 }
@@ -152,7 +153,9 @@ fn problem(outcome: Outcome, level: Option<Level>) -> Problem {
         O::NoRoute => (404, 900_906, "No such resource", "Nothing is published at this host and path."),
         O::MethodNotAllowed => (405, 0, "Method not allowed", "See Allow for the methods of this path."),
         O::NoPolicy => (503, 0, "No policy in force", "The gateway has not been given a policy bundle yet."),
-        O::ScopeMissing => (403, 900_910, "Scope missing", "The token holds none of the scopes of this resource."),
+        O::ScopeMissing => {
+            (403, 900_910, "Scope missing", "The token does not hold the scopes that this resource wants.")
+        }
         O::NotSubscribed => (403, 900_908, "Not subscribed", "The application is not subscribed to this API."),
         O::SubscriptionBlocked => (403, 900_907, "Subscription blocked", "The subscription to this API is blocked."),
         O::RateLimited => (429, throttle_code(level), "Too many requests", over_rate(level)),

@@ -61,8 +61,6 @@ pub(super) struct Route {
     pub(super) methods: Vec<Method>,
     pub(super) auth: Auth,
     pub(super) scopes: Vec<String>,
-    /// Those of the scopes that stand for several together, which a person has to choose from.
-    pub(super) joined: Vec<String>,
     pub(super) plan: Option<String>,
     pub(super) upstream: Option<String>,
 }

@@ -241,7 +241,6 @@ impl Operation<'_> {
             methods: vec![method],
             auth: asked.auth,
             scopes: asked.scopes,
-            joined: asked.joined,
             plan: self.own(TIER).map(text_of),
             upstream: upstream.filter(|name| name != api),
         }

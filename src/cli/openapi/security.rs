@@ -2,14 +2,12 @@
 //!
 //! ```text
 //! the document   any of [ all of { scheme: all of [scope, …], … }, … ]
-//! a route        open, or a token; where it has scopes, a token with at least one of them
+//! a route        open, or a token; with any of [ "scope scope …", … ], each all of its scopes
 //! ```
 //!
 //! What a route cannot say is decided for the closed side, and each such decision is in the report:
 //!
 //! - Open is only what says so: an empty list, or one of nothing but `{}`. What is missing or malformed wants a token.
-//! - Scopes that are wanted together become one, joined by `+`. No token holds it, so the route is closed to this
-//!   alternative until a person chooses.
 //! - An alternative without scopes does not lift the scopes of the others.
 //! - Roles, and whatever else stands where scopes do, are asked for as scopes.
 //! - A scheme that is not about tokens is a token here.
@@ -25,15 +23,14 @@ use crate::policy::Auth;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) auth: Auth,
+    /// The alternatives: scopes that are wanted together have a space between them.
     pub(super) scopes: Vec<String>,
-    /// Those of the scopes that stand for several together.
-    pub(super) joined: Vec<String>,
 }
 
 impl Asked {
     /// Nothing.
-    pub(super) const OPEN: Self = Self { auth: Auth::None, scopes: Vec::new(), joined: Vec::new() };
-    const ANY_TOKEN: Self = Self { auth: Auth::Token, scopes: Vec::new(), joined: Vec::new() };
+    pub(super) const OPEN: Self = Self { auth: Auth::None, scopes: Vec::new() };
+    const ANY_TOKEN: Self = Self { auth: Auth::Token, scopes: Vec::new() };
 }
 
 /// Reads `security` of an operation, or of the document where the operation has none. `schemes` are the
@@ -118,16 +115,7 @@ fn any_of(alternatives: &[BTreeSet<String>], mut note: impl FnMut(String)) -> As
         if with_scopes.iter().any(|other| other.len() < scopes.len() && other.is_subset(scopes)) {
             continue;
         }
-        let scope = scopes.iter().map(String::as_str).collect::<Vec<_>>().join("+");
-        if scopes.len() > 1 {
-            let all = list(scopes);
-            note(format!(
-                "asks for the scopes {all} together, and a route can ask for one of several only; it is closed \
-                 ({scope:?}, which no token holds) until you choose"
-            ));
-            asked.joined.push(scope.clone());
-        }
-        asked.scopes.push(scope);
+        asked.scopes.push(scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
     }
     asked.scopes.sort();
     asked

@@ -30,10 +30,6 @@ pub(in crate::cli) fn write(import: &Import, origin: &str, issuers: &[String]) -
         if route.auth == Auth::None {
             text.push_str("auth = \"none\"\n");
         }
-        for joined in &route.joined {
-            let joined = one_line(joined);
-            let _ = writeln!(text, "# {joined}: wanted together, and one of a route's scopes is enough. Choose.");
-        }
         if !route.scopes.is_empty() {
             let _ = writeln!(text, "scopes = {}", list(&route.scopes));
         }
