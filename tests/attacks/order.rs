@@ -8,7 +8,7 @@ pub fn cases() -> Vec<Case> {
     let floor =
         |seq: u64, floor: u64| with_manifest(b"p", |m| (m["seq"], m["security_floor"]) = (seq.into(), floor.into()));
     vec![
-        case("BelowSecurityFloor", "below the floor", bundle(GOLDEN_FLOOR - 1, "old")),
+        case("BelowSecurityFloor", "below the floor", floor(GOLDEN_FLOOR - 1, 0)),
         case("Rollback", "at the floor, below the highest", bundle(GOLDEN_FLOOR, "old")),
         case("Rollback", "one below the highest", bundle(GOLDEN_SEQ - 1, "old")),
         case("Equivocation", "another bundle of the same number", bundle(GOLDEN_SEQ, "other")),

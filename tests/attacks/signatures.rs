@@ -96,6 +96,12 @@ fn the_packer_refuses_a_stranger_a_second_time_and_what_no_device_would_read() {
     let once = pack::sign(&unsigned, &root(), &key(4)).expect("key 4 may sign");
     assert!(matches!(pack::sign(&once, &root(), &key(4)), Err(PackError::SignedAlready(_))));
     assert!(matches!(pack::sign(&unsigned[..40], &root(), &key(4)), Err(PackError::Refused(_))));
+    let mut high = draft(11, "next");
+    high.security_floor = 12;
+    match high.assemble(&root()) {
+        Err(PackError::Refused(refused)) => assert_eq!(refused.name(), "SecurityFloorInvalid"),
+        other => panic!("{other:?}"),
+    }
     let mut zero = draft(0, "next");
     assert!(matches!(zero.assemble(&root()), Err(PackError::Refused(_))), "seq 0");
     (zero.seq, zero.entries) = (11, Default::default());
