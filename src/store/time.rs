@@ -27,11 +27,14 @@ use crate::disk::Disk;
 use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
 /// When this program was built, in seconds since 1970: no device that runs it is earlier. The packager
-/// sets `TIDEGATE_BUILD_TIME`; otherwise it is the day on which this line was written.
+/// sets `TIDEGATE_BUILD_TIME` when compiling; without it, or where it is earlier, it is [`WRITTEN`].
 pub const BUILD_TIME: UnixSeconds = match option_env!("TIDEGATE_BUILD_TIME") {
-    Some(text) => parse(text),
-    None => 1_777_593_600,
+    Some(text) if parse(text) > WRITTEN => parse(text),
+    Some(_) | None => WRITTEN,
 };
+
+/// 2026-11-25 00:00 UTC, the day on which this line was written; a build cannot be older than its source.
+const WRITTEN: UnixSeconds = 1_795_564_800;
 
 /// How far a trusted clock may stand behind the floor and still be believed, in seconds: clocks of
 /// those who sign run ahead a little.

@@ -114,6 +114,13 @@ fn a_new_device_has_the_build_time_and_has_lost_nothing() {
 }
 
 #[test]
+fn the_build_is_no_earlier_than_the_day_on_which_its_source_was_written() {
+    let days = 56 * 365 + 14 + 304 + 24; // 56 years, 14 of them leap years, to November, to the 25th
+    assert_eq!(WRITTEN, days * 86_400);
+    const { assert!(BUILD_TIME >= WRITTEN) };
+}
+
+#[test]
 fn a_floor_that_cannot_be_written_holds_all_the_same() {
     let disk = disk();
     disk.cut_after(0);
