@@ -6,6 +6,7 @@
 mod container;
 mod crash;
 mod entries;
+mod format;
 mod inbox;
 mod manifest;
 mod order;
