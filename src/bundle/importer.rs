@@ -166,9 +166,12 @@ impl<T> Importer<T> {
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
         let bounds = time.floor().bounds(&now.reading, now.trusted);
 
-        let (mut journal, broken) = Journal::open(Arc::clone(&disk), &journal);
-        let lines = start_lines(serving.as_ref(), &origin, state_lost, broken.as_ref(), bounds);
-        let unrecorded = lines.into_iter().try_for_each(|line| journal.append(line)).and(written).err();
+        let mut journal = Journal::open(Arc::clone(&disk), &journal);
+        let lost =
+            state_lost.then(|| Line::new(Event::StateLost, "StateLost", bounds).saying("made again from the slots"));
+        let (why, started) = start_lines(serving.as_ref(), &origin, bounds);
+        let lost = lost.map_or(Ok(()), |line| journal.append(line));
+        let unrecorded = lost.and(journal.append_start(why, started)).and(written).err();
         let time = Arc::new(time);
         let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
         Ok(Opened { importer, serving, origin, unrecorded })
@@ -205,8 +208,11 @@ impl<T> Importer<T> {
         line.file = Some(name.clone());
         line.file_sha256 = file_sha256;
         let appended = match &result {
-            Imported::Refused(refused) => self.journal.append_refusal(line.saying(refused.detail()), now.reading.boot),
-            Imported::Activated(_) | Imported::AlreadyInstalled => self.journal.append(line),
+            Imported::Refused(refused) => {
+                self.journal.append_unchanged(line.saying(refused.detail()), now.reading.boot)
+            }
+            Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
+            Imported::Activated(_) => self.journal.append(line),
         };
         unrecorded = appended.err().or(unrecorded);
         // A stick may be read-only: the journal is the record, this is a courtesy.
@@ -219,7 +225,7 @@ impl<T> Importer<T> {
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
         let mut line = Line::new(Event::Import, refused.name(), bounds).saying(refused.detail());
         line.medium = Some(medium.to_string());
-        self.journal.append_refusal(line, now.reading.boot)
+        self.journal.append_unchanged(line, now.reading.boot)
     }
 
     /// Steps 0 to 17.
@@ -261,33 +267,20 @@ pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
     RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).map_err(OpenError::Root)
 }
 
-/// What a start writes into the journal: the troubles, then what serves.
-fn start_lines<T>(
-    serving: Option<&Active<T>>,
-    origin: &Origin,
-    state_lost: bool,
-    broken: Option<&Refused>,
-    now: TimeBounds,
-) -> Vec<Line> {
-    let mut lines = Vec::new();
-    if let Some(broken) = broken {
-        lines.push(Line::new(Event::JournalBroken, broken.name(), now).saying(broken.detail()));
-    }
-    if state_lost {
-        lines.push(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots"));
-    }
-    match origin {
-        Origin::Previous(why) => lines.push(Line::new(Event::FellBack, why.name(), now).saying(why.detail())),
-        Origin::Nothing(why) => lines.push(Line::new(Event::SafeMode, why.name(), now).saying(why.detail())),
-        Origin::Fresh | Origin::Active => {}
-    }
+/// What a start writes into the journal: why it serves not what was chosen, and what it serves.
+fn start_lines<T>(serving: Option<&Active<T>>, origin: &Origin, now: TimeBounds) -> (Option<Line>, Line) {
     let mut started = Line::new(Event::Started, if serving.is_some() { "Serving" } else { "Nothing" }, now);
     if let Some(active) = serving {
         started.digest = Some(active.digest);
         started.seq = Some(active.manifest.seq());
     }
-    lines.push(started);
-    lines
+    let (event, why) = match origin {
+        Origin::Previous(why) => (Event::FellBack, why),
+        Origin::Nothing(why) => (Event::SafeMode, why),
+        Origin::Fresh | Origin::Active => return (None, started),
+    };
+    // The name is in both, so that a start that fails otherwise than the last one is told.
+    (Some(Line::new(event, why.name(), now).saying(why.detail())), started.saying(why.name()))
 }
 
 /// What stands beside a bundle after its import.

@@ -184,6 +184,24 @@ fn a_line_removed_from_the_journal_shows() {
 }
 
 #[test]
+fn a_crash_loop_does_not_fill_the_journal_and_an_altered_older_file_is_told() {
+    let mut device = Device::with_golden();
+    let before = device.journal().len();
+    (0..30).for_each(|_| device.start());
+    assert_eq!(device.journal().len() - before, 1, "thirty starts in thirty minutes");
+
+    let folder = device.state().join("journal");
+    let first = folder.join("00000001.jsonl");
+    let line = fs::read_to_string(&first).expect("the journal");
+    fs::write(folder.join("00000002.jsonl"), line.lines().next().expect("a line").to_owned() + "\n").expect("written");
+    device.start();
+    let third = fs::read_to_string(folder.join("00000003.jsonl")).expect("a new file");
+    assert!(third.starts_with(r#"{"at":"#) && third.contains("journal-broken"), "{third}");
+    (0..5).for_each(|_| device.start());
+    assert_eq!(fs::read_to_string(folder.join("00000003.jsonl")).expect("the file"), third, "told once");
+}
+
+#[test]
 fn a_torn_last_line_is_cut_off_and_the_chain_goes_on() {
     let mut device = Device::with_golden();
     let path = device.state().join("journal/00000001.jsonl");
