@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::activate::{Active, Compile, OpenError, Origin, Slots, Started};
+use super::activate::{Active, Compile, OpenError, Origin, Records, Slots, Started};
 use super::canonical;
 use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
@@ -119,7 +119,8 @@ pub struct Opened<T> {
     pub serving: Option<Active<T>>,
     /// Why that.
     pub origin: Origin,
-    /// What could not be written down (journal, time floor), for the log: a full disk stops no start.
+    /// What could not be written down (state record, time floor, journal), for the log: a full disk stops no
+    /// start of a device whose folders are there.
     pub unrecorded: Option<io::Error>,
 }
 
@@ -153,7 +154,7 @@ impl<T> Importer<T> {
         }
         disk.sync_folder(&state)?;
         let root_issued_at = root.issued_at();
-        let Started { slots, serving, origin, state_lost } =
+        let Started { slots, serving, origin, records, unrecorded } =
             Slots::open(Arc::clone(&disk), &state, root, &device, compile)?;
 
         let active = serving.as_ref().map(|active| active.manifest.issued_at());
@@ -167,11 +168,11 @@ impl<T> Importer<T> {
         let bounds = time.floor().bounds(&now.reading, now.trusted);
 
         let mut journal = Journal::open(Arc::clone(&disk), &journal);
-        let lost =
-            state_lost.then(|| Line::new(Event::StateLost, "StateLost", bounds).saying("made again from the slots"));
         let (why, started) = start_lines(serving.as_ref(), &origin, bounds);
-        let lost = lost.map_or(Ok(()), |line| journal.append(line));
-        let unrecorded = lost.and(journal.append_start(why, started)).and(written).err();
+        let appended = trouble_lines(records, time.was_damaged(), bounds)
+            .try_for_each(|line| journal.append(line))
+            .and_then(|()| journal.append_start(why, started));
+        let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
         let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
         Ok(Opened { importer, serving, origin, unrecorded })
@@ -197,7 +198,10 @@ impl<T> Importer<T> {
             Ok(imported) => imported,
             Err(refused) => Imported::Refused(refused),
         };
-        // Step 9's other half: what the signatures vouch for raises the floor, even of a refused bundle.
+        // Step 9's other half: what the signatures vouch for raises the floor, of a bundle that a later step refused
+        // too. It is written down only here, after step 17, and loses nothing by that: the steps judged with the raised
+        // bound all the same, a start takes `issued_at` of what serves into the floor, and a refused bundle whose
+        // moment a power cut took from us can be offered again.
         let mut unrecorded = found.issued_at.and_then(|at| self.time.raise(at, &now.reading).err());
 
         // 18 journal and receipt
@@ -265,6 +269,20 @@ fn lock(state: &Path) -> Result<File, OpenError> {
 pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
     let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).map_err(|error| OpenError::NoRoot(path.into(), error))?;
     RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).map_err(OpenError::Root)
+}
+
+/// What a start writes into the journal about records that were not as they had been written.
+fn trouble_lines(records: Records, time_was_damaged: bool, now: TimeBounds) -> impl Iterator<Item = Line> {
+    let damaged = |what| Line::new(Event::StateDamaged, "StateDamaged", now).saying(what);
+    let state = match records {
+        Records::Sound => None,
+        Records::Damaged => {
+            Some(damaged("one of the two state records; what it may have held is taken from the slots"))
+        }
+        Records::Lost => Some(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots")),
+    };
+    let time = damaged("one of the two records of the time floor; the floor may be the one before the last");
+    state.into_iter().chain(time_was_damaged.then_some(time))
 }
 
 /// What a start writes into the journal: why it serves not what was chosen, and what it serves.

@@ -57,6 +57,8 @@ pub enum Event {
     SafeMode,
     /// The state records were lost, and were made again from the slots.
     StateLost,
+    /// One of the two records of the state or of the time floor was broken, and was written again.
+    StateDamaged,
     /// The journal had a break; this line begins after it.
     JournalBroken,
     /// A bundle was offered.
@@ -68,7 +70,8 @@ pub enum Event {
 pub struct Line {
     /// What happened.
     pub event: Event,
-    /// The name of how it ended: a refusal's, or `Activated`, `AlreadyInstalled`, `Serving`, `Nothing`.
+    /// The name of how it ended: a refusal's, or `Activated`, `AlreadyInstalled`, `Serving`, `Nothing`,
+    /// `StateDamaged`.
     pub result: String,
     /// What was found, for people.
     pub detail: String,

@@ -127,6 +127,7 @@ pub struct Known {
 #[derive(Debug)]
 pub struct TimeFile {
     boot: BootId,
+    was_damaged: bool,
     inside: Mutex<Inside>,
 }
 
@@ -148,10 +149,7 @@ impl TimeFile {
     ) -> (Self, io::Result<()>) {
         let (pair, found) = Pair::open(disk, folder, "time");
         let signed = known.build.max(known.signed);
-        let recorded = match &found {
-            Found::Record(bytes) => TimeFloor::from_bytes(bytes, boot),
-            Found::Fresh | Found::Lost => None,
-        };
+        let recorded = found.body().and_then(|bytes| TimeFloor::from_bytes(bytes, boot));
         let floor = match recorded {
             Some(floor) => {
                 let here = floor.moved(reading);
@@ -160,9 +158,17 @@ impl TimeFile {
             }
             None => TimeFloor::new(signed, reading, found != Found::Fresh || known.used),
         };
-        let file = Self { boot, inside: Mutex::new(Inside { floor, pair }) };
+        let was_damaged = matches!(found, Found::Survivor(_));
+        let file = Self { boot, was_damaged, inside: Mutex::new(Inside { floor, pair }) };
         let written = file.persist(reading);
         (file, written)
+    }
+
+    /// Whether one of the two records was not whole when this was opened: the floor may then be the one before
+    /// the last, lower by ten minutes or by a signed document that was refused.
+    #[must_use]
+    pub fn was_damaged(&self) -> bool {
+        self.was_damaged
     }
 
     /// The floor as it is now.

@@ -11,7 +11,7 @@ use tidegate::bundle::{Importer, OpenError, Origin, pack};
 use tidegate::disk::Machine;
 
 use crate::source::Unkind;
-use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, draft, golden, key, root_draft};
+use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, draft, golden, key, root, root_draft, sign};
 
 pub const NAMES: &[&str] = &["StateLost", "JournalBroken"];
 
@@ -86,6 +86,68 @@ fn a_slot_under_another_bundles_name_does_not_serve() {
     }
     device.start();
     assert!(matches!(device.origin, Origin::Previous(_)));
+}
+
+#[test]
+fn one_broken_state_record_rolls_nothing_back_and_is_told_once() {
+    let mut raised = draft(GOLDEN_SEQ + 1, "next");
+    raised.security_floor = GOLDEN_SEQ;
+    let next = sign(&raised.assemble(&root()).expect("a sound draft"));
+    for record in ["trust/state.0", "trust/state.1"] {
+        for remove in [false, true] {
+            let mut device = Device::with_golden();
+            device.takes(&next);
+            let path = device.state().join(record);
+            if remove {
+                fs::remove_file(path).expect("removed")
+            } else {
+                rot(&path)
+            }
+            device.start();
+            let told =
+                |device: &Device| device.journal().iter().filter(|line| line.event == Event::StateDamaged).count();
+            let serving = device.serving.as_ref().expect("it serves").1.clone();
+            assert_eq!((serving.as_str(), &device.origin), ("next", &Origin::Active), "{record}");
+            assert_eq!(told(&device), 1, "{record}");
+            device.refuses(&case("BelowSecurityFloor", "the floor", bundle(GOLDEN_SEQ - 1, "old")));
+            device.refuses(&case("Rollback", "the order", golden()));
+            device.start();
+            assert_eq!(told(&device), 1, "{record}: it was written again");
+            // The one before is still there to fall back to.
+            rot(&slot(&device, &next).join("head"));
+            device.start();
+            assert_eq!(device.serving.as_ref().expect("the previous").1, "golden", "{record}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_record_of_the_time_floor_is_told() {
+    let mut device = Device::with_golden();
+    rot(&device.state().join("trust/time.0"));
+    device.start();
+    assert!(device.journal().iter().any(|line| line.event == Event::StateDamaged && line.detail.contains("time")));
+    device.still_serves_golden();
+}
+
+#[test]
+fn a_full_disk_stops_no_start_even_when_the_state_was_lost() {
+    let disk = Arc::new(Unkind::default());
+    let mut device = Device::new(Arc::<Unkind>::clone(&disk));
+    device.takes(&golden());
+    for record in ["trust/state.0", "trust/state.1"] {
+        rot(&device.state().join(record));
+    }
+    disk.fail(Some(("state", io::ErrorKind::StorageFull)));
+    device.importer = None;
+    let now = device.now();
+    let opened = Importer::open(Arc::<Unkind>::clone(&disk) as _, device.settings(), compile, &now).expect("it starts");
+    assert_eq!(opened.serving.expect("it serves").policy, "golden");
+    assert_eq!(opened.unrecorded.expect("told").kind(), io::ErrorKind::StorageFull);
+    drop(opened.importer);
+    disk.fail(None);
+    device.still_serves_golden();
+    assert!(device.journal().iter().any(|line| line.event == Event::StateLost));
 }
 
 #[test]
@@ -230,6 +292,16 @@ fn a_root_of_an_earlier_epoch_is_refused_and_one_of_a_later_restarts_the_counter
         other => panic!("{other:?}"),
     }
     let root = place(&device, 2);
+    device.still_serves_golden();
+    // The later epoch is kept from the first start on, before any bundle of it came.
+    place(&device, 1);
+    device.importer = None;
+    let now = device.now();
+    match Importer::open(Arc::new(Machine), device.settings(), compile, &now) {
+        Err(OpenError::Root(refused)) => assert_eq!(refused.name(), "RootEpochRegression"),
+        other => panic!("{other:?}"),
+    }
+    place(&device, 2);
     device.still_serves_golden();
     let mut first = draft(1, "first of its epoch");
     first.security_floor = 0;

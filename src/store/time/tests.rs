@@ -105,6 +105,21 @@ fn two_lost_records_fall_back_to_what_is_signed_and_say_so_until_something_signe
 }
 
 #[test]
+fn one_broken_record_is_told_and_the_floor_is_never_below_the_one_before() {
+    for which in ["/state/time.0", "/state/time.1"] {
+        let disk = disk();
+        let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+        file.raise(2_000_000, &at(0, 0)).unwrap();
+        file.raise(3_000_000, &at(0, 0)).unwrap();
+        assert!(!open(&disk, BOOT, &at(0, 0), KNOWN).was_damaged());
+        disk.rot(Path::new(which), 20);
+        let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+        assert!(file.was_damaged() && file.floor().bounds(&at(0, 0), false).lower >= 2_000_000, "{which}");
+        assert!(!open(&disk, BOOT, &at(0, 0), KNOWN).was_damaged(), "{which}: it was written again");
+    }
+}
+
+#[test]
 fn a_new_device_has_the_build_time_and_has_lost_nothing() {
     let file = open(&disk(), BOOT, &at(0, 0), KNOWN);
     assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(1_000_000));
