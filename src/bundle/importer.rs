@@ -5,9 +5,9 @@
 //! journal and, where signatures vouch for the moment, the time floor. Blocking: never call it on a
 //! reactor's thread.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::DeviceFacts;
 use super::root::{Role, RootDocument};
-use super::staging::stage;
+use super::staging::{Identity, open_regular, stage};
 use super::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
@@ -106,6 +106,10 @@ pub struct ImportOutcome<T> {
     pub result: Imported<T>,
     /// The bundle's claimed identity, as far as it could be read.
     pub digest: Option<Digest>,
+    /// The file that was judged: what stands at its path now may be another one. `None` where it was not opened.
+    pub judged: Option<Identity>,
+    /// What to leave beside the file, once the policy is in force.
+    pub report: Report,
     /// What could not be written down (journal, time floor), for the log; the result stands all the same.
     pub unrecorded: Option<io::Error>,
 }
@@ -189,12 +193,13 @@ impl<T> Importer<T> {
         Arc::clone(&self.time)
     }
 
-    /// Steps 0 to 18 for the file at `path`; puts `NAME.result.json` beside it where that can be written.
+    /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the report beside
+    /// the file, so that whoever waits for the report finds in force what it says.
     pub fn import(&mut self, path: &Path, medium: &Medium, now: &Moment) -> ImportOutcome<T> {
         let mut found = Findings::default();
-        let mut file_sha256 = None;
+        let mut source = SourceFound::default();
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
-        let result = match self.steps(path, bounds.lower, &mut found, &mut file_sha256) {
+        let result = match self.steps(path, bounds.lower, &mut found, &mut source) {
             Ok(imported) => imported,
             Err(refused) => Imported::Refused(refused),
         };
@@ -210,7 +215,7 @@ impl<T> Importer<T> {
         let mut line = Line::new(Event::Import, result.name(), bounds).about(&found);
         line.medium = Some(medium.to_string());
         line.file = Some(name.clone());
-        line.file_sha256 = file_sha256;
+        line.file_sha256 = source.sha256;
         let appended = match &result {
             Imported::Refused(refused) => {
                 self.journal.append_unchanged(line.saying(refused.detail()), now.reading.boot)
@@ -219,9 +224,8 @@ impl<T> Importer<T> {
             Imported::Activated(_) => self.journal.append(line),
         };
         unrecorded = appended.err().or(unrecorded);
-        // A stick may be read-only: the journal is the record, this is a courtesy.
-        let _ = put_result(path, &ResultFile::of(&result, &name, &found, bounds));
-        ImportOutcome { name, result, digest: found.digest, unrecorded }
+        let report = Report::of(&result, &name, &found, bounds);
+        ImportOutcome { name, result, digest: found.digest, judged: source.identity, report, unrecorded }
     }
 
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
@@ -238,10 +242,12 @@ impl<T> Importer<T> {
         path: &Path,
         lower: UnixSeconds,
         found: &mut Findings,
-        file_sha256: &mut Option<Digest>,
+        source: &mut SourceFound,
     ) -> Result<Imported<T>, Refused> {
-        let staged = stage(path, &self.staging, &*self.disk)?;
-        *file_sha256 = Some(staged.sha256);
+        let offered = open_regular(path)?;
+        source.identity = Some(offered.identity());
+        let staged = stage(offered, &self.staging, &*self.disk)?;
+        source.sha256 = Some(staged.sha256);
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
         match verify(&mut Whole(&staged.file), &by, self.compile, found)? {
             Verdict::AlreadyInstalled(_) => Ok(Imported::AlreadyInstalled),
@@ -251,6 +257,13 @@ impl<T> Importer<T> {
             }
         }
     }
+}
+
+/// What step 0 found out about the source.
+#[derive(Default)]
+struct SourceFound {
+    identity: Option<Identity>,
+    sha256: Option<Digest>,
 }
 
 /// One process at a time: the state has one writer, and its records are read once.
@@ -301,43 +314,51 @@ fn start_lines<T>(serving: Option<&Active<T>>, origin: &Origin, now: TimeBounds)
     (Some(Line::new(event, why.name(), now).saying(why.detail())), started.saying(why.name()))
 }
 
-/// What stands beside a bundle after its import.
-#[derive(Serialize)]
-struct ResultFile<'a> {
+/// What stands beside a bundle after its import, for whoever brought it.
+#[derive(Debug, Serialize)]
+pub struct Report {
     at: UnixSeconds,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
-    name: &'a str,
+    name: String,
     quality: TimeQuality,
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
 }
 
-impl<'a> ResultFile<'a> {
-    fn of<T>(result: &Imported<T>, name: &'a str, found: &Findings, now: TimeBounds) -> Self {
+/// The mode of a report. It stays the daemon's own; the group of a set-group-id inbox, those who push, reads it,
+/// whatever the daemon's umask is.
+const REPORT_MODE: u32 = 0o640;
+
+impl Report {
+    fn of<T>(result: &Imported<T>, name: &str, found: &Findings, now: TimeBounds) -> Self {
         let detail = match result {
             Imported::Refused(refused) => refused.to_string(),
             Imported::Activated(_) => "in force".into(),
             Imported::AlreadyInstalled => "in force already".into(),
         };
         let (at, quality) = (now.lower, now.quality);
+        let name = name.to_owned();
         Self { at, detail, digest: found.digest, name, quality, result: result.name(), seq: found.seq }
     }
-}
 
-/// Writes the result by a new file and a rename, so that a link of that name is replaced and never followed.
-fn put_result(source: &Path, result: &ResultFile<'_>) -> io::Result<()> {
-    let mut bytes = canonical::write(result).map_err(io::Error::other)?;
-    bytes.push(b'\n');
-    let beside = |ending: &str| {
-        let mut name = source.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let (part, path) = (beside(".result.part"), beside(".result.json"));
-    let _ = std::fs::remove_file(&part);
-    OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?.write_all(&bytes)?;
-    std::fs::rename(&part, &path)
+    /// Writes `NAME.result.json` beside the bundle at `source`, by a new file and a rename: a link of that name is
+    /// replaced and never followed. A courtesy (a stick may be read-only): the journal is the record.
+    pub fn put_beside(&self, source: &Path) -> io::Result<()> {
+        let mut bytes = canonical::write(self).map_err(io::Error::other)?;
+        bytes.push(b'\n');
+        let beside = |ending: &str| {
+            let mut name = source.as_os_str().to_owned();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        let (part, path) = (beside(".result.part"), beside(".result.json"));
+        let _ = std::fs::remove_file(&part);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(REPORT_MODE).open(&part)?;
+        file.set_permissions(Permissions::from_mode(REPORT_MODE))?;
+        file.write_all(&bytes)?;
+        std::fs::rename(&part, &path)
+    }
 }

@@ -13,7 +13,19 @@ use tidegate::disk::Machine;
 use crate::source::Unkind;
 use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, draft, golden, key, root, root_draft, sign};
 
-pub const NAMES: &[&str] = &["StateLost", "JournalBroken"];
+/// The refusals that show only here, as they were seen.
+pub fn seen() -> Vec<String> {
+    let disk = Arc::new(Unkind::default());
+    let mut device = Device::new(Arc::<Unkind>::clone(&disk));
+    disk.fail(Some(("trust/state", io::ErrorKind::Other)));
+    let lost = device.offer(&golden()).result.name().to_owned();
+    disk.fail(None);
+    let path = device.state().join("journal/00000001.jsonl");
+    let text = fs::read_to_string(&path).expect("the journal");
+    fs::write(&path, text.replacen("Nothing", "Serving", 1)).expect("written");
+    let broken = journal::read(&Machine, &device.state().join("journal")).expect_err("it was touched");
+    vec![lost, broken.name().to_owned()]
+}
 
 /// Flips one bit in the middle of a file.
 fn rot(path: &PathBuf) {
