@@ -14,9 +14,14 @@
 //!   89   32    previous digest  zeros = none
 //! ```
 //!
-//! A slot is whole and durable, names included, before a state record names it; nothing that a state
-//! record names is touched. So a power cut leaves the old policy or the new one. The record says what was
-//! chosen; what serves is what verifies again at each start: active, else previous, else nothing.
+//! A slot is whole and durable, names included, before a state record names it; the slot that serves is
+//! never touched. One that a record names is written again only where it did not verify, and another one or
+//! none serves. So a power cut leaves the old policy or the new one. The record says what was chosen; what
+//! serves is what verifies again at each start: active, else previous, else nothing.
+//!
+//! What was seen (highest, floor, epoch) never goes back. With one record broken, the other one may be from
+//! before the last activation: the slots then tell what it cannot. What a start finds out is written at
+//! once; where that fails (a full disk) it holds all the same, and is found out again by the next start.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -71,8 +76,22 @@ pub struct Started<T> {
     pub serving: Option<Active<T>>,
     /// Why that.
     pub origin: Origin,
-    /// The state records were lost, and were made again from the slots.
-    pub state_lost: bool,
+    /// What the state records were worth.
+    pub records: Records,
+    /// What could not be written down.
+    pub unrecorded: Option<io::Error>,
+}
+
+/// What the two state records were worth at a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// As they were written.
+    Sound,
+    /// One was broken: the last activation was cut off, or the flash rots. What the other did not know was
+    /// taken from the slots.
+    Damaged,
+    /// Neither was there or whole; they were made again from the slots.
+    Lost,
 }
 
 /// A device that could not be started with its trust.
@@ -131,24 +150,28 @@ impl Slots {
         disk.sync_folder(state_folder)?;
         let (pair, found) = Pair::open(Arc::clone(&disk), &trust_folder, "state");
         let held: Vec<Digest> = disk.list(&folder)?.iter().filter_map(|name| name.parse().ok()).collect();
-        let recorded = match &found {
-            Found::Record(bytes) => Some(State::from_bytes(bytes)?),
-            Found::Fresh | Found::Lost => None,
+        let recorded = found.body().map(State::from_bytes).transpose()?;
+        let records = match found {
+            Found::Record(_) => Records::Sound,
+            Found::Survivor(_) => Records::Damaged,
+            Found::Fresh if held.is_empty() => Records::Sound,
+            Found::Fresh | Found::Lost => Records::Lost,
         };
-        let state_lost = found == Found::Lost || found == Found::Fresh && !held.is_empty();
         let mut slots = Self { disk, folder, pair, state: recorded.unwrap_or_default(), trust: Trust::new(root) };
         slots.adopt_epoch(recorded.is_some())?;
-        if state_lost {
-            slots.rebuild(&held, device, compile);
+        match records {
+            Records::Sound => {}
+            Records::Damaged => slots.catch_up(&held, device, compile),
+            Records::Lost => slots.rebuild(&held, device, compile),
         }
-        if recorded.is_none() {
-            // From here on a missing record is a lost one.
-            slots.pair.write(&slots.state.to_bytes())?;
-        }
+        // A first record, so that from here on a missing one is a lost one; a broken one made good; a later epoch, from
+        // which there is no way back.
+        let known = records == Records::Sound && recorded == Some(slots.state);
+        let written = if known { Ok(()) } else { slots.pair.write(&slots.state.to_bytes()) };
         let (serving, origin) = slots.choose(device, compile);
         slots.trust.history = slots.state.history(serving.as_ref().map(|active| active.digest));
         slots.drop_others();
-        Ok(Started { slots, serving, origin, state_lost })
+        Ok(Started { slots, serving, origin, records, unrecorded: written.err() })
     }
 
     /// The root and what was seen.
@@ -200,11 +223,30 @@ impl Slots {
         Ok(())
     }
 
-    /// The state as the slots tell it: whatever verifies was accepted once, and the highest was the last.
-    fn rebuild<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
+    /// The slots that verify, in the order in which they were accepted.
+    fn good<T>(&self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) -> Vec<(Manifest, Digest)> {
         let verified = held.iter().filter_map(|digest| self.verify_slot(*digest, device, compile).ok());
         let mut good: Vec<(Manifest, Digest)> = verified.map(|active| (active.manifest, active.digest)).collect();
         good.sort_by_key(|(manifest, _)| (manifest.epoch(), manifest.seq()));
+        good
+    }
+
+    /// What the slots know and the record does not: a slot of this epoch above the highest was accepted after it was
+    /// written. Nothing is lowered. If the activation was cut off, this ends it.
+    fn catch_up<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
+        for (manifest, digest) in self.good(held, device, compile) {
+            let seq = manifest.seq();
+            if manifest.epoch() == self.state.epoch && self.state.highest.is_none_or(|highest| seq > highest.seq) {
+                self.state.highest = Some(Seen { seq, digest });
+                self.state.security_floor = self.state.security_floor.max(manifest.security_floor());
+                self.state.previous = self.state.active.replace(digest);
+            }
+        }
+    }
+
+    /// The state as the slots tell it: whatever verifies was accepted once, and the highest was the last.
+    fn rebuild<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
+        let mut good = self.good(held, device, compile);
         if let Some((newest, digest)) = good.pop() {
             if newest.epoch() == self.state.epoch {
                 self.state.highest = Some(Seen { seq: newest.seq(), digest });

@@ -41,7 +41,13 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
     };
     let read = |kind: EntryKind| move |error: EntryError| invalid(format!("entry {kind}: {error}"));
     let routes = entry::Routes::from_bytes(required(EntryKind::Routes)?).map_err(read(EntryKind::Routes))?;
-    let issuers = entry::Issuers::from_bytes(required(EntryKind::Issuers)?).map_err(read(EntryKind::Issuers))?;
+    let issuers = required(EntryKind::Issuers)?;
+    let issuers = entry::Issuers::from_bytes(issuers).map_err(|error| {
+        if holds_private_key(issuers) {
+            return SemanticProblem::PrivateKeyInBundle("entry issuers: a private or symmetric key".into());
+        }
+        read(EntryKind::Issuers)(error)
+    })?;
     let throttle = entry::Throttle::from_bytes(required(EntryKind::Throttle)?).map_err(read(EntryKind::Throttle))?;
     let subscriptions = match bytes(EntryKind::Subscriptions) {
         [] => entry::Subscriptions::default(),
@@ -350,6 +356,23 @@ fn issuer_problem(error: IssuerError) -> SemanticProblem {
         IssuerError::DuplicateKid { .. } => SemanticProblem::DuplicateKid(error.to_string()),
         error => invalid(error.to_string()),
     }
+}
+
+/// Whether JSON that is not this entry's has, anywhere in it, a JWK that is no public one: the entry has no
+/// members for it, so a leaked key would be refused for its form, and nobody would learn that it leaked.
+fn holds_private_key(bytes: &[u8]) -> bool {
+    fn inside(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Object(members) => {
+                let jwk = serde_json::to_vec(members).unwrap_or_default();
+                keys::import(&jwk, KeyTerms::default()).is_err_and(|error| error == KeyError::PrivateKeyInBundle)
+                    || members.values().any(inside)
+            }
+            serde_json::Value::Array(items) => items.iter().any(inside),
+            _ => false,
+        }
+    }
+    serde_json::from_slice(bytes).is_ok_and(|value| inside(&value))
 }
 
 fn pinned_key(wire: &entry::Key, issuer: &entry::Issuer) -> Result<PinnedKey, SemanticProblem> {

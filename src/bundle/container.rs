@@ -259,6 +259,12 @@ impl Head {
         if got + PREAMBLE < head {
             return Err(Refused::Truncated(format!("the head ends after {} bytes of {head}", got + PREAMBLE)));
         }
+        // 3 again, now that the count byte is here: it must be the n of sigs_len = 1 + 96n
+        let count = bytes[head - preamble.sigs as usize];
+        if sigs_len(count) != preamble.sigs {
+            let detail = format!("it counts {count} signatures, which sigs_len {} does not hold", preamble.sigs);
+            return Err(Refused::SigSectionMalformed(detail));
+        }
         Ok(Self { preamble, bytes })
     }
 
@@ -290,9 +296,7 @@ impl Head {
     pub fn signatures(&self) -> Result<Vec<Signature>, Refused> {
         let block = &self.bytes[self.bytes.len() - self.preamble.sigs as usize..];
         let (signatures, rest) = take_signatures(block)?;
-        if !rest.is_empty() {
-            return Err(Refused::SigSectionMalformed("its count disagrees with sigs_len".into()));
-        }
+        debug_assert!(rest.is_empty(), "the count was checked when the head was read");
         Ok(signatures)
     }
 

@@ -5,23 +5,23 @@
 //! journal and, where signatures vouch for the moment, the time floor. Blocking: never call it on a
 //! reactor's thread.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::activate::{Active, Compile, OpenError, Origin, Slots, Started};
+use super::activate::{Active, Compile, OpenError, Origin, Records, Slots, Started};
 use super::canonical;
 use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::DeviceFacts;
 use super::root::{Role, RootDocument};
-use super::staging::stage;
+use super::staging::{Identity, open_regular, stage};
 use super::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
@@ -106,6 +106,10 @@ pub struct ImportOutcome<T> {
     pub result: Imported<T>,
     /// The bundle's claimed identity, as far as it could be read.
     pub digest: Option<Digest>,
+    /// The file that was judged: what stands at its path now may be another one. `None` where it was not opened.
+    pub judged: Option<Identity>,
+    /// What to leave beside the file, once the policy is in force.
+    pub report: Report,
     /// What could not be written down (journal, time floor), for the log; the result stands all the same.
     pub unrecorded: Option<io::Error>,
 }
@@ -119,7 +123,8 @@ pub struct Opened<T> {
     pub serving: Option<Active<T>>,
     /// Why that.
     pub origin: Origin,
-    /// What could not be written down (journal, time floor), for the log: a full disk stops no start.
+    /// What could not be written down (state record, time floor, journal), for the log: a full disk stops no
+    /// start of a device whose folders are there.
     pub unrecorded: Option<io::Error>,
 }
 
@@ -153,7 +158,7 @@ impl<T> Importer<T> {
         }
         disk.sync_folder(&state)?;
         let root_issued_at = root.issued_at();
-        let Started { slots, serving, origin, state_lost } =
+        let Started { slots, serving, origin, records, unrecorded } =
             Slots::open(Arc::clone(&disk), &state, root, &device, compile)?;
 
         let active = serving.as_ref().map(|active| active.manifest.issued_at());
@@ -166,9 +171,12 @@ impl<T> Importer<T> {
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
         let bounds = time.floor().bounds(&now.reading, now.trusted);
 
-        let (mut journal, broken) = Journal::open(Arc::clone(&disk), &journal);
-        let lines = start_lines(serving.as_ref(), &origin, state_lost, broken.as_ref(), bounds);
-        let unrecorded = lines.into_iter().try_for_each(|line| journal.append(line)).and(written).err();
+        let mut journal = Journal::open(Arc::clone(&disk), &journal);
+        let (why, started) = start_lines(serving.as_ref(), &origin, bounds);
+        let appended = trouble_lines(records, time.was_damaged(), bounds)
+            .try_for_each(|line| journal.append(line))
+            .and_then(|()| journal.append_start(why, started));
+        let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
         let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
         Ok(Opened { importer, serving, origin, unrecorded })
@@ -185,16 +193,20 @@ impl<T> Importer<T> {
         Arc::clone(&self.time)
     }
 
-    /// Steps 0 to 18 for the file at `path`; puts `NAME.result.json` beside it where that can be written.
+    /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the report beside
+    /// the file, so that whoever waits for the report finds in force what it says.
     pub fn import(&mut self, path: &Path, medium: &Medium, now: &Moment) -> ImportOutcome<T> {
         let mut found = Findings::default();
-        let mut file_sha256 = None;
+        let mut source = SourceFound::default();
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
-        let result = match self.steps(path, bounds.lower, &mut found, &mut file_sha256) {
+        let result = match self.steps(path, bounds.lower, &mut found, &mut source) {
             Ok(imported) => imported,
             Err(refused) => Imported::Refused(refused),
         };
-        // Step 9's other half: what the signatures vouch for raises the floor, even of a refused bundle.
+        // Step 9's other half: what the signatures vouch for raises the floor, of a bundle that a later step refused
+        // too. It is written down only here, after step 17, and loses nothing by that: the steps judged with the raised
+        // bound all the same, a start takes `issued_at` of what serves into the floor, and a refused bundle whose
+        // moment a power cut took from us can be offered again.
         let mut unrecorded = found.issued_at.and_then(|at| self.time.raise(at, &now.reading).err());
 
         // 18 journal and receipt
@@ -203,15 +215,17 @@ impl<T> Importer<T> {
         let mut line = Line::new(Event::Import, result.name(), bounds).about(&found);
         line.medium = Some(medium.to_string());
         line.file = Some(name.clone());
-        line.file_sha256 = file_sha256;
+        line.file_sha256 = source.sha256;
         let appended = match &result {
-            Imported::Refused(refused) => self.journal.append_refusal(line.saying(refused.detail()), now.reading.boot),
-            Imported::Activated(_) | Imported::AlreadyInstalled => self.journal.append(line),
+            Imported::Refused(refused) => {
+                self.journal.append_unchanged(line.saying(refused.detail()), now.reading.boot)
+            }
+            Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
+            Imported::Activated(_) => self.journal.append(line),
         };
         unrecorded = appended.err().or(unrecorded);
-        // A stick may be read-only: the journal is the record, this is a courtesy.
-        let _ = put_result(path, &ResultFile::of(&result, &name, &found, bounds));
-        ImportOutcome { name, result, digest: found.digest, unrecorded }
+        let report = Report::of(&result, &name, &found, bounds);
+        ImportOutcome { name, result, digest: found.digest, judged: source.identity, report, unrecorded }
     }
 
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
@@ -219,7 +233,7 @@ impl<T> Importer<T> {
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
         let mut line = Line::new(Event::Import, refused.name(), bounds).saying(refused.detail());
         line.medium = Some(medium.to_string());
-        self.journal.append_refusal(line, now.reading.boot)
+        self.journal.append_unchanged(line, now.reading.boot)
     }
 
     /// Steps 0 to 17.
@@ -228,10 +242,12 @@ impl<T> Importer<T> {
         path: &Path,
         lower: UnixSeconds,
         found: &mut Findings,
-        file_sha256: &mut Option<Digest>,
+        source: &mut SourceFound,
     ) -> Result<Imported<T>, Refused> {
-        let staged = stage(path, &self.staging, &*self.disk)?;
-        *file_sha256 = Some(staged.sha256);
+        let offered = open_regular(path)?;
+        source.identity = Some(offered.identity());
+        let staged = stage(offered, &self.staging, &*self.disk)?;
+        source.sha256 = Some(staged.sha256);
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
         match verify(&mut Whole(&staged.file), &by, self.compile, found)? {
             Verdict::AlreadyInstalled(_) => Ok(Imported::AlreadyInstalled),
@@ -241,6 +257,13 @@ impl<T> Importer<T> {
             }
         }
     }
+}
+
+/// What step 0 found out about the source.
+#[derive(Default)]
+struct SourceFound {
+    identity: Option<Identity>,
+    sha256: Option<Digest>,
 }
 
 /// One process at a time: the state has one writer, and its records are read once.
@@ -261,72 +284,81 @@ pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
     RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).map_err(OpenError::Root)
 }
 
-/// What a start writes into the journal: the troubles, then what serves.
-fn start_lines<T>(
-    serving: Option<&Active<T>>,
-    origin: &Origin,
-    state_lost: bool,
-    broken: Option<&Refused>,
-    now: TimeBounds,
-) -> Vec<Line> {
-    let mut lines = Vec::new();
-    if let Some(broken) = broken {
-        lines.push(Line::new(Event::JournalBroken, broken.name(), now).saying(broken.detail()));
-    }
-    if state_lost {
-        lines.push(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots"));
-    }
-    match origin {
-        Origin::Previous(why) => lines.push(Line::new(Event::FellBack, why.name(), now).saying(why.detail())),
-        Origin::Nothing(why) => lines.push(Line::new(Event::SafeMode, why.name(), now).saying(why.detail())),
-        Origin::Fresh | Origin::Active => {}
-    }
+/// What a start writes into the journal about records that were not as they had been written.
+fn trouble_lines(records: Records, time_was_damaged: bool, now: TimeBounds) -> impl Iterator<Item = Line> {
+    let damaged = |what| Line::new(Event::StateDamaged, "StateDamaged", now).saying(what);
+    let state = match records {
+        Records::Sound => None,
+        Records::Damaged => {
+            Some(damaged("one of the two state records; what it may have held is taken from the slots"))
+        }
+        Records::Lost => Some(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots")),
+    };
+    let time = damaged("one of the two records of the time floor; the floor may be the one before the last");
+    state.into_iter().chain(time_was_damaged.then_some(time))
+}
+
+/// What a start writes into the journal: why it serves not what was chosen, and what it serves.
+fn start_lines<T>(serving: Option<&Active<T>>, origin: &Origin, now: TimeBounds) -> (Option<Line>, Line) {
     let mut started = Line::new(Event::Started, if serving.is_some() { "Serving" } else { "Nothing" }, now);
     if let Some(active) = serving {
         started.digest = Some(active.digest);
         started.seq = Some(active.manifest.seq());
     }
-    lines.push(started);
-    lines
+    let (event, why) = match origin {
+        Origin::Previous(why) => (Event::FellBack, why),
+        Origin::Nothing(why) => (Event::SafeMode, why),
+        Origin::Fresh | Origin::Active => return (None, started),
+    };
+    // The name is in both, so that a start that fails otherwise than the last one is told.
+    (Some(Line::new(event, why.name(), now).saying(why.detail())), started.saying(why.name()))
 }
 
-/// What stands beside a bundle after its import.
-#[derive(Serialize)]
-struct ResultFile<'a> {
+/// What stands beside a bundle after its import, for whoever brought it.
+#[derive(Debug, Serialize)]
+pub struct Report {
     at: UnixSeconds,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
-    name: &'a str,
+    name: String,
     quality: TimeQuality,
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
 }
 
-impl<'a> ResultFile<'a> {
-    fn of<T>(result: &Imported<T>, name: &'a str, found: &Findings, now: TimeBounds) -> Self {
+/// The mode of a report. It stays the daemon's own; the group of a set-group-id inbox, those who push, reads it,
+/// whatever the daemon's umask is.
+const REPORT_MODE: u32 = 0o640;
+
+impl Report {
+    fn of<T>(result: &Imported<T>, name: &str, found: &Findings, now: TimeBounds) -> Self {
         let detail = match result {
             Imported::Refused(refused) => refused.to_string(),
             Imported::Activated(_) => "in force".into(),
             Imported::AlreadyInstalled => "in force already".into(),
         };
         let (at, quality) = (now.lower, now.quality);
+        let name = name.to_owned();
         Self { at, detail, digest: found.digest, name, quality, result: result.name(), seq: found.seq }
     }
-}
 
-/// Writes the result by a new file and a rename, so that a link of that name is replaced and never followed.
-fn put_result(source: &Path, result: &ResultFile<'_>) -> io::Result<()> {
-    let mut bytes = canonical::write(result).map_err(io::Error::other)?;
-    bytes.push(b'\n');
-    let beside = |ending: &str| {
-        let mut name = source.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let (part, path) = (beside(".result.part"), beside(".result.json"));
-    let _ = std::fs::remove_file(&part);
-    OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?.write_all(&bytes)?;
-    std::fs::rename(&part, &path)
+    /// Writes `NAME.result.json` beside the bundle at `source`, by a new file and a rename: a link of that name is
+    /// replaced and never followed. A courtesy (a stick may be read-only): the journal is the record.
+    pub fn put_beside(&self, source: &Path) -> io::Result<()> {
+        let mut bytes = canonical::write(self).map_err(io::Error::other)?;
+        bytes.push(b'\n');
+        let beside = |ending: &str| {
+            let mut name = source.as_os_str().to_owned();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        let (part, path) = (beside(".result.part"), beside(".result.json"));
+        let _ = std::fs::remove_file(&part);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(REPORT_MODE).open(&part)?;
+        file.set_permissions(Permissions::from_mode(REPORT_MODE))?;
+        file.write_all(&bytes)?;
+        std::fs::rename(&part, &path)
+    }
 }

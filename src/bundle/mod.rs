@@ -27,6 +27,6 @@ pub mod verify;
 pub use activate::{Active, Compile, OpenError, Origin};
 pub use compile::compile;
 pub use error::{Refused, SemanticProblem};
-pub use importer::{ImportOutcome, Imported, Importer, Medium, Moment, Opened, Settings};
+pub use importer::{ImportOutcome, Imported, Importer, Medium, Moment, Opened, Report, Settings};
 pub use manifest::{DeviceFacts, Entries, EntryKind};
 pub use verify::{Verified, verify};

@@ -86,6 +86,10 @@ impl Draft {
         if manifest.target.is_empty() {
             return Err(Refused::TargetEmpty("the target names no device".into()).into());
         }
+        if self.security_floor > self.seq {
+            let detail = format!("security floor {}; the bundle's own sequence is {}", self.security_floor, self.seq);
+            return Err(Refused::SecurityFloorInvalid(detail).into());
+        }
         Ok(lay(BundleType::Policy, &[], &bytes, &[], &payload)?)
     }
 }

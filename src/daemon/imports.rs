@@ -156,16 +156,20 @@ impl Work {
         }
         for path in look.ready {
             self.import(&path);
+            // Many files on a slow card take longer than a heart may be silent.
+            self.heart.beat(Instant::now());
         }
     }
 
     fn import(&mut self, path: &Path) {
         let now = moment(&self.time);
-        let ImportOutcome { name, result, digest, unrecorded } = self.importer.import(path, &Medium::Inbox, &now);
+        let outcome = self.importer.import(path, &Medium::Inbox, &now);
+        let settled = self.inbox.settle(path, &outcome);
+        let ImportOutcome { name, result, digest, judged: _, report, unrecorded } = outcome;
         if let Some(error) = unrecorded {
             warn!(%error, "an import could not be written into the journal or the time floor");
         }
-        if let Err(error) = self.inbox.settle(path, &result) {
+        if let Err(error) = settled {
             warn!(%error, file = name, "a judged file could not be moved out of the inbox");
         }
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
@@ -188,6 +192,10 @@ impl Work {
             }
         };
         self.outcomes.note(&name, word, at, seq);
+        // Last: whoever waits for it finds in force what it says, and in status.
+        if let Err(error) = report.put_beside(path) {
+            warn!(%error, file = name, "the result could not be put beside the bundle");
+        }
     }
 }
 

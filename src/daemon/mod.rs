@@ -139,7 +139,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         counters: Arc::default(),
         origin: Instant::now(),
     };
-    let inbox = bundle::inbox::Inbox::open(&config.inbox).map_err(|error| Error::Path(config.inbox.clone(), error))?;
+    let inbox = bundle::inbox::Inbox::open(&config.inbox, &config.state.join("rejected"))
+        .map_err(|error| Error::Path(config.inbox.clone(), error))?;
     let wakes = upload::Wakes::default();
     let (_hubs, hubs) = watch::channel(hub_keys);
     let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;

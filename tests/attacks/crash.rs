@@ -125,6 +125,25 @@ fn a_power_cut_in_the_start_itself_loses_nothing() {
     }
 }
 
+#[test]
+fn a_power_cut_while_a_broken_record_is_made_good_rolls_nothing_back() {
+    for record in ["/state/trust/state.0", "/state/trust/state.1"] {
+        for cut in 0..12 {
+            let disk = new_disk();
+            let mut slots = start(&disk).slots;
+            activate(&mut slots, &golden()).expect("power");
+            activate(&mut slots, &bundle(GOLDEN_SEQ + 1, "next")).expect("power");
+            disk.rot(Path::new(record), 20);
+            disk.cut_after(cut);
+            let _ = Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile);
+            for seed in 0..SEEDS {
+                let started = start(&Arc::new(disk.after_power_cut(seed)));
+                assert_eq!(serving(&started), Some("next"), "{record}, cut {cut}, seed {seed}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

@@ -71,6 +71,19 @@ fn a_table_that_lies_about_its_size_takes_no_memory() {
 }
 
 #[test]
+fn integers_that_not_every_reader_keeps_and_lists_out_of_order_are_refused() {
+    let plans = |count: &str, names: [&str; 2]| {
+        let plan = |name| format!(r#"{{"limits":[{{"count":{count},"per":"day"}}],"name":"{name}"}}"#);
+        Throttle::from_bytes(format!(r#"{{"plans":[{},{}]}}"#, plan(names[0]), plan(names[1])).as_bytes())
+    };
+    assert!(plans("9007199254740992", ["a", "b"]).is_ok());
+    for count in ["9007199254740993", "18446744073709551615"] {
+        assert!(matches!(plans(count, ["a", "b"]), Err(EntryError::Integer)), "{count}");
+    }
+    assert!(matches!(plans("1", ["b", "a"]), Err(EntryError::NotCanonical)));
+}
+
+#[test]
 fn json_that_is_not_canonical_is_refused() {
     let canonical = br#"{"plans":[{"limits":[{"count":5,"per":"second"}],"name":"gold"}]}"#;
     assert!(Throttle::from_bytes(canonical).is_ok());
