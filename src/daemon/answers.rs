@@ -28,7 +28,7 @@ pub(super) struct Daemon {
     pub(super) time: Arc<ArcSwap<TimeState>>,
     pub(super) spool: Arc<Spool>,
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
-    pub(super) hearts: Arc<Heartbeats>,
+    pub(super) hearts: Heartbeats,
     pub(super) metrics: OnceLock<Metrics>,
 }
 
@@ -109,11 +109,7 @@ impl Daemon {
 
     fn uploaded(&self) -> Uploaded {
         let status = self.upload.as_ref().map(|status| *status.borrow()).unwrap_or_default();
-        Uploaded {
-            files: status.files,
-            failures: status.link.failures().into(),
-            last_success: since(status.receipt_ms),
-        }
+        Uploaded { files: status.files, failures: status.link.failures().into(), last_success: since(status.receipt_ms) }
     }
 }
 
@@ -125,7 +121,7 @@ fn since(receipt_ms: Option<i64>) -> Option<Duration> {
 
 impl admin::Answers for Daemon {
     fn live(&self) -> Result<(), String> {
-        self.hearts.all_fresh(Instant::now()).map_err(|stale| stale.to_string())
+        self.hearts.all_fresh(Instant::now()).map_err(|standstill| standstill.to_string())
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -34,10 +34,12 @@ use crate::store::device_key;
 use crate::telemetry::{self, Heartbeats};
 use crate::throttle::Throttle;
 use crate::{admin, exit, token, upload};
+use admin::Answers as _;
 use timekeeper::Timekeeper;
 
-/// How often each task shows that it is alive, and how long it may be silent.
-const BEAT: Duration = Duration::from_secs(5);
+/// How often systemd is told how it goes where no watchdog asks for more.
+const FEED: Duration = Duration::from_secs(5);
+/// How long a task may show no progress before the watchdog is fed no more: longer than a slow card takes for one step.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Why the daemon does not start.
@@ -98,7 +100,7 @@ pub fn run(config: Config, spool_child: &str) -> Result<(), Error> {
 
 async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let started = Instant::now();
-    let hearts = Arc::new(Heartbeats::new(started));
+    let hearts = Heartbeats::new(started, SILENCE);
 
     // Who this device is.
     state_folder(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
@@ -124,6 +126,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let program = spool::Program { path: "/proc/self/exe".into(), arguments: vec![spool_child.to_owned()] };
     let workers = u16::try_from(config.gateway.worker_count()).unwrap_or(u16::MAX);
     let spool = Arc::new(Spool::start(&config.spool, &config.state.join("spool"), &key, program, workers)?);
+    spool.watched(hearts.register("spool", Instant::now()));
 
     let outcomes = Arc::new(imports::Outcomes::new());
     if let Some(active) = serving {
@@ -138,6 +141,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         time: timekeeper.state(),
         counters: Arc::default(),
         origin: Instant::now(),
+        hearts: hearts.clone(),
     };
     let inbox = bundle::inbox::Inbox::open(&config.inbox).map_err(|error| Error::Path(config.inbox.clone(), error))?;
     let wakes = upload::Wakes::default();
@@ -157,7 +161,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         outcomes: Arc::clone(&outcomes),
         spool: Arc::clone(&spool),
         time: config.time.trust.clone(),
-        heart: hearts.register("imports", SILENCE, Instant::now()),
+        heart: hearts.register("imports", Instant::now()),
     };
     let imports = imports::Imports::start(work).map_err(Error::System)?;
 
@@ -170,7 +174,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         time: timekeeper.state(),
         spool: Arc::clone(&spool),
         upload: uploader.as_ref().map(upload::Worker::status),
-        hearts: Arc::clone(&hearts),
+        hearts: hearts.clone(),
         metrics: std::sync::OnceLock::new(),
     });
     answers::Daemon::declare_metrics(&daemon);
@@ -178,26 +182,22 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let answers = doors.serve(Arc::<answers::Daemon>::clone(&daemon), async {
         let _ = closed.await;
     });
-    let mut tasks = vec![("admin", tokio::spawn(answers))];
+    let heart = hearts.register("admin", Instant::now());
+    let mut tasks = vec![tokio::spawn(async move { heart.during(answers).await })];
 
     // Usage, to the hub.
     if let Some(uploader) = uploader {
-        tasks.push(("relay", tokio::spawn(relay(Arc::clone(&spool), wakes, uploader.status()))));
-        tasks.push(("upload", tokio::spawn(uploader.run())));
+        let relay = relay(Arc::clone(&spool), wakes, uploader.status());
+        let heart = hearts.register("relay", Instant::now());
+        tasks.push(tokio::spawn(async move { heart.during(relay).await }));
+        let heart = hearts.register_slow("upload", config.upload.step(), Instant::now());
+        tasks.push(tokio::spawn(uploader.run(heart)));
     }
 
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
-    let standstill = || {
-        let ended = tasks.iter().find(|(_, task)| task.is_finished()).map(|(name, _)| *name);
-        let ended = ended.or((!gateway.is_whole()).then_some("gateway")).or((!spool.is_running()).then_some("spool"));
-        match ended {
-            Some(task) => Err(format!("{task} ended")),
-            None => hearts.all_fresh(Instant::now()).map_err(|stale| stale.to_string()),
-        }
-    };
-    attend(&mut timekeeper, &spool, &daemon, &supervisor, standstill).await?;
+    attend(&mut timekeeper, &spool, &daemon, &supervisor).await?;
 
     // Down, in order: no new requests, no new bundles, no uploads; the spool last, for all of them feed it.
     supervisor.stopping();
@@ -209,7 +209,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         Err(error) => error!(%error, "the gateway could not be drained"),
     }
     let _ = close.send(());
-    for (_, task) in tasks {
+    for task in tasks {
         task.abort(); // safe at any moment: what was not acknowledged is sent again
     }
     // Both are threads that end soon; the runtime has nothing left to do meanwhile.
@@ -234,13 +234,12 @@ async fn attend(
     spool: &Spool,
     daemon: &answers::Daemon,
     supervisor: &notify::Supervisor,
-    standstill: impl Fn() -> Result<(), String>,
 ) -> Result<(), Error> {
     let mut term = signal(SignalKind::terminate()).map_err(Error::System)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Error::System)?;
     let mut hup = signal(SignalKind::hangup()).map_err(Error::System)?;
     let mut second = tokio::time::interval(timekeeper::REFRESH);
-    let mut feed = tokio::time::interval(supervisor.feed.unwrap_or(BEAT));
+    let mut feed = tokio::time::interval(supervisor.feed.unwrap_or(FEED));
     loop {
         tokio::select! {
             _ = term.recv() => return Ok(()),
@@ -250,7 +249,7 @@ async fn attend(
             _ = second.tick() => timekeeper.refresh(),
             _ = feed.tick() => {
                 supervisor.status(&daemon.line());
-                match standstill() {
+                match daemon.live() {
                     Ok(()) => supervisor.alive(),
                     Err(why) => error!("{why}; the watchdog is not fed"),
                 }

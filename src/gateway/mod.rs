@@ -40,6 +40,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Snapshot;
+use crate::telemetry::Heartbeats;
 use crate::throttle::Throttle;
 use crate::units::{Bytes, Span};
 
@@ -199,6 +200,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// From when the throttle counts its monotonic time.
     pub origin: Instant,
+    /// Where each thread shows that it lives: `accept`, and `gateway-N` for worker N.
+    pub hearts: Heartbeats,
 }
 
 /// The data plane.

@@ -4,6 +4,7 @@
 //! [`Sources`] reads those at scrape. A part that is not wired has no family, rather than a family of zeros.
 //! A label's value comes from a closed set of names in our code, never from a request, a token or a bundle.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub struct Sources {
     /// What reached the hub.
     pub upload: Option<Read<Uploaded>>,
     /// How long each task has been silent: [`super::Heartbeats::ages`].
-    pub tasks: Option<Read<Vec<(&'static str, Duration)>>>,
+    pub tasks: Option<Read<Vec<(Cow<'static, str>, Duration)>>>,
 }
 
 /// Downstream connections since the start.
@@ -238,10 +239,12 @@ impl Page<'_> {
         name: &str,
         help: &str,
         label: &'static str,
-        values: impl IntoIterator<Item = (&'static str, V)>,
+        values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        values.into_iter().try_for_each(|(which, value)| family.encode_family(&[(label, which)])?.encode_gauge(&value))
+        values
+            .into_iter()
+            .try_for_each(|(which, value)| family.encode_family(&[(label, which.as_ref())])?.encode_gauge(&value))
     }
 }
 
@@ -266,7 +269,7 @@ mod tests {
                 failures: 2,
                 last_success: Some(Duration::from_millis(1500)),
             })),
-            tasks: Some(Box::new(|| vec![("writer", Duration::from_secs(2))])),
+            tasks: Some(Box::new(|| vec![("writer".into(), Duration::from_secs(2))])),
         }
     }
 

@@ -17,7 +17,7 @@ mod metrics;
 
 use std::collections::BTreeMap;
 
-pub use health::{Heart, Heartbeats, Stale};
+pub use health::{Heart, Heartbeats, Standstill};
 pub use logs::{Level, Place, start};
 pub use metrics::{
     CONTENT_TYPE, Connections, Counts, Metrics, PolicyInForce, Read, Sources, Spooled, ThrottleTables, Uploaded,

@@ -17,6 +17,7 @@ mod retry;
 mod worker;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use link::Link;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,12 @@ impl Config {
     /// Whether an uploader could be made of it; reads the authority file.
     pub fn check(&self) -> Result<(), Error> {
         worker::client(self).map(drop)
+    }
+
+    /// The longest that one step of a round may take: to connect and to bring one file.
+    #[must_use]
+    pub fn step(&self) -> Duration {
+        self.connect_timeout.0.saturating_add(self.request_timeout.0)
     }
 }
 

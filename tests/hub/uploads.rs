@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tidegate::hub::{Config as HubConfig, Tls};
 use tidegate::ids::Digest;
 use tidegate::keys::{PublicKey, sha256};
+use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
 use tidegate::upload::{Config, Failure, Link, Status, Wakes, Worker};
 use tokio::net::TcpListener;
@@ -37,7 +39,8 @@ impl Uploader {
             .expect("the configuration is right")
             .expect("it names a hub");
         let status = worker.status();
-        Self { shelf, hubs, wakes, status, task: tokio::spawn(worker.run()) }
+        let heart = Heartbeats::new(Instant::now(), DEADLINE).register("upload", Instant::now());
+        Self { shelf, hubs, wakes, status, task: tokio::spawn(worker.run(heart)) }
     }
 
     async fn until(&mut self, what: impl FnMut(&Status) -> bool) -> Status {
