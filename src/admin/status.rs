@@ -99,7 +99,7 @@ pub struct SpoolStatus {
 pub struct UploadStatus {
     /// Usage files acknowledged since the start.
     pub files: u64,
-    /// Attempts that failed since the start.
+    /// Rounds of uploads that ended early since the start; a success forgets none.
     pub failures: u64,
     /// Seconds since the last receipt; absent before the first.
     #[serde(default)]
@@ -114,7 +114,7 @@ pub struct UploadStatus {
 pub struct Imported {
     /// Its file name in the inbox, cut to 128 bytes.
     pub name: String,
-    /// The result's name: `Accepted`, `AlreadyInstalled`, or the name of the error.
+    /// The result's name: `Activated`, `AlreadyInstalled`, or the name of the error.
     pub result: String,
     /// When, by the device's lower bound of the time.
     pub at: UnixSeconds,

@@ -109,7 +109,7 @@ impl Daemon {
 
     fn uploaded(&self) -> Uploaded {
         let status = self.upload.as_ref().map(|status| *status.borrow()).unwrap_or_default();
-        Uploaded { files: status.files, failures: status.link.failures().into(), last_success: since(status.receipt_ms) }
+        Uploaded { files: status.files, failures: status.failures, last_success: since(status.receipt_ms) }
     }
 }
 
@@ -153,7 +153,7 @@ impl admin::Answers for Daemon {
             let status = *status.borrow();
             UploadStatus {
                 files: status.files,
-                failures: status.link.failures().into(),
+                failures: status.failures,
                 last_success_seconds: since(status.receipt_ms).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }

@@ -103,7 +103,7 @@ pub struct Spooled {
 pub struct Uploaded {
     /// Usage files acknowledged by a signed receipt.
     pub files: u64,
-    /// Attempts that ended without one.
+    /// Rounds that ended early.
     pub failures: u64,
     /// How long ago the last receipt came; `None` before the first.
     pub last_success: Option<Duration>,
@@ -176,7 +176,7 @@ impl Collector for Sources {
         if let Some(read) = &self.upload {
             let now = read();
             page.counter("upload_files", "Usage files acknowledged by the hub's signed receipt", now.files)?;
-            page.counter("upload_failures", "Upload attempts that ended without a receipt", now.failures)?;
+            page.counter("upload_failures", "Rounds of uploads that ended early", now.failures)?;
             if let Some(age) = now.last_success {
                 let help = "Time since the hub's last receipt; absent before the first";
                 page.gauge("upload_last_success_age_seconds", help, age.as_secs_f64())?;

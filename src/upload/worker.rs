@@ -41,6 +41,8 @@ pub struct Status {
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Rounds that ended early, all in all; [`Link::failures`] are those in a row.
+    pub failures: u64,
     /// Files that the last round passed over, because the hub refuses them for good.
     pub passed_over: u64,
     /// Why the last round ended early.
@@ -144,6 +146,7 @@ impl<B: Backlog> Worker<B> {
             }
             status.link = status.link.failed();
             status.failure = Some(failure);
+            status.failures += 1;
             failures = status.link.failures();
         });
         failures
