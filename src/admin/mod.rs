@@ -11,7 +11,7 @@
 //! system's decision (mode 0660); the port cannot be bound to anything but loopback, and answers only to
 //! a loopback `Host`, so that a web page in a browser on the device cannot read it by a name that it controls.
 //! It runs on the control runtime, never on a worker, and holds no lock across an await. The daemon starts
-//! it with something that [`Answers`]; `cli` asks through [`client`].
+//! it with something that [`Answers`]; [`client`] is the other end, for programs on the same machine.
 
 pub mod client;
 mod server;
