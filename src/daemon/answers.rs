@@ -79,9 +79,8 @@ impl Daemon {
     }
 
     fn connections(&self) -> Connections {
-        let ended = |end: ConnectionEnd| (end.name(), self.counters.ended(end));
-        let refused = ConnectionEnd::ALL.into_iter().filter(|end| *end != ConnectionEnd::Closed).map(ended).collect();
-        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), refused }
+        let ended = ConnectionEnd::ALL.map(|end| (end.name(), self.counters.ended(end))).into();
+        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), ended }
     }
 
     fn policy_in_force(&self) -> PolicyInForce {
@@ -166,7 +165,6 @@ impl admin::Answers for Daemon {
             policy,
             time: self.bounds().into(),
             spool: SpoolStatus {
-                stream: None,
                 backlog_files: spooled.backlog_files,
                 backlog_bytes: spooled.backlog_bytes,
                 appended: spooled.appended,

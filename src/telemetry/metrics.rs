@@ -54,8 +54,8 @@ pub struct Connections {
     pub open: u64,
     /// Accepted since the start.
     pub accepted: u64,
-    /// Closed before a request was judged, by reason: no free slot, TLS refused, head malformed or too large.
-    pub refused: Counts,
+    /// Ended since the start, by how; with those that are open they make up the accepted.
+    pub ended: Counts,
 }
 
 /// The fill of the throttle tables, all workers together.
@@ -150,8 +150,9 @@ impl Collector for Sources {
             let now = read();
             page.gauge("connections_open", "Downstream connections open now", now.open)?;
             page.counter("connections_accepted", "Downstream connections accepted", now.accepted)?;
-            let help = "Downstream connections closed before a request was judged, by reason";
-            page.counters("connections_refused", help, "reason", now.refused)?;
+            let help =
+                "Downstream connections ended, by how: an idle one by head_timeout, a broken one in mid-answer too";
+            page.counters("connections_ended", help, "end", now.ended)?;
         }
         if let Some(read) = &self.throttle {
             let now = read();
@@ -258,7 +259,7 @@ mod tests {
     fn wired() -> Sources {
         Sources {
             requests: Some(Box::new(|| vec![("Admitted", 7), ("TokenExpired", 0)])),
-            connections: Some(Box::new(|| Connections { open: 2, accepted: 9, refused: vec![("tls", 1)] })),
+            connections: Some(Box::new(|| Connections { open: 2, accepted: 9, ended: vec![("broken", 1)] })),
             throttle: Some(Box::new(|| ThrottleTables { used: 3, capacity: 4096 })),
             time: Some(Box::new(|| TimeQuality::Floor)),
             policy: Some(Box::new(|| PolicyInForce::Active { seq: 41, activated_at: 1_700_000_000, stale: false })),
@@ -281,7 +282,7 @@ mod tests {
             "tidegate_requests_total{outcome=\"TokenExpired\"} 0",
             "tidegate_connections_open 2",
             "tidegate_connections_accepted_total 9",
-            "tidegate_connections_refused_total{reason=\"tls\"} 1",
+            "tidegate_connections_ended_total{end=\"broken\"} 1",
             "tidegate_throttle_entries 3",
             "tidegate_time_quality{quality=\"synced\"} 0",
             "tidegate_time_quality{quality=\"floor\"} 1",
