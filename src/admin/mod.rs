@@ -24,8 +24,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, de::Error as _};
 
+use crate::units::{Unfit, within};
+
 pub use server::{Answers, Doors};
 pub use status::{Imported, PolicyStatus, SpoolStatus, Status, TimeStatus, UploadStatus};
+
+/// Bytes of the socket's path: what the kernel takes, less the name that it is made under.
+const SOCKET_PATH_LIMIT: usize = 100;
 
 /// `[admin]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -41,6 +46,17 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { socket: PathBuf::from("/run/tidegate/admin.sock"), listen: None }
+    }
+}
+
+impl Config {
+    /// What of it could be read but not used.
+    #[must_use]
+    pub fn check(&self) -> Vec<Unfit> {
+        let length = self.socket.as_os_str().len();
+        within("socket", length, 1..=SOCKET_PATH_LIMIT, "so many bytes the path of a Unix socket may have")
+            .into_iter()
+            .collect()
     }
 }
 

@@ -9,6 +9,7 @@
 //! has its own; imports block on a thread of their own, and so does the spool's writer.
 
 mod answers;
+mod check;
 mod imports;
 mod notify;
 mod sockets;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::bundle::{self, DeviceFacts, Importer, Opened, Origin};
-use crate::config::{Config, Problem};
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::gateway::{self, Gateway};
 use crate::ids::DeviceId;
@@ -36,6 +37,8 @@ use crate::throttle::Throttle;
 use crate::{admin, exit, token, upload};
 use admin::Answers as _;
 use timekeeper::Timekeeper;
+
+pub use check::{check, probe};
 
 /// How often systemd is told how it goes where no watchdog asks for more.
 const FEED: Duration = Duration::from_secs(5);
@@ -124,7 +127,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
 
     // Usage, from the first request on.
     let program = spool::Program { path: "/proc/self/exe".into(), arguments: vec![spool_child.to_owned()] };
-    let workers = u16::try_from(config.gateway.worker_count()).unwrap_or(u16::MAX);
+    let workers = config.gateway.worker_count();
     let spool = Arc::new(Spool::start(&config.spool, &config.state.join("spool"), &key, program, workers)?);
     spool.watched(hearts.register("spool", Instant::now()));
 
@@ -288,35 +291,6 @@ fn say_origin(origin: &Origin) {
             error!(result = why.name(), "no bundle verifies ({why}); safe mode until one is brought")
         }
     }
-}
-
-/// Everything that is wrong with the settings themselves, beyond what reading them shows; `tidegated check`.
-#[must_use]
-pub fn check(config: &Config) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut problem = |key: &str, message: String| {
-        problems.push(Problem { source: "settings".into(), key: key.into(), message });
-    };
-    if config.gateway.listeners.is_empty() {
-        problem("gateway.listeners", "names no address, so nothing could be served".into());
-    }
-    for listener in &config.gateway.listeners {
-        if let Err(error) = sockets::tls(listener) {
-            problem("gateway.listeners", format!("{}: {}", listener.address, chain(&error)));
-        }
-    }
-    let mut addresses: Vec<_> = config.gateway.listeners.iter().map(|listener| listener.address).collect();
-    addresses.sort_unstable();
-    if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
-        problem("gateway.listeners", "names an address twice".into());
-    }
-    if let Err(error) = bundle::importer::pinned_root(&config.trust.root) {
-        problem("trust.root", chain(&error));
-    }
-    if let Err(error) = config.upload.check() {
-        problem("upload", chain(&error));
-    }
-    problems
 }
 
 /// An error with its sources in one line.
