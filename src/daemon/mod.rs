@@ -17,10 +17,11 @@ mod timekeeper;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -104,6 +105,7 @@ pub fn run(config: Config, spool_child: &str) -> Result<(), Error> {
 async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let started = Instant::now();
     let hearts = Heartbeats::new(started, SILENCE);
+    let mut signals = Signals::new().map_err(Error::System)?;
 
     // Who this device is.
     state_folder(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
@@ -200,7 +202,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
-    attend(&mut timekeeper, &spool, &daemon, &supervisor).await?;
+    attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor).await;
 
     // Down, in order: no new requests, no new bundles, no uploads; the spool last, for all of them feed it.
     supervisor.stopping();
@@ -231,24 +233,48 @@ fn state_folder(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// What the daemon is told from outside. Made before it is ready: from then on a signal must not end it unheard.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress.
 async fn attend(
+    signals: &mut Signals,
     timekeeper: &mut Timekeeper,
     spool: &Spool,
     daemon: &answers::Daemon,
     supervisor: &notify::Supervisor,
-) -> Result<(), Error> {
-    let mut term = signal(SignalKind::terminate()).map_err(Error::System)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(Error::System)?;
-    let mut hup = signal(SignalKind::hangup()).map_err(Error::System)?;
+) {
+    let Signals { term, int, hup } = signals;
+    let mut sealing: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
     let mut second = tokio::time::interval(timekeeper::REFRESH);
     let mut feed = tokio::time::interval(supervisor.feed.unwrap_or(FEED));
     loop {
         tokio::select! {
-            _ = term.recv() => return Ok(()),
-            _ = int.recv() => return Ok(()),
+            _ = term.recv() => return,
+            _ = int.recv() => return,
             // Bundles come through the inbox and settings need a restart; what HUP can do is not to wait.
-            _ = hup.recv() => spool.seal_now(),
+            _ = hup.recv(), if sealing.is_none() => {
+                supervisor.reloading();
+                sealing = Some(Box::pin(spool.sealed()));
+            }
+            () = async { if let Some(end) = &mut sealing { end.await } }, if sealing.is_some() => {
+                sealing = None;
+                supervisor.ready(&daemon.line());
+            }
             _ = second.tick() => timekeeper.refresh(),
             _ = feed.tick() => {
                 supervisor.status(&daemon.line());

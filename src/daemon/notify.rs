@@ -1,4 +1,5 @@
-//! What systemd is told: ready, how it goes, stopping, and that every task still makes progress.
+//! What systemd is told: ready, how it goes, a reload's begin and end, stopping, and that every task still makes
+//! progress.
 
 use std::time::Duration;
 
@@ -18,6 +19,15 @@ impl Supervisor {
 
     pub(super) fn ready(&self, status: &str) {
         tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// Something is done at a reload; [`Self::ready`] ends it.
+    pub(super) fn reloading(&self) {
+        // systemd from 253 on takes RELOADING=1 only with the time of its sending.
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::debug!(%error, "the supervisor could not be told"),
+        }
     }
 
     pub(super) fn status(&self, status: &str) {

@@ -91,7 +91,6 @@ impl Spool {
     }
 
     /// As [`Self::seal_now`]; the end of it can be awaited, whether it could be done or not.
-    #[must_use]
     pub fn sealed(&self) -> impl Future<Output = ()> + Send + 'static {
         let (done, end) = oneshot::channel();
         let _ = self.commands.send(Command::SealNow { done: Some(done) });

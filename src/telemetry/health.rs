@@ -29,6 +29,9 @@ pub struct Heart {
     beat: Arc<Beat>,
 }
 
+/// How long each task has been silent.
+pub type Ages = Vec<(Cow<'static, str>, Duration)>;
+
 /// Why the daemon is not whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Standstill {
@@ -97,7 +100,7 @@ impl Heartbeats {
 
     /// How long each watched task has been silent.
     #[must_use]
-    pub fn ages(&self, now: Instant) -> Vec<(Cow<'static, str>, Duration)> {
+    pub fn ages(&self, now: Instant) -> Ages {
         self.silences(now).into_iter().map(|(beat, silent)| (beat.task.clone(), silent)).collect()
     }
 

@@ -4,7 +4,6 @@
 //! [`Sources`] reads those at scrape. A part that is not wired has no family, rather than a family of zeros.
 //! A label's value comes from a closed set of names in our code, never from a request, a token or a bundle.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::Ages;
 use crate::units::{TimeQuality, UnixSeconds};
 
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
@@ -44,7 +44,7 @@ pub struct Sources {
     /// What reached the hub.
     pub upload: Option<Read<Uploaded>>,
     /// How long each task has been silent: [`super::Heartbeats::ages`].
-    pub tasks: Option<Read<Vec<(Cow<'static, str>, Duration)>>>,
+    pub tasks: Option<Read<Ages>>,
 }
 
 /// Downstream connections since the start.

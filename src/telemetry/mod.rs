@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use crate::units::Unfit;
 
-pub use health::{Heart, Heartbeats, Standstill};
+pub use health::{Ages, Heart, Heartbeats, Standstill};
 pub use logs::{Level, Place, start};
 pub use metrics::{
     CONTENT_TYPE, Connections, Counts, Metrics, PolicyInForce, Read, Sources, Spooled, ThrottleTables, Uploaded,
