@@ -93,6 +93,26 @@ fn nonsense_is_not_good() {
 }
 
 #[test]
+fn a_folder_that_may_yet_come_is_told_of_but_is_no_reason_to_wait_for_a_person() {
+    let site = Site::new();
+    let text = format!(
+        "state = {:?}\ninbox = {:?}\n[trust]\nroot = {:?}\n[[gateway.listeners]]\naddress = \"{}\"\n\
+         [admin]\nsocket = \"/absent/admin.sock\"\n",
+        site.path("state"),
+        site.path("inbox"),
+        site.path("policy/root.json"),
+        site.gateway,
+    );
+    let (code, said) = ended(&mut on(&site.path(""), "run", &text).0);
+    assert_eq!(code, Some(exit::UNAVAILABLE.into()), "{said}");
+    assert!(
+        said.contains("  settings: admin.socket: /absent: ") && said.contains("\ntidegated: cannot open"),
+        "{said}"
+    );
+    assert!(site.path("state").exists(), "it tried");
+}
+
+#[test]
 fn the_environment_wins_and_what_is_not_ours_in_it_does_not_matter() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = format!("[trust]\nroot = \"/absent.json\"\n[admin]\nsocket = \"{}/s\"\n", folder.path().display());

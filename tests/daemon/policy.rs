@@ -39,6 +39,9 @@ fn without_a_policy_every_route_is_refused_and_health_is_answered() {
     for line in ["tidegate_policy_seq 1", "tidegate_requests_total{outcome=\"Admitted\"} 1"] {
         assert!(metrics.lines().any(|told| told == line), "{line} is not in\n{metrics}");
     }
+    for end in ["closed", "bad_head", "head_timeout", "handshake", "broken"] {
+        assert!(metrics.contains(&format!("tidegate_connections_ended_total{{end=\"{end}\"}} ")), "{end}: {metrics}");
+    }
     for task in ["accept", "gateway-0", "spool", "imports", "admin"] {
         assert!(metrics.contains(&format!("tidegate_task_heartbeat_age_seconds{{task=\"{task}\"}}")), "{metrics}");
     }
