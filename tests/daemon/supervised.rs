@@ -71,6 +71,20 @@ fn a_supervisor_hears_of_start_life_reload_and_end() {
 }
 
 #[test]
+fn a_supervisor_that_does_not_listen_holds_nothing_up() {
+    let site = Site::new();
+    let _deaf = Ear::at(&site.path("notify"));
+    let daemon = site.launch("gate", |command| {
+        command.env("NOTIFY_SOCKET", site.path("notify")).env("WATCHDOG_USEC", "4000");
+    });
+    until("it answers", || daemon.ask("/livez"));
+    // A thousand beats a second soon fill whatever room there is.
+    until("it goes on", || (daemon.status().uptime_seconds >= 3).then_some(()));
+    assert_eq!(daemon.ask("/livez"), Some((200, "ok\n".into())));
+    daemon.stop();
+}
+
+#[test]
 fn a_socket_that_is_passed_serves_its_own_block_and_one_too_many_is_told() {
     let mut site = Site::new();
     let passed = TcpListener::bind(free_address()).expect("a free port");
