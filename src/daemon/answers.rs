@@ -28,7 +28,7 @@ pub(super) struct Daemon {
     pub(super) time: Arc<ArcSwap<TimeState>>,
     pub(super) spool: Arc<Spool>,
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
-    pub(super) hearts: Arc<Heartbeats>,
+    pub(super) hearts: Heartbeats,
     pub(super) metrics: OnceLock<Metrics>,
 }
 
@@ -79,9 +79,8 @@ impl Daemon {
     }
 
     fn connections(&self) -> Connections {
-        let ended = |end: ConnectionEnd| (end.name(), self.counters.ended(end));
-        let refused = ConnectionEnd::ALL.into_iter().filter(|end| *end != ConnectionEnd::Closed).map(ended).collect();
-        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), refused }
+        let ended = ConnectionEnd::ALL.map(|end| (end.name(), self.counters.ended(end))).into();
+        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), ended }
     }
 
     fn policy_in_force(&self) -> PolicyInForce {
@@ -109,11 +108,7 @@ impl Daemon {
 
     fn uploaded(&self) -> Uploaded {
         let status = self.upload.as_ref().map(|status| *status.borrow()).unwrap_or_default();
-        Uploaded {
-            files: status.files,
-            failures: status.link.failures().into(),
-            last_success: since(status.receipt_ms),
-        }
+        Uploaded { files: status.files, failures: status.failures, last_success: since(status.receipt_ms) }
     }
 }
 
@@ -125,7 +120,7 @@ fn since(receipt_ms: Option<i64>) -> Option<Duration> {
 
 impl admin::Answers for Daemon {
     fn live(&self) -> Result<(), String> {
-        self.hearts.all_fresh(Instant::now()).map_err(|stale| stale.to_string())
+        self.hearts.all_fresh(Instant::now()).map_err(|standstill| standstill.to_string())
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -157,7 +152,7 @@ impl admin::Answers for Daemon {
             let status = *status.borrow();
             UploadStatus {
                 files: status.files,
-                failures: status.link.failures().into(),
+                failures: status.failures,
                 last_success_seconds: since(status.receipt_ms).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }
@@ -170,7 +165,6 @@ impl admin::Answers for Daemon {
             policy,
             time: self.bounds().into(),
             spool: SpoolStatus {
-                stream: None,
                 backlog_files: spooled.backlog_files,
                 backlog_bytes: spooled.backlog_bytes,
                 appended: spooled.appended,

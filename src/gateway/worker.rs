@@ -32,6 +32,7 @@ use super::{Config, Shared, TimeState, pipeline, tls};
 use crate::ids::RequestId;
 use crate::policy::{ApiIndex, Policy, Snapshot, Upstream, UpstreamIndex};
 use crate::spool::record::UsageRecord;
+use crate::telemetry::Heart;
 use crate::throttle::Now;
 use crate::token::TokenCache;
 
@@ -248,12 +249,13 @@ pub(super) fn run(
     intake: Box<dyn Intake>,
     mut accepted: mpsc::Receiver<Accepted>,
     mut stop: watch::Receiver<Option<Instant>>,
+    heart: Heart,
 ) -> io::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     let worker = Rc::new(Worker::new(settings, shared, intake)?);
     let serving = Rc::clone(&worker);
-    tasks.block_on(&runtime, async move {
+    let serving = heart.during(async move {
         loop {
             tokio::select! {
                 Some(accepted) = accepted.recv() => {
@@ -273,9 +275,11 @@ pub(super) fn run(
         };
         let _ = tokio::time::timeout_at(deadline.into(), emptied).await;
     });
+    tasks.block_on(&runtime, serving);
     // Whatever is still open is broken off here, and its records are written.
     let left = worker.connections.get();
     drop(tasks);
+    heart.retire();
     Ok(left)
 }
 

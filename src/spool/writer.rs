@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{oneshot, watch};
@@ -27,6 +27,7 @@ use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason};
 use crate::spool::wire::{Reply, Report, Request, Seal, Setup};
 use crate::spool::{Config, Error, Intake, Program};
+use crate::telemetry::Heart;
 
 /// How often it looks after things while records come, and while none do.
 const TICK: Duration = Duration::from_millis(200);
@@ -44,9 +45,10 @@ pub(super) enum Command {
     Register { worker: u16, reply: Sender<Intake> },
     Oldest { after: Option<Cursor>, reply: oneshot::Sender<Result<Option<UsageFile>, Unavailable>> },
     Acknowledge { at: Cursor, digest: Digest, reply: oneshot::Sender<Result<(), Unavailable>> },
-    SealNow,
+    SealNow { done: Option<oneshot::Sender<()>> },
     HubInReach(bool),
     PolicyIs(Digest),
+    Watched(Heart),
     Stop,
 }
 
@@ -115,6 +117,7 @@ pub(super) struct Writer {
     link_used: Duration,
     synced_at: Duration,
     told: watch::Sender<Waiting>,
+    heart: Option<Heart>,
     _lock: File,
 }
 
@@ -167,6 +170,7 @@ impl Writer {
             link_used: now.boot,
             synced_at: now.boot,
             told,
+            heart: None,
             _lock: lock,
         })
     }
@@ -199,9 +203,13 @@ impl Writer {
                 let done = self.acknowledge(at, digest).inspect(|()| self.mend("acknowledge in"));
                 let _ = reply.send(done.map_err(|error| self.fail("acknowledge in", &error)));
             }
-            Command::SealNow => self.seal(Reading::now()),
+            Command::SealNow { done } => {
+                self.seal(Reading::now());
+                done.map(|done| done.send(())); // who asked may have gone
+            }
             Command::HubInReach(in_reach) => self.in_reach = in_reach,
             Command::PolicyIs(manifest) => self.policy = Some(manifest),
+            Command::Watched(heart) => self.heart = Some(heart),
             Command::Stop => {}
         }
     }
@@ -264,13 +272,22 @@ impl Writer {
         }
     }
 
+    /// It lives: called wherever it may have waited for the disk or for the child.
+    fn beat(&self) {
+        if let Some(heart) = &self.heart {
+            heart.beat(Instant::now());
+        }
+    }
+
     fn tick(&mut self) {
         let now = Reading::now();
+        self.beat();
         self.provide();
         self.watch_room();
         if now.boot.saturating_sub(self.synced_at) >= self.config.sync_interval.0 {
             self.synced_at = now.boot;
             self.sync();
+            self.beat();
         }
         let after = if self.in_reach { self.config.seal_after } else { self.config.seal_after_offline };
         // A few files at a time, so that nobody who asks waits for a whole backlog of logs.
@@ -279,6 +296,7 @@ impl Writer {
                 break;
             }
             self.seal(now);
+            self.beat();
         }
         if self.link.is_some() && now.boot.saturating_sub(self.link_used) >= LINGER {
             self.release();
@@ -510,6 +528,9 @@ impl Writer {
                     let _ = fs::remove_file(self.open.join(held.log.name.file_name())); // it holds nothing
                 }
             }
+        }
+        if let Some(heart) = self.heart {
+            heart.retire();
         }
     }
 }

@@ -20,7 +20,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::units::UnixSeconds;
+use crate::units::{Unfit, UnixSeconds, within};
 use table::{Slot, Stripe, Table};
 
 pub use quota::{Quota, Window};
@@ -84,6 +84,15 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { slots: 8_192 }
+    }
+}
+
+impl Config {
+    /// What of it could be read but not used.
+    #[must_use]
+    pub fn check(&self) -> Vec<Unfit> {
+        let why = "with too few, limits are forgotten while they count; each takes 32 bytes at the start";
+        within("slots", self.slots, 256..=4_194_304, why).into_iter().collect()
     }
 }
 

@@ -5,7 +5,7 @@
 //! counted, so that it does not hold up the files behind it; it stays in the spool.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use tokio::sync::{Notify, watch};
@@ -18,6 +18,7 @@ use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
 use crate::spool::backlog::{Backlog, Cursor};
 use crate::spool::receipt::Receipt;
+use crate::telemetry::Heart;
 
 /// Largest authority file, in bytes.
 const AUTHORITY_LIMIT: u64 = 1 << 20;
@@ -40,6 +41,8 @@ pub struct Status {
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Rounds that ended early, all in all; [`Link::failures`] are those in a row.
+    pub failures: u64,
     /// Files that the last round passed over, because the hub refuses them for good.
     pub passed_over: u64,
     /// Why the last round ended early.
@@ -99,28 +102,37 @@ impl<B: Backlog> Worker<B> {
     }
 
     /// Uploads until it is dropped. Dropping it at any moment is safe: what was not acknowledged is sent again.
-    pub async fn run(mut self) {
+    /// `heart` beats with each step of a round and in the waits between; a step ends within [`Config::step`].
+    pub async fn run(mut self, heart: Heart) {
         loop {
-            let round = self.round().await;
-            let Self { wakes, config, .. } = &self;
+            let round = self.round(&heart).await;
             match round {
-                Round::Done => tokio::select! {
-                    () = wakes.sealed.notified() => {}
-                    () = wakes.kick.notified() => {}
-                    () = tokio::time::sleep(config.interval.0) => {}
-                },
+                Round::Done => {
+                    let Self { wakes, config, .. } = &self;
+                    let idle = async {
+                        tokio::select! {
+                            () = wakes.sealed.notified() => {}
+                            () = wakes.kick.notified() => {}
+                            () = tokio::time::sleep(config.interval.0) => {}
+                        }
+                    };
+                    heart.during(idle).await;
+                }
                 Round::Failed(failure, asked) => {
                     let failures = self.record_failure(failure);
                     let random = random::<8>().map_or(u64::MAX, u64::from_ne_bytes);
-                    let (base, cap) = (config.retry_base.0, config.retry_cap.0);
+                    let (base, cap) = (self.config.retry_base.0, self.config.retry_cap.0);
                     let wait = retry::delay(failures, random, base, cap, asked);
                     debug!(%failure, failures, ?wait, "waiting for the hub");
-                    let hubs = &mut self.hubs;
-                    tokio::select! {
-                        () = self.wakes.kick.notified() => {}
-                        Ok(()) = hubs.changed(), if failure == Failure::NoHubKey => {}
-                        () = tokio::time::sleep(wait) => {}
-                    }
+                    let (kick, hubs) = (&self.wakes.kick, &mut self.hubs);
+                    let idle = async {
+                        tokio::select! {
+                            () = kick.notified() => {}
+                            Ok(()) = hubs.changed(), if failure == Failure::NoHubKey => {}
+                            () = tokio::time::sleep(wait) => {}
+                        }
+                    };
+                    heart.during(idle).await;
                 }
             }
         }
@@ -134,25 +146,28 @@ impl<B: Backlog> Worker<B> {
             }
             status.link = status.link.failed();
             status.failure = Some(failure);
+            status.failures += 1;
             failures = status.link.failures();
         });
         failures
     }
 
-    async fn round(&mut self) -> Round {
-        match self.try_round().await {
+    async fn round(&mut self, heart: &Heart) -> Round {
+        match self.try_round(heart).await {
             Ok(()) => Round::Done,
             Err((failure, asked)) => Round::Failed(failure, asked),
         }
     }
 
-    async fn try_round(&mut self) -> Result<(), (Failure, Option<Duration>)> {
+    async fn try_round(&mut self, heart: &Heart) -> Result<(), (Failure, Option<Duration>)> {
         let early = |failure| (failure, None);
         let hubs = self.hubs.borrow_and_update().clone();
         let mut connection = None;
         let mut after: Option<Cursor> = None;
         let mut passed_over = 0;
+        heart.beat(Instant::now());
         while let Some(file) = self.backlog.oldest(after).await.map_err(|_| early(Failure::Spool))? {
+            heart.beat(Instant::now());
             if hubs.is_empty() {
                 return Err(early(Failure::NoHubKey));
             }

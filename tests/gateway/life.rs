@@ -3,19 +3,21 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use tidegate::gateway::{ConnectionEnd, Drained, ListenerConfig, server_config};
-use tidegate::spool::record::Outcome;
+use tidegate::gateway::{ConnectionEnd, Drained, Intake, ListenerConfig, Shared, server_config};
+use tidegate::spool::record::{Outcome, UsageRecord};
+use tidegate::telemetry::{Heartbeats, Standstill};
 
 use crate::rig::Terms;
-use crate::scene::{RIG, quick, scene, scene_of, scene_with, with_token};
-use crate::upstream::{SOON, echo_target, start};
+use crate::scene::{RIG, quick, scene, scene_of, scene_with, shared, start, with_token};
+use crate::upstream::{self, SOON, echo_target};
 
 #[test]
 fn a_policy_changes_under_load_without_a_refused_request() {
-    let upstream = start(echo_target);
+    let upstream = upstream::start(echo_target);
     let scene = scene(&Terms::to(upstream.address));
     let stop = AtomicBool::new(false);
     let sent: usize = std::thread::scope(|scope| {
@@ -57,7 +59,7 @@ fn scene_client(address: &std::net::SocketAddr) -> crate::scene::Client {
 
 #[test]
 fn what_is_in_flight_ends_well_when_the_gateway_stops() {
-    let upstream = start(|seen, out| {
+    let upstream = upstream::start(|seen, out| {
         std::thread::sleep(Duration::from_millis(200));
         echo_target(seen, out)
     });
@@ -78,7 +80,7 @@ fn what_is_in_flight_ends_well_when_the_gateway_stops() {
 
 #[test]
 fn what_does_not_end_in_time_is_broken_off_and_on_the_record() {
-    let upstream = start(|_, out| out.read(&mut [0; 1]).is_ok_and(|read| read > 0));
+    let upstream = upstream::start(|_, out| out.read(&mut [0; 1]).is_ok_and(|read| read > 0));
     let scene = scene(&Terms::to(upstream.address));
     let mut client = scene.connect();
     client.say(&with_token("GET /petstore/1.0/pet/1", ""));
@@ -94,7 +96,7 @@ fn what_does_not_end_in_time_is_broken_off_and_on_the_record() {
 fn connections_over_the_limit_wait_until_there_is_room() {
     let mut config = quick();
     config.limits.connections = 2;
-    let upstream = start(echo_target);
+    let upstream = upstream::start(echo_target);
     let scene = scene_of(RIG.snapshot(&Terms::to(upstream.address)), config, ListenerConfig::default());
     let first = scene.connect();
     let _second = scene.connect();
@@ -107,11 +109,58 @@ fn connections_over_the_limit_wait_until_there_is_room() {
     scene.end();
 }
 
+/// An intake that hangs until it is let go.
+struct Hung(Receiver<()>);
+
+impl Intake for Hung {
+    fn append(&mut self, _: &UsageRecord<'_>) {
+        let _ = self.0.recv();
+    }
+
+    fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, _: Duration) {
+        self.append(record);
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_is_missed_and_one_that_drains_is_not() {
+    let silence = Duration::from_millis(400);
+    let hearts = Heartbeats::new(Instant::now(), silence);
+    let shared = Shared { hearts: hearts.clone(), ..shared(RIG.snapshot(&Terms::to(([127, 0, 0, 1], 1).into()))) };
+    let (let_go, hung) = channel();
+    let (address, running) = start(&quick(), &ListenerConfig::default(), None, &shared, Box::new(Hung(hung)));
+    let until = |is_there: &dyn Fn(&Result<(), Standstill>) -> bool| {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let now = hearts.all_fresh(Instant::now());
+            if is_there(&now) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it is still {now:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let names: Vec<_> = hearts.ages(Instant::now()).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["gateway-0", "accept"]);
+    std::thread::sleep(2 * silence);
+    until(&Result::is_ok);
+
+    let mut client = scene_client(&address);
+    client.say("GET /nowhere HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    until(&|now| matches!(now, Err(Standstill::Silent { task, .. }) if task == "gateway-0"));
+    let_go.send(()).expect("it hangs on it");
+    until(&Result::is_ok);
+
+    drop(let_go);
+    assert_eq!(running.drain(SOON), Drained { broken_off: 0, dead_threads: 0 });
+    assert_eq!(hearts.all_fresh(Instant::now() + 2 * SOON), Ok(()), "it ended on purpose");
+}
+
 #[test]
 fn a_listener_with_a_certificate_speaks_tls_and_says_so_to_the_upstream() {
     let made = rcgen::generate_simple_self_signed(vec!["gate.example".into()]).expect("a certificate");
     let tls = server_config(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).expect("usable");
-    let upstream = start(echo_target);
+    let upstream = upstream::start(echo_target);
     let terms = Terms::to(upstream.address);
     let scene = scene_with(RIG.snapshot(&terms), quick(), ListenerConfig::default(), Some(tls));
 

@@ -12,6 +12,7 @@ use tidegate::gateway::{
 };
 use tidegate::policy::Snapshot;
 use tidegate::spool::record::{Outcome, UsageRecord};
+use tidegate::telemetry::Heartbeats;
 use tidegate::throttle::{self, Throttle};
 use tidegate::units::Span;
 
@@ -94,19 +95,36 @@ pub(crate) fn scene_with(
     listener: ListenerConfig,
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> Scene {
-    let shared = Shared {
+    let (sender, records) = channel();
+    let shared = shared(snapshot);
+    let (address, running) = start(&config, &listener, tls, &shared, Box::new(List(sender)));
+    Scene { address, records, shared, running }
+}
+
+/// What the workers of a gateway under `snapshot` share.
+pub(crate) fn shared(snapshot: Snapshot) -> Shared {
+    Shared {
         policy: Arc::new(ArcSwap::from_pointee(snapshot)),
         throttle: Arc::new(Throttle::new(throttle::Config::default())),
         time: Arc::new(ArcSwap::from_pointee(TimeState::exact(1_800_000_000_000))),
         counters: Arc::new(Counters::default()),
         origin: Instant::now(),
-    };
+        hearts: Heartbeats::new(Instant::now(), Duration::from_secs(60)),
+    }
+}
+
+/// A gateway of one worker on a free port.
+pub(crate) fn start(
+    config: &Config,
+    listener: &ListenerConfig,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    shared: &Shared,
+    intake: Box<dyn Intake>,
+) -> (SocketAddr, Running) {
     let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
     let address = socket.local_addr().expect("bound");
-    let (sender, records) = channel();
-    let listener = Listener::new(socket, &listener, tls);
-    let running = Gateway::start(&config, vec![listener], &shared, vec![Box::new(List(sender))]).expect("it starts");
-    Scene { address, records, shared, running }
+    let listener = Listener::new(socket, listener, tls);
+    (address, Gateway::start(config, vec![listener], shared, vec![intake]).expect("it starts"))
 }
 
 impl Scene {
