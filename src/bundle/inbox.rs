@@ -24,6 +24,7 @@ use super::error::Refused;
 use super::importer::{ImportOutcome, Imported};
 use super::staging::{Identity, RESERVE, open_regular};
 use crate::disk;
+use crate::units::UnixSeconds;
 
 /// Most bundles that one look takes from a folder.
 pub const MAX_CANDIDATES: usize = 256;
@@ -35,7 +36,7 @@ pub const MAX_RESULTS: usize = 64;
 /// is seen and waits for nothing; this is for files from before the start, and for lost events. An upload over a bad
 /// link falls silent for tens of seconds and goes on: taken earlier, its half would be refused as `Truncated` and moved
 /// from under the writer. Counted on the monotonic clock from when the change was seen: the wall clock may be set
-/// meanwhile, and `scp -p` gives a new file an old mtime.
+/// meanwhile, and `scp -p` gives a new file an old mtime. Only the rest before the start is read off the file's ctime.
 pub const REST: Duration = Duration::from_secs(60);
 /// Between two slow looks, if no file comes to rest before.
 const SLOW: Duration = Duration::from_secs(60);
@@ -68,12 +69,14 @@ pub struct Inbox {
     seen: BTreeMap<OsString, Seen>,
     crowded: bool,
     next_look: Instant,
+    /// The wall clock at the start, until the first look.
+    opened_at: Option<UnixSeconds>,
 }
 
 impl Inbox {
     /// Watches `folder`; what was refused is kept in `rejected`, which nobody else may write to. Both are made if they
-    /// are not there.
-    pub fn open(folder: &Path, rejected: &Path) -> io::Result<Self> {
+    /// are not there. `now` is the wall clock's.
+    pub fn open(folder: &Path, rejected: &Path, now: UnixSeconds) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(rejected)?;
         let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
@@ -86,6 +89,7 @@ impl Inbox {
             seen: BTreeMap::new(),
             crowded: false,
             next_look: Instant::now(),
+            opened_at: Some(now),
         })
     }
 
@@ -126,11 +130,16 @@ impl Inbox {
             names.clear();
         }
         let before = std::mem::take(&mut self.seen);
+        let opened_at = self.opened_at.take();
         self.next_look = now + SLOW;
         for name in names {
             let Some(identity) = self.stat(&name) else { continue };
             let as_before = before.get(&name).copied().filter(|seen| seen.identity == identity);
-            let mut seen = as_before.unwrap_or(Seen { identity, since: now, taken: false });
+            let mut seen = as_before.unwrap_or_else(|| {
+                let rested = opened_at.map(|at| at.saturating_sub(identity.changed_at()));
+                let rested = Duration::from_secs(rested.and_then(|s| u64::try_from(s).ok()).unwrap_or(0)).min(REST);
+                Seen { identity, since: now.checked_sub(rested).unwrap_or(now), taken: false }
+            });
             let rested = seen.since + REST;
             if !seen.taken && rested <= now {
                 seen.taken = true;

@@ -16,6 +16,7 @@ use super::container::MAX_FILE;
 use super::error::Refused;
 use crate::disk::Disk;
 use crate::ids::Digest;
+use crate::units::UnixSeconds;
 
 /// What must stay free beside the copy and the slot, in bytes: state records, journal, a usage file.
 pub const RESERVE: u64 = 1 << 20;
@@ -53,6 +54,12 @@ impl Identity {
     pub fn of(meta: &Metadata) -> Self {
         let changed = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
         Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed }
+    }
+
+    /// When the file was last written to or renamed, by the machine's wall clock.
+    #[must_use]
+    pub fn changed_at(&self) -> UnixSeconds {
+        self.changed[2]
     }
 }
 

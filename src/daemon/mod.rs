@@ -148,7 +148,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         origin: Instant::now(),
         hearts: hearts.clone(),
     };
-    let inbox = bundle::inbox::Inbox::open(&config.inbox, &config.state.join("rejected"))
+    let wall = now.reading.wall_ms.div_euclid(1_000);
+    let inbox = bundle::inbox::Inbox::open(&config.inbox, &config.state.join("rejected"), wall)
         .map_err(|error| Error::Path(config.inbox.clone(), error))?;
     let wakes = upload::Wakes::default();
     let (_hubs, hubs) = watch::channel(hub_keys);

@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// An inbox in a folder of its own.
 fn alone() -> (TempDir, Inbox) {
     let folder = tempfile::tempdir().expect("a folder");
-    let inbox = Inbox::open(folder.path(), &folder.path().join("rejected")).expect("watched");
+    let inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), 0).expect("watched");
     (folder, inbox)
 }
 
@@ -27,7 +27,7 @@ fn alone() -> (TempDir, Inbox) {
 fn inbox(device: &Device) -> (PathBuf, Inbox) {
     let folder = device.folder.path().join("in");
     let _ = fs::remove_file(folder.join("offered.tgb"));
-    let inbox = Inbox::open(&folder, &rejected(device)).expect("watched");
+    let inbox = Inbox::open(&folder, &rejected(device), 0).expect("watched");
     (folder, inbox)
 }
 
@@ -79,7 +79,7 @@ fn an_upload_that_stalls_is_left_to_its_writer_and_what_rests_long_enough_is_rea
     let path = folder.path().join("a.tgb");
     let mut file = fs::File::create(&path).expect("created");
     file.write_all(b"half").expect("written");
-    let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected")).expect("watched");
+    let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), 0).expect("watched");
     let start = Instant::now();
     let mut ready_at = |after: Duration| inbox.look(start + after).expect("looked").ready;
     for seconds in [0, 2, 4, 10, 30, 59] {
@@ -90,6 +90,22 @@ fn an_upload_that_stalls_is_left_to_its_writer_and_what_rests_long_enough_is_rea
     assert!(ready_at(2 * REST - Duration::from_secs(1)).is_empty(), "silent again");
     assert_eq!(ready_at(2 * REST), [path]);
     assert!(ready_at(3 * REST).is_empty(), "taken once");
+}
+
+#[test]
+fn what_rested_before_the_start_is_ready_at_once_and_what_was_just_written_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.tgb");
+    fs::write(&path, b"x").expect("written");
+    let written = fs::metadata(&path).expect("it is there").ctime();
+    // A wall clock that ran backwards says nothing.
+    for (started, ready) in [(written + 60, true), (written + 59, false), (written - 1_000, false)] {
+        let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), started).expect("watched");
+        let now = Instant::now();
+        assert_eq!(inbox.look(now).expect("looked").ready.len(), usize::from(ready), "{started}");
+        let at_rest = inbox.look(now + Duration::from_secs(1)).expect("looked").ready.len();
+        assert_eq!(at_rest, usize::from(started == written + 59), "{started}");
+    }
 }
 
 fn too_many() -> String {
@@ -131,7 +147,7 @@ fn other_names_hide_no_bundle_however_many_they_are() {
     for n in 0..20_000 {
         fs::hard_link(folder.path().join("a.tgb"), folder.path().join(format!("{n}.junk"))).expect("linked");
     }
-    let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected")).expect("watched");
+    let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), 0).expect("watched");
     let start = Instant::now();
     inbox.look(start).expect("looked");
     assert_eq!(inbox.look(start + REST).expect("looked").ready, [folder.path().join("a.tgb")]);
@@ -214,7 +230,7 @@ fn an_inbox_on_another_file_system_gives_its_refused_files_up_too() {
         eprintln!("one file system only: not tried");
         return;
     }
-    let mut inbox = Inbox::open(elsewhere.path(), &rejected(&device)).expect("watched");
+    let mut inbox = Inbox::open(elsewhere.path(), &rejected(&device), 0).expect("watched");
     let large = vec![b'x'; 18 << 20];
     for (name, bytes, kept) in [("a.tgb", &b"garbage"[..], 7), ("b.tgb", &large[..], MAX_FILE)] {
         let path = elsewhere.path().join(name);

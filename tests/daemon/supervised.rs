@@ -119,7 +119,7 @@ fn the_unit_fits_the_program() {
         .iter()
         .flat_map(|codes| codes.split(' ').map(str::to_owned).collect::<Vec<_>>())
         .collect();
-    assert_eq!(waits, [exit::NO_PERMISSION.to_string(), exit::CONFIG.to_string()]);
+    assert_eq!(waits, [exit::DATA, exit::NO_PERMISSION, exit::CONFIG].map(|code| code.to_string()));
     // Workers; main, accept, spool, imports and a blocking one or two; the spool's child with twenty of sled's.
     let tasks: u16 = unit("TasksMax")[0].parse().expect("a number");
     assert!(tasks >= gateway::WORKERS_LIMIT + 6 + 21, "{tasks}");
