@@ -1,7 +1,8 @@
 """What run.sh measures beside the rates; each command prints a line of numbers, and `tables` makes the tables of them.
 
-  activate DAEMON CONFIG TOKEN ADDRESS    starts the daemon, waits until the bundle in its inbox serves, stops it
+  activate DAEMON CONFIG TOKEN ADDRESS BUNDLE INBOX   starts the daemon, moves the bundle in, waits until it serves, stops it
   start N DAEMON CONFIG TOKEN ADDRESS     N starts: milliseconds from exec to the last byte of the first 200
+  idle PID TOKEN ADDRESS                  waits until it serves; after 5 s of rest, its resident memory as below
   memory PID SAMPLES                      resident memory in kB of PID and its children: the last, the highest, the
                                           highest of a child; SAMPLES of 0 is until PID ends
   counts RUN PORT COMMAND...              instructions and allocations a request, by callgrind
@@ -11,6 +12,7 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import statistics
@@ -39,10 +41,10 @@ def ask(address, request):
         return None
 
 
-def until_served(address, request, process, within=60.0):
+def until_served(address, request, process=None, within=60.0):
     end = time.monotonic() + within
     while ask(address, request) != 200:
-        if time.monotonic() > end or process.poll() is not None:
+        if time.monotonic() > end or (process and process.poll() is not None):
             sys.exit("the server does not serve")
         time.sleep(0.0005)
 
@@ -166,7 +168,7 @@ def tables(run, path):
         ins, alloc = counted.get(name) or (None, None)
         shown = (f"{ins:,.0f}", f"{alloc:.1f}") if ins else ("", "")
         print(f"| {title} | {statistics.median(rate):,.0f} | {ratio:.2f} | {statistics.median(cpu) / 1000:.1f} µs | {shown[0]} | {shown[1]} |")
-    idle, load, first = numbers("idle"), numbers("load"), numbers("start")
+    idle, load, first, again = numbers("idle"), numbers("load"), numbers("start"), numbers("start.loaded")
     bundle = os.stat(f"{run}/bench.tgb").st_size
     print()
     print("| the daemon | measured | to reach |")
@@ -175,19 +177,29 @@ def tables(run, path):
     print(f"| resident under that load, child included, highest | {load[1] / 1024:.1f} MB (child {load[2] / 1024:.1f}) | 16 MB |")
     print(f"| stripped size | {os.stat(path).st_size / 1e6:.2f} MB | 5 MB |")
     print(f"| start to first answered request, bundle of {bundle / 1024:.0f} KiB | {first[0]:.0f} ms ({first[1]:.0f} to {first[2]:.0f}) | 50 ms |")
+    print(f"| the same with the load's usage in the spool | {again[0]:.0f} ms ({again[1]:.0f} to {again[2]:.0f}) | 50 ms |")
 
 
 def main():
     what, *rest = sys.argv[1:]
     at = lambda text: (text.rsplit(":", 1)[0], int(text.rsplit(":", 1)[1]))
     if what == "activate":
-        path, config, token, address = rest
+        path, config, token, address, bundle, inbox = rest
         process = daemon(path, config)
+        while ask(at(address), head(1, "")) is None:
+            time.sleep(0.01)
+        shutil.copy(bundle, f"{inbox}/.part")
+        os.rename(f"{inbox}/.part", f"{inbox}/bench.tgb")
         until_served(at(address), head(1, pathlib.Path(token).read_text().strip()), process)
         stop(process)
     elif what == "start":
         times, path, config, token, address = rest
         print(start(int(times), path, config, token, at(address)))
+    elif what == "idle":
+        pid, token, address = rest
+        until_served(at(address), head(1, pathlib.Path(token).read_text().strip()))
+        time.sleep(5)
+        print(memory(int(pid), 1))
     elif what == "memory":
         print(memory(int(rest[0]), int(rest[1])))
     elif what == "counts":

@@ -97,13 +97,11 @@ on 0 nginx -c "$run/peer.conf"; p_nginx=$last
 
 # --- start, idle, load -------------------------------------------------------------------------------------------------
 measure="python3 $here/measure.py"
-cp "$run/bench.tgb" "$run/.part" && mv "$run/.part" "$run/inbox/bench.tgb"
-$measure activate "$daemon" "$run/tidegated.toml" "$run/token" 127.0.0.1:19102
+$measure activate "$daemon" "$run/tidegated.toml" "$run/token" 127.0.0.1:19102 "$run/bench.tgb" "$run/inbox"
 $measure start 21 "$daemon" "$run/tidegated.toml" "$run/token" 127.0.0.1:19102 >"$run/start"
 
 on 0 "$daemon" run --config "$run/tidegated.toml"; p_gateway=$last
-sleep 5
-$measure memory "$p_gateway" 1 >"$run/idle"
+$measure idle "$p_gateway" "$run/token" 127.0.0.1:19102 >"$run/idle"
 $measure memory "$p_gateway" 0 >"$run/load" & p_memory=$!
 
 cpu() { awk '{s += $1} END {printf "%.0f", s}' /proc/"$1"/task/*/schedstat; } # ns; a child's are not in it
@@ -128,6 +126,8 @@ curl --silent --unix-socket "$run/admin.sock" http://localhost/status >"$run/sta
 kill "$p_gateway"
 wait "$p_gateway" || { echo "the daemon did not end well" >&2; exit 1; }
 wait "$p_memory" || true
+# Again, with the usage of that load in the spool and the rest of it in an open log.
+$measure start 21 "$daemon" "$run/tidegated.toml" "$run/token" 127.0.0.1:19102 >"$run/start.loaded"
 
 # --- instructions and allocations --------------------------------------------------------------------------------------
 if command -v valgrind >/dev/null; then
