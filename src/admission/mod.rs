@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::policy::{
     ApiIndex, ApplicationIndex, Auth, BadPath, Method, Miss, PlanIndex, Policy, Route, RouteIndex, Standing, Uncertain,
-    check_path,
+    check_path, without_parameters,
 };
 use crate::token::{Binding, Circumstances, TimeVerdict, TokenCache, TokenError, VerifiedClaims, judge};
 use crate::units::TimeBounds;
@@ -153,6 +153,12 @@ where
         Miss::Method { allow } if method == Some(Method::Options) => Reject::Options { allow },
         Miss::Method { allow } => Reject::MethodNotAllowed { allow },
     })?;
+    if let Some(plain) = without_parameters(parts.path) {
+        check_path(&plain)?;
+        if policy.router.find(host, &plain, method) != Ok(found) {
+            return Err(BadPath::Parameter.into());
+        }
+    }
     let route = policy.route(found.route);
     let api = policy.api(route.api);
     (facts.api, facts.route) = (Some(route.api), Some(found.route));
@@ -200,7 +206,9 @@ where
 
     // 5. the limits on what is called, whoever calls
     charges.add(policy, Level::Api, api.plan, &[&api.name, &api.version])?;
-    charges.add(policy, Level::Resource, route.plan, &[&api.name, &api.version, &route.template, parts.method])?;
+    // A template's routes have no method in common: the first tells them apart.
+    let first = route.methods.iter().next().map_or("", Method::name);
+    charges.add(policy, Level::Resource, route.plan, &[&api.name, &api.version, &route.template, first])?;
     Ok(Admitted { route: found.route, charges })
 }
 

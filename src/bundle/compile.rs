@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use base64::Engine as _;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 
 use super::entry::{self, EntryError, JsonEntry as _};
 use super::error::SemanticProblem;
@@ -160,7 +162,10 @@ fn upstream(wire: &entry::Upstream) -> Result<Upstream, SemanticProblem> {
     let endpoints = wire.endpoints.iter().map(endpoint).collect::<Result<Box<[_]>, _>>()?;
     let certificate = |text: &String| {
         let der = base64::engine::general_purpose::STANDARD.decode(text);
-        der.map(Vec::into_boxed_slice).map_err(|_| invalid(format!("{whose} has a certificate that is not base64")))
+        let der = der.map_err(|_| invalid(format!("{whose} has a certificate that is not base64")))?;
+        let sound = RootCertStore::empty().add(CertificateDer::from(der.as_slice()));
+        sound.map_err(|error| invalid(format!("{whose} has a certificate that nothing can chain to: {error}")))?;
+        Ok(der.into_boxed_slice())
     };
     let ca = wire.ca.iter().map(certificate).collect::<Result<Box<[_]>, _>>()?;
     if endpoints.iter().any(|endpoint| endpoint.tls) && ca.is_empty() {

@@ -15,6 +15,7 @@ use crate::ids::DeviceId;
 use crate::spool::Spool;
 use crate::spool::record::Outcome;
 use crate::telemetry::{Connections, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded};
+use crate::throttle::Throttle;
 use crate::units::TimeBounds;
 use crate::upload;
 
@@ -25,6 +26,7 @@ pub(super) struct Daemon {
     pub(super) device: DeviceId,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) counters: Arc<Counters>,
+    pub(super) throttle: Arc<Throttle>,
     pub(super) time: Arc<ArcSwap<TimeState>>,
     pub(super) spool: Arc<Spool>,
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
@@ -37,11 +39,11 @@ impl Daemon {
     pub(super) fn declare_metrics(daemon: &Arc<Self>) {
         let of = |daemon: &Arc<Self>| Arc::clone(daemon);
         let [requests, connections, time, policy] = [(); 4].map(|()| of(daemon));
-        let [imports, spool, upload, tasks] = [(); 4].map(|()| of(daemon));
+        let [imports, spool, upload, tasks, throttle] = [(); 5].map(|()| of(daemon));
         let sources = Sources {
             requests: Some(Box::new(move || requests.requests())),
             connections: Some(Box::new(move || connections.connections())),
-            throttle: None,
+            throttle_forgotten: Some(Box::new(move || throttle.throttle.forgotten())),
             time: Some(Box::new(move || time.bounds().quality)),
             policy: Some(Box::new(move || policy.policy_in_force())),
             imports: Some(Box::new(move || imports.outcomes.counts())),

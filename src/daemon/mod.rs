@@ -178,6 +178,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         device: device_id,
         outcomes,
         counters: shared.counters,
+        throttle: shared.throttle,
         time: timekeeper.state(),
         spool: Arc::clone(&spool),
         upload: uploader.as_ref().map(upload::Worker::status),

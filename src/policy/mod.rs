@@ -14,7 +14,7 @@ mod upstream;
 
 pub use api::{Api, Auth, Method, MethodSet, Route, Uncertain};
 pub use plan::{Limit, Plan, Window};
-pub use router::{BadPath, Found, Miss, RouteConflict, Router, check_path};
+pub use router::{BadPath, Found, Miss, RouteConflict, Router, check_path, without_parameters};
 pub use subscription::{Application, Standing, Subscriber, Subscribers, SubscribersBuilder, Subscription};
 pub use upstream::{BadEndpoint, Endpoint, Upstream};
 

@@ -31,8 +31,8 @@ pub struct Sources {
     pub requests: Option<Read<Counts>>,
     /// Downstream connections.
     pub connections: Option<Read<Connections>>,
-    /// Entries in the gateway's throttle tables.
-    pub throttle: Option<Read<ThrottleTables>>,
+    /// Counters in use that the throttle had to forget for want of room.
+    pub throttle_forgotten: Option<Read<u64>>,
     /// How much the wall clock is trusted.
     pub time: Option<Read<TimeQuality>>,
     /// What is in force.
@@ -56,15 +56,6 @@ pub struct Connections {
     pub accepted: u64,
     /// Ended since the start, by how; with those that are open they make up the accepted.
     pub ended: Counts,
-}
-
-/// The fill of the throttle tables, all workers together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ThrottleTables {
-    /// Entries in use.
-    pub used: u64,
-    /// Entries that there is room for.
-    pub capacity: u64,
 }
 
 /// The policy in force; safe mode where there is none.
@@ -154,10 +145,9 @@ impl Collector for Sources {
                 "Downstream connections ended, by how: an idle one by head_timeout, a broken one in mid-answer too";
             page.counters("connections_ended", help, "end", now.ended)?;
         }
-        if let Some(read) = &self.throttle {
-            let now = read();
-            page.gauge("throttle_entries", "Entries in use in the throttle tables", now.used)?;
-            page.gauge("throttle_entries_limit", "Entries that the throttle tables have room for", now.capacity)?;
+        if let Some(read) = &self.throttle_forgotten {
+            let help = "Rates and quotas that began anew for want of room: raise throttle.slots";
+            page.counter("throttle_forgotten", help, read())?;
         }
         if let Some(read) = &self.time {
             let now = read();
@@ -260,7 +250,7 @@ mod tests {
         Sources {
             requests: Some(Box::new(|| vec![("Admitted", 7), ("TokenExpired", 0)])),
             connections: Some(Box::new(|| Connections { open: 2, accepted: 9, ended: vec![("broken", 1)] })),
-            throttle: Some(Box::new(|| ThrottleTables { used: 3, capacity: 4096 })),
+            throttle_forgotten: Some(Box::new(|| 3)),
             time: Some(Box::new(|| TimeQuality::Floor)),
             policy: Some(Box::new(|| PolicyInForce::Active { seq: 41, activated_at: 1_700_000_000, stale: false })),
             imports: Some(Box::new(|| vec![("Rollback", 1)])),
@@ -283,7 +273,7 @@ mod tests {
             "tidegate_connections_open 2",
             "tidegate_connections_accepted_total 9",
             "tidegate_connections_ended_total{end=\"broken\"} 1",
-            "tidegate_throttle_entries 3",
+            "tidegate_throttle_forgotten_total 3",
             "tidegate_time_quality{quality=\"synced\"} 0",
             "tidegate_time_quality{quality=\"floor\"} 1",
             "tidegate_policy_safe_mode 0",

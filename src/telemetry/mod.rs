@@ -21,9 +21,7 @@ use crate::units::Unfit;
 
 pub use health::{Ages, Heart, Heartbeats, Standstill};
 pub use logs::{Level, Place, start};
-pub use metrics::{
-    CONTENT_TYPE, Connections, Counts, Metrics, PolicyInForce, Read, Sources, Spooled, ThrottleTables, Uploaded,
-};
+pub use metrics::{CONTENT_TYPE, Connections, Counts, Metrics, PolicyInForce, Read, Sources, Spooled, Uploaded};
 
 /// `[telemetry]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
