@@ -95,6 +95,9 @@ on 1 nginx -c "$run/up.conf"
 on 0 "$bare" 127.0.0.1:19101 127.0.0.1:19100; p_bare=$last
 on 0 nginx -c "$run/peer.conf"; p_nginx=$last
 
+# As its unit starts it.
+for setting in $(sed -n 's/^Environment=//p' "$root/systemd/tidegated.service"); do export "${setting?}"; done
+
 # --- start, idle, load -------------------------------------------------------------------------------------------------
 measure="python3 $here/measure.py"
 $measure activate "$daemon" "$run/tidegated.toml" "$run/token" 127.0.0.1:19102 "$run/bench.tgb" "$run/inbox"
