@@ -60,8 +60,7 @@ impl Refusal {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            // A good file under another device's name is as unknown here as no device at all.
-            Self::UnknownDevice | Self::File(segment::Error::KeyMismatch) => StatusCode::FORBIDDEN,
+            Self::UnknownDevice => StatusCode::FORBIDDEN,
             Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
             Self::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,

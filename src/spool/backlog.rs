@@ -34,6 +34,9 @@ pub struct Unavailable;
 
 /// Sealed files, oldest first. Methods wait for the spool's own thread, never for a disk on this one.
 pub trait Backlog: Send + Sync + 'static {
+    /// How many files wait at most, where that is known without reading anything. At 0 there is none.
+    fn waiting(&self) -> Option<u64>;
+
     /// The oldest file after `after`, or the oldest of all.
     fn oldest(&self, after: Option<Cursor>) -> impl Future<Output = Result<Option<UsageFile>, Unavailable>> + Send;
 
@@ -43,6 +46,10 @@ pub trait Backlog: Send + Sync + 'static {
 }
 
 impl<B: Backlog> Backlog for std::sync::Arc<B> {
+    fn waiting(&self) -> Option<u64> {
+        B::waiting(self)
+    }
+
     fn oldest(&self, after: Option<Cursor>) -> impl Future<Output = Result<Option<UsageFile>, Unavailable>> + Send {
         B::oldest(self, after)
     }

@@ -15,9 +15,12 @@ use crate::spool::record::{Gap, GapReason, Outcome, RollUp, Row};
 use crate::spool::segment::Builder;
 use crate::spool::state::{DONE, LogCursor, State, Told, ToldSums, join};
 use crate::spool::wire::Seal;
+use crate::store::generation::is_unreadable;
 
 /// Bytes of a log that are read at a time.
 const WINDOW: usize = 64 << 10;
+/// What a disk loses at a time, in bytes.
+const SECTOR: usize = 4 << 10;
 /// Most logs that one pass looks at: their cursors must fit one value.
 const LOGS_LIMIT: usize = 128;
 
@@ -34,6 +37,9 @@ pub(super) struct Gathered {
     pub left_over: bool,
 }
 
+/// Reads a part of a log; a seam, so that tests can have a disk that fails.
+pub(super) type ReadAt = fn(&File, &mut [u8], u64) -> io::Result<usize>;
+
 /// One pass over the folder of open logs.
 #[derive(Debug)]
 pub(super) struct Gather<'a> {
@@ -42,6 +48,7 @@ pub(super) struct Gather<'a> {
     pub told: &'a ToldSums,
     pub seal: &'a Seal,
     pub boot: BootId,
+    pub read: ReadAt,
 }
 
 impl Gather<'_> {
@@ -70,7 +77,10 @@ impl Gather<'_> {
             let known = self.state.cursors.iter().find(|cursor| cursor.id == name.id);
             let cursor = match known {
                 Some(cursor) if cursor.offset == DONE => *cursor,
-                known => Pass::open(&path, name.id, known, live, self)?.run(builder, &mut taken, &mut cut)?,
+                known => match Pass::open(&path, name.id, known, live, self) {
+                    Err(error) if self.gives_up(&error) => self.lost_log(name.id, known, &mut taken, builder),
+                    pass => pass?.run(builder, &mut taken, &mut cut)?,
+                },
             };
             if cursor.offset == DONE {
                 taken.finished.push((name.id, path));
@@ -86,9 +96,27 @@ impl Gather<'_> {
         Ok(taken)
     }
 
+    /// Whether what cannot be read is to be taken for damaged.
+    fn gives_up(&self, error: &io::Error) -> bool {
+        self.seal.around && is_unreadable(error)
+    }
+
+    /// A log that cannot even be opened.
+    fn lost_log(&self, id: u64, known: Option<&LogCursor>, taken: &mut Gathered, builder: &mut Builder) -> LogCursor {
+        let (from_ms, to_ms) = (known.map_or(0, |cursor| cursor.last_ms), self.seal.now_ms);
+        let from_ms = from_ms.min(to_ms);
+        taken.tell(builder, Gap { reason: GapReason::LogDamaged, from_ms, to_ms, count: None });
+        LogCursor { id, offset: DONE, rows: known.map_or(0, |cursor| cursor.rows), last_ms: to_ms }
+    }
+
     /// Tells how much the sums of a worker have grown.
     fn sums(&self, worker: u16, path: &Path, builder: &mut Builder, taken: &mut Gathered) -> io::Result<()> {
-        let bytes = disk::read_limited(path, counts::FILE as u64)?;
+        let bytes = match disk::read_limited(path, counts::FILE as u64) {
+            Ok(bytes) => bytes,
+            // The worker still has them in memory; the next start tells what is damaged.
+            Err(error) if self.gives_up(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let mut told = self.told.get(&worker).cloned().unwrap_or_default();
         let mut grown = false;
         for (number, slot) in (0u8..).zip(bytes.as_chunks::<SLOT>().0) {
@@ -146,6 +174,9 @@ struct Pass {
     end: u64,
     is_live: bool,
     same_boot: bool,
+    read: ReadAt,
+    /// Take what cannot be read for damaged.
+    around: bool,
     now_ms: i64,
     window: Vec<u8>,
     /// Offset in the file of the window's first byte.
@@ -173,7 +204,11 @@ impl Pass {
             end: live.unwrap_or(len).min(len),
             is_live: live.is_some(),
             // A log shorter than its preamble was never given to anybody, so nothing can be lost with it.
-            same_boot: len < PREAMBLE as u64 || preamble.is_some_and(|preamble| preamble.boot == gather.boot),
+            // A machine that does not tell its boots apart may have lost power.
+            same_boot: len < PREAMBLE as u64
+                || gather.boot != BootId::default() && preamble.is_some_and(|preamble| preamble.boot == gather.boot),
+            read: gather.read,
+            around: gather.seal.around,
             now_ms: gather.seal.now_ms,
             window: Vec::new(),
             base: cursor.offset,
@@ -253,12 +288,26 @@ impl Pass {
         let more = usize::try_from(self.end - next).unwrap_or(WINDOW).min(WINDOW);
         let start = self.window.len();
         self.window.resize(start + more, 0);
-        let read = self.file.read_at(&mut self.window[start..], next)?;
+        let read = match (self.read)(&self.file, &mut self.window[start..], next) {
+            Err(error) if self.around && is_unreadable(&error) => self.read_around(start, next),
+            read => read?,
+        };
         self.window.truncate(start + read);
         if read == 0 {
             self.end = next;
         }
         Ok(())
+    }
+
+    /// Fills the window from `start` on piece by piece, and zeros stand for what cannot be read: they are no row.
+    fn read_around(&mut self, start: usize, mut at: u64) -> usize {
+        let Some(rest) = self.window.get_mut(start..) else { return 0 };
+        for piece in rest.chunks_mut(SECTOR) {
+            let read = (self.read)(&self.file, piece, at).unwrap_or(0);
+            piece.get_mut(read..).unwrap_or_default().fill(0);
+            at += piece.len() as u64;
+        }
+        rest.len()
     }
 }
 

@@ -1,36 +1,77 @@
 //! The row of sled folders: their names, setting one aside, removing one.
 //!
 //! ```text
-//! generations/{number:010}-{stream:016x}-{first_ms:016x}   first_ms: nothing in it is older
-//!             ….gone        being removed: what is left of it is swept at the next start
-//!             ….bad-{ms}    could not be opened; the latest one is kept for whoever looks into it
+//! generations/{number:010}-{stream:016x}-{first_seq}-{first_ms:016x}     the newest, which takes files
+//!             …-{files}-{bytes}    closed: how many files it held, and their bytes together
+//!             …/used               its first commit is done: from then on an empty one is a damaged one
+//!             ….part               being written again; whole if the one without `.part` is not there
+//!             ….gone               being removed: what is left of it is swept at the next start
+//!             ….lost-{ms}          damaged, and not told yet
+//!             ….bad-{ms}           damaged, and told as a gap; the latest one is kept for whoever looks into it
+//! first_seq: nothing in it has a lower number; first_ms: nothing in it is older; ms: when the damage was seen
 //! ```
+//!
+//! sled cuts a log at the first message that it cannot read, and says nothing. So what a generation
+//! held stands outside of it, in its name. Setting one aside is one rename, and a crash on the way from
+//! `.lost` to `.bad` finds the same name again, and so the same gap.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::disk;
+
+/// Some files, and their bytes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub(super) struct Stock {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl Stock {
+    /// This many more.
+    pub(super) fn add(&mut self, more: Self) {
+        self.files = self.files.saturating_add(more.files);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    /// What is left of it without `other`.
+    pub(super) fn without(self, other: Self) -> Self {
+        Self { files: self.files.saturating_sub(other.files), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+}
 
 /// A generation's folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
     pub number: u32,
     pub stream: u64,
+    pub first_seq: u64,
     pub first_ms: i64,
+    /// What it held when it was closed.
+    pub held: Option<Stock>,
 }
 
 impl Name {
     fn folder_name(self) -> String {
-        format!("{:010}-{:016x}-{:016x}", self.number, self.stream, self.first_ms)
+        let Self { number, stream, first_seq, first_ms, held } = self;
+        let held = held.map_or_else(String::new, |held| format!("-{}-{}", held.files, held.bytes));
+        format!("{number:010}-{stream:016x}-{first_seq}-{first_ms:016x}{held}")
     }
 
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let number = parts.next()?.parse().ok()?;
         let stream = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let first_seq = parts.next()?.parse().ok()?;
         let first_ms = u64::from_str_radix(parts.next()?, 16).ok()?.cast_signed();
-        let name = Self { number, stream, first_ms };
+        let held = match parts.next() {
+            Some(files) => Some(Stock { files: files.parse().ok()?, bytes: parts.next()?.parse().ok()? }),
+            None => None,
+        };
+        let name = Self { number, stream, first_seq, first_ms, held };
         (name.folder_name() == text).then_some(name)
     }
 }
@@ -49,8 +90,12 @@ impl Generations {
             fs::create_dir(&root)?;
             disk::sync_folder(spool)?;
         }
+        for path in entries(&root)?.filter(|path| path.extension().is_some_and(|end| end == "part")) {
+            let whole = path.with_extension("");
+            if whole.exists() { sweep(&path) } else { fs::rename(&path, whole)? }
+        }
         for path in entries(&root)?.filter(|path| path.extension().is_some_and(|end| end == "gone")) {
-            fs::remove_dir_all(path)?;
+            sweep(&path);
         }
         Ok(Self { root })
     }
@@ -63,8 +108,58 @@ impl Generations {
         Ok(names)
     }
 
+    /// Those that are damaged and not told yet, each with when that was seen.
+    pub(super) fn lost(&self) -> io::Result<Vec<(Name, i64)>> {
+        let lost = |path: PathBuf| {
+            let (name, at_ms) = path.file_name()?.to_str()?.split_once(".lost-")?;
+            Some((Name::parse(name)?, at_ms.parse().ok()?))
+        };
+        Ok(entries(&self.root)?.filter_map(lost).collect())
+    }
+
+    /// The number after all that were ever used and are still to be seen.
+    pub(super) fn next_number(&self) -> io::Result<u32> {
+        let number = |path: PathBuf| path.file_name()?.to_str()?.split('-').next()?.parse::<u32>().ok();
+        let last = entries(&self.root)?.filter_map(number).max().unwrap_or(0);
+        last.checked_add(1).ok_or_else(|| io::Error::other("the numbers of the generations are used up"))
+    }
+
     pub(super) fn path(&self, name: Name) -> PathBuf {
         self.root.join(name.folder_name())
+    }
+
+    /// Writes down what a generation held, now that it takes no more; nobody may have it open.
+    pub(super) fn close(&self, name: Name, held: Stock) -> io::Result<Name> {
+        let closed = Name { held: Some(held), ..name };
+        fs::rename(self.path(name), self.path(closed))?;
+        disk::sync_folder(&self.root)?;
+        Ok(closed)
+    }
+
+    /// Whether its first commit is done.
+    pub(super) fn is_used(&self, name: Name) -> bool {
+        self.path(name).join("used").exists()
+    }
+
+    /// Says that its first commit is done.
+    pub(super) fn mark_used(&self, name: Name) -> io::Result<()> {
+        File::create(self.path(name).join("used"))?;
+        disk::sync_folder(&self.path(name))
+    }
+
+    /// Writes a generation once more, into other files: what a failed sync leaves can be read, but nobody knows
+    /// whether it is on the disk. Nobody may have it open.
+    pub(super) fn rewrite(&self, name: Name) -> io::Result<()> {
+        let path = self.path(name);
+        let (part, gone) = (path.with_extension("part"), path.with_extension("gone"));
+        sweep(&part);
+        sweep(&gone);
+        write_again(&path, &part)?;
+        fs::rename(&path, &gone)?;
+        fs::rename(&part, &path)?;
+        disk::sync_folder(&self.root)?;
+        sweep(&gone);
+        Ok(())
     }
 
     /// Removes a generation; a crash on the way leaves no half of it to be opened.
@@ -72,17 +167,58 @@ impl Generations {
         let gone = self.path(name).with_extension("gone");
         fs::rename(self.path(name), &gone)?;
         disk::sync_folder(&self.root)?;
-        fs::remove_dir_all(gone)
+        sweep(&gone);
+        Ok(())
     }
 
-    /// Puts a generation out of the way that cannot be opened, and deletes the one put there before.
-    pub(super) fn set_aside(&self, name: Name, now_ms: i64) -> io::Result<()> {
+    /// Puts a damaged generation out of the way, to be told.
+    pub(super) fn condemn(&self, name: Name, now_ms: i64) -> io::Result<()> {
+        fs::rename(self.path(name), self.lost_path(name, now_ms))?;
+        disk::sync_folder(&self.root)
+    }
+
+    /// Keeps a condemned generation that is told, and deletes the one kept before.
+    pub(super) fn set_aside(&self, name: Name, at_ms: i64) -> io::Result<()> {
         let is_bad = |path: &PathBuf| path.to_string_lossy().contains(".bad-");
         let before: Vec<PathBuf> = entries(&self.root)?.filter(is_bad).collect();
-        fs::rename(self.path(name), self.path(name).with_extension(format!("bad-{now_ms}")))?;
+        let bad = self.path(name).with_extension(format!("bad-{at_ms}"));
+        fs::rename(self.lost_path(name, at_ms), bad)?;
         disk::sync_folder(&self.root)?;
-        before.iter().try_for_each(fs::remove_dir_all)
+        before.iter().for_each(|path| sweep(path));
+        Ok(())
     }
+
+    fn lost_path(&self, name: Name, at_ms: i64) -> PathBuf {
+        self.path(name).with_extension(format!("lost-{at_ms}"))
+    }
+}
+
+/// Copies a folder, durably. By hand: the system's way to copy a file may share its blocks.
+fn write_again(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    let mut buffer = vec![0; 64 << 10];
+    for path in entries(from)? {
+        let copy = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            write_again(&path, &copy)?;
+            continue;
+        }
+        let (mut old, mut new) = (File::open(&path)?, File::create(&copy)?);
+        loop {
+            let read = old.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            new.write_all(buffer.get(..read).unwrap_or_default())?;
+        }
+        new.sync_all()?;
+    }
+    disk::sync_folder(to)
+}
+
+/// Deletes what nobody needs. On a disk that cannot even do that it stays, and the work goes on.
+fn sweep(path: &Path) {
+    let _ = fs::remove_dir_all(path);
 }
 
 fn entries(folder: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
@@ -93,21 +229,42 @@ fn entries(folder: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
 mod tests {
     use super::*;
 
+    fn made(generations: &Generations, number: u32) -> Name {
+        let name = Name { number, stream: u64::MAX, first_seq: 7, first_ms: -1, held: None };
+        fs::create_dir(generations.path(name)).expect("a folder");
+        name
+    }
+
     #[test]
     fn one_bad_generation_is_kept_and_a_half_removed_one_is_swept() {
         let spool = tempfile::tempdir().expect("a folder");
         let generations = Generations::open(spool.path()).expect("it opens");
-        let names = [1, 2, 3, 4].map(|number| Name { number, stream: u64::MAX, first_ms: -1 });
-        for name in names {
-            fs::create_dir(generations.path(name)).expect("a folder");
-        }
+        let names = [1, 2, 3, 4].map(|number| made(&generations, number));
         assert_eq!(generations.list().expect("it lists"), names);
-        generations.set_aside(names[0], 10).expect("set aside");
-        generations.set_aside(names[1], 20).expect("set aside");
+        for (name, at_ms) in [(names[0], 10), (names[1], -20)] {
+            generations.condemn(name, at_ms).expect("condemned");
+            assert_eq!(generations.lost().expect("it lists"), [(name, at_ms)]);
+            generations.set_aside(name, at_ms).expect("set aside");
+            assert_eq!(generations.lost().expect("it lists"), []);
+        }
         generations.remove(names[2]).expect("removed");
         fs::create_dir(generations.path(names[2]).with_extension("gone")).expect("a folder");
         let generations = Generations::open(spool.path()).expect("it opens");
         assert_eq!(generations.list().expect("it lists"), names[3..]);
         assert_eq!(entries(&spool.path().join("generations")).expect("it lists").count(), 2);
+    }
+
+    #[test]
+    fn a_closed_generation_tells_what_it_held_and_no_number_comes_again_while_one_is_kept() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let generations = Generations::open(spool.path()).expect("it opens");
+        assert_eq!(generations.next_number().expect("it counts"), 1);
+        let name = made(&generations, 3);
+        let held = Stock { files: 12, bytes: 1 << 40 };
+        let closed = generations.close(name, held).expect("it closes");
+        assert_eq!(generations.list().expect("it lists"), [Name { held: Some(held), ..name }]);
+        generations.condemn(closed, 5).expect("condemned");
+        assert_eq!(generations.next_number().expect("it counts"), 4);
+        assert!(!generations.is_used(made(&generations, 4)));
     }
 }

@@ -153,6 +153,11 @@ impl Drop for Spool {
 }
 
 impl Backlog for Spool {
+    fn waiting(&self) -> Option<u64> {
+        let waiting = self.waiting.borrow();
+        waiting.is_known.then_some(waiting.files)
+    }
+
     async fn oldest(&self, after: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Oldest { after, reply }).map_err(|_| Unavailable)?;

@@ -130,7 +130,7 @@ impl Sums {
     }
 }
 
-/// The machine's boot; all zero where Linux does not tell, which no log has.
+/// The machine's boot; all zero where Linux does not tell: then no log counts as one of this boot.
 pub(super) fn boot_id() -> BootId {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();

@@ -38,6 +38,7 @@ mod lane;
 mod ledger;
 mod log;
 mod state;
+mod suspects;
 mod wire;
 mod writer;
 
@@ -139,3 +140,6 @@ impl Config {
         .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

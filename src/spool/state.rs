@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk;
 use crate::ids::Digest;
 use crate::spool::counts::Sum;
+use crate::spool::generations::Stock;
 use crate::spool::record::{Gap, GapReason};
 use crate::store::generation::Key;
 
@@ -83,12 +84,13 @@ pub(super) struct State {
     pub stream: u64,
     pub next_seq: u64,
     pub previous: Option<Digest>,
-    /// Files and bytes sealed in all generations that there ever were.
-    pub files: u64,
-    pub bytes: u64,
+    /// What was sealed in all generations that there ever were.
+    pub sealed: Stock,
     pub cursors: Vec<LogCursor>,
     /// Losses that are not in a file yet.
     pub gaps: Vec<Gap>,
+    /// Stream and number of the last file that was noted as lost, so that a crash does not note it twice.
+    pub lost_file: Option<(u64, u64)>,
 }
 
 impl State {
@@ -128,12 +130,10 @@ pub(super) fn generation_gap(from_ms: i64, to_ms: i64, count: Option<u64>) -> Ga
 /// What a generation knows of the files before it and of those that left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Drained {
-    /// Files and bytes sealed before its first, ever.
-    pub files_before: u64,
-    pub bytes_before: u64,
-    /// Files and bytes acknowledged in it.
-    pub files: u64,
-    pub bytes: u64,
+    /// What was sealed before its first, ever.
+    pub before: Stock,
+    /// What was in it and is there no more: acknowledged, or lost and told.
+    pub left: Stock,
 }
 
 /// One sealed file in a generation: the value at part 0 of its number.

@@ -3,7 +3,8 @@
 //! ```text
 //! frame = u32 length, big-endian, at most FRAME_LIMIT ‖ that many bytes
 //! to the child:   one frame, a postcard `Request`
-//! from the child: one frame, a postcard `Reply`; after `Reply::File` a second frame, the file's bytes
+//! from the child: one frame, a postcard `Reply`, after any number of `Opening` and `Opened`; after `File` a second
+//!                 frame, the file's bytes
 //! ```
 
 use std::io::{self, Read, Write};
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
+use crate::spool::generations::Stock;
 use crate::spool::record::Gap;
 use crate::spool::segment::FILE_LIMIT;
 
@@ -22,8 +24,8 @@ pub(super) const FRAME_LIMIT: usize = FILE_LIMIT;
 /// `now_ms` is the wall clock, in milliseconds since the Unix epoch.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Open the spool; it is now this many milliseconds since the Unix epoch.
-    Open(Setup, i64),
+    /// Open the spool.
+    Open { setup: Setup, known: Known, now_ms: i64 },
     /// Seal what waits.
     Seal(Seal),
     /// The oldest file, after this stream and number.
@@ -42,6 +44,17 @@ pub(super) struct Setup {
     pub free_floor: u64,
 }
 
+/// What the daemon knows from the children before.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// What has left generations: their number, and how much.
+    pub left: Vec<(u32, Stock)>,
+    /// The number of a generation that children fail at again and again: it is lost.
+    pub condemned: Option<u32>,
+    /// The number of a generation of which a sync failed: it is to be written again.
+    pub unsynced: Option<u32>,
+}
+
 /// What a seal needs to know of the running intakes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Seal {
@@ -49,6 +62,8 @@ pub(super) struct Seal {
     pub live: Vec<(u64, u64)>,
     /// Losses that the daemon itself saw.
     pub gaps: Vec<Gap>,
+    /// Take what cannot be read of the logs for damaged: it could not be read before either.
+    pub around: bool,
     pub policy: Option<Digest>,
     /// The wall clock, in milliseconds since the Unix epoch.
     pub now_ms: i64,
@@ -60,19 +75,45 @@ pub(super) enum Reply {
     /// It is done.
     Done(Report),
     /// There is such a file; its bytes are the next frame.
-    File { stream: u64, seq: u64, digest: Digest },
+    File {
+        stream: u64,
+        seq: u64,
+        digest: Digest,
+        report: Report,
+    },
     /// There is no such file.
-    NoFile,
+    NoFile(Report),
     /// It did not work; the child ends now.
-    Failed(String),
+    Failed {
+        why: String,
+        blame: Blame,
+    },
+    /// Not an answer yet: it is opening this generation, or has opened it.
+    Opening(u32),
+    Opened(u32),
+}
+
+/// What is to blame where the child failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Blame {
+    /// Nothing that giving something up could help.
+    Nothing,
+    /// The generation that it used last cannot be read.
+    Generation,
+    /// A sync of the generation that it used last failed.
+    Unsynced,
+    /// An open log cannot be read.
+    Logs,
 }
 
 /// How the spool stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Files that wait for a receipt, and their bytes.
+    /// Files that wait for a receipt, and their bytes; at most, while not every generation was opened.
     pub files: u64,
     pub bytes: u64,
+    /// For [`Known::left`].
+    pub left: Vec<(u32, Stock)>,
     /// Per log: its id, the offset up to which it is sealed (`u64::MAX` once it is done with), its rows up to there.
     pub sealed: Vec<(u64, u64, u32)>,
     /// Rows of the file that was sealed; 0 if there was nothing to seal.

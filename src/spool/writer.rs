@@ -22,16 +22,20 @@ use crate::spool::backlog::{Cursor, Unavailable, UsageFile};
 use crate::spool::budget::Budget;
 use crate::spool::child::Link;
 use crate::spool::due::{Due, Unsealed};
+use crate::spool::generations::Stock;
 use crate::spool::lane::{self, Lane, OpenLog, Sums, left_logs};
 use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason};
-use crate::spool::wire::{Reply, Report, Request, Seal, Setup};
+use crate::spool::suspects::Suspects;
+use crate::spool::wire::{Known, Reply, Report, Request, Seal, Setup};
 use crate::spool::{Config, Error, Intake, Program};
 use crate::telemetry::Heart;
 
 /// How often it looks after things while records come, and while none do.
 const TICK: Duration = Duration::from_millis(200);
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How long a start may take until all workers have their intakes: so long nothing of an earlier run is sealed.
+const GRACE: Duration = Duration::from_secs(2);
 /// A child with nothing to do is let go after this.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -59,6 +63,8 @@ pub struct Waiting {
     pub files: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// Whether these are the child's last word: not before its first, and not while it fails.
+    pub is_known: bool,
     /// Bytes of records that wait to be sealed.
     pub open_bytes: u64,
     /// The last thing that went wrong, until it works again.
@@ -111,11 +117,15 @@ pub(super) struct Writer {
     in_reach: bool,
     policy: Option<Digest>,
     left_over: bool,
+    /// What has left the generations, for the next child.
+    left: Vec<(u32, Stock)>,
+    suspects: Suspects,
     /// What failed last, until it works again.
     failing: Option<&'static str>,
     link: Option<Link>,
     link_used: Duration,
     synced_at: Duration,
+    started: Duration,
     told: watch::Sender<Waiting>,
     heart: Option<Heart>,
     _lock: File,
@@ -146,7 +156,9 @@ impl Writer {
             free_floor: config.free_floor.0,
         };
         let (left_bytes, last) = left_logs(&open).map_err(at_folder)?;
-        let left_over = left_bytes > 0 || last > 0 || folder.join("generations").exists();
+        let has_generations = folder.join("generations").exists();
+        let left_over = left_bytes > 0 || last > 0 || has_generations;
+        told.send_modify(|told| told.is_known = !has_generations);
         let now = Reading::now();
         Ok(Self {
             config,
@@ -165,10 +177,13 @@ impl Writer {
             in_reach: false,
             policy: None,
             left_over,
+            left: Vec::new(),
+            suspects: Suspects::default(),
             failing: None,
             link: None,
             link_used: now.boot,
             synced_at: now.boot,
+            started: now.boot,
             told,
             heart: None,
             _lock: lock,
@@ -181,7 +196,16 @@ impl Writer {
             let is_busy = self.link.is_some() || self.waits() != Unsealed::default();
             match orders.recv_timeout(if is_busy { TICK } else { IDLE_TICK }) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(command) => self.obey(command),
+                Ok(command) => {
+                    self.obey(command);
+                    // Whoever asks waits for no seal that can come after.
+                    while let Ok(command) = orders.try_recv() {
+                        if matches!(command, Command::Stop) {
+                            return self.stop();
+                        }
+                        self.obey(command);
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.tick();
@@ -290,9 +314,11 @@ impl Writer {
             self.beat();
         }
         let after = if self.in_reach { self.config.seal_after } else { self.config.seal_after_offline };
-        // A few files at a time, so that nobody who asks waits for a whole backlog of logs.
+        // A few files at a time, so that nobody who asks waits for a whole backlog of logs; and none while the workers
+        // of a start still come for their intakes.
+        let is_starting = self.lanes.len() < usize::from(self.workers) && now.boot.saturating_sub(self.started) < GRACE;
         for _ in 0..4 {
-            if !self.due.is_due(now.boot, &self.waits(), after.0) {
+            if is_starting || !self.due.is_due(now.boot, &self.waits(), after.0) {
                 break;
             }
             self.seal(now);
@@ -387,7 +413,8 @@ impl Writer {
         }
         let live = self.held.iter().filter(|held| !held.log.closed.load(Ordering::Acquire));
         let live = live.map(|held| (held.log.name.id, held.log.end.load(Ordering::Acquire))).collect();
-        let request = Request::Seal(Seal { live, gaps, policy: self.policy, now_ms: now.wall_ms });
+        let around = self.suspects.logs();
+        let request = Request::Seal(Seal { live, gaps, around, policy: self.policy, now_ms: now.wall_ms });
         match self.ask(&request) {
             Ok(Reply::Done(_)) => {
                 self.gaps.clear();
@@ -396,6 +423,7 @@ impl Writer {
                     (worker.lost_told, worker.summed_told) = (lost, summed);
                 }
                 self.due.sealed();
+                self.suspects.sealed();
                 self.mend("seal into");
                 if self.left_bytes > 0 {
                     self.left_bytes = self.foreign_bytes();
@@ -418,14 +446,17 @@ impl Writer {
     }
 
     fn oldest(&mut self, after: Option<Cursor>) -> io::Result<Option<UsageFile>> {
+        if self.has_none() {
+            return Ok(None); // a child writes half a megabyte to find that out
+        }
         let after = after.map(|after| (after.stream.0, after.seq));
         match self.ask(&Request::Oldest { after, now_ms: Reading::now().wall_ms })? {
-            Reply::File { stream, seq, digest } => {
+            Reply::File { stream, seq, digest, .. } => {
                 let bytes = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?.bytes()?;
                 let at = Cursor { stream: StreamId(stream), seq };
                 Ok(Some(UsageFile { at, digest, bytes }))
             }
-            Reply::NoFile => Ok(None),
+            Reply::NoFile(_) => Ok(None),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -438,34 +469,64 @@ impl Writer {
         }
     }
 
+    /// Whether it is known that no file waits.
+    fn has_none(&self) -> bool {
+        let told = self.told.borrow();
+        told.is_known && told.files == 0
+    }
+
     /// Has the child do something, and starts one if none runs. After an error there is none.
     fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        let now = Reading::now();
-        if self.link.as_ref().is_some_and(Link::is_worn) {
-            self.release();
-        }
-        if self.link.is_none() {
-            let (link, reply) = Link::open(&self.program, &self.setup, now.wall_ms)?;
-            self.heed(&reply)?;
-            self.link = Some(link);
-        }
-        let link = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let reply = link.ask(request);
-        self.link_used = Reading::now().boot;
-        let reply = reply.and_then(|reply| self.heed(&reply).map(|()| reply));
+        let reply = self.try_ask(request);
         if reply.is_err() {
-            self.link = None;
+            self.told.send_if_modified(|told| {
+                told.is_known = false;
+                false
+            });
         }
         reply
     }
 
-    fn heed(&mut self, reply: &Reply) -> io::Result<()> {
-        match reply {
-            Reply::Done(report) => self.apply(report),
-            Reply::Failed(why) => return Err(io::Error::other(why.clone())),
-            Reply::File { .. } | Reply::NoFile => {}
+    fn try_ask(&mut self, request: &Request) -> io::Result<Reply> {
+        let now = Reading::now();
+        if self.link.as_ref().is_some_and(Link::is_worn) {
+            self.release();
         }
-        Ok(())
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => {
+                let mut link = Link::start(&self.program)?;
+                let suspects = &self.suspects;
+                let (condemned, unsynced) = (suspects.condemned(), suspects.unsynced());
+                let known = Known { left: self.left.clone(), condemned, unsynced };
+                let open = Request::Open { setup: self.setup.clone(), known, now_ms: now.wall_ms };
+                self.speak(&mut link, &open)?;
+                self.suspects.opened();
+                link
+            }
+        };
+        let reply = self.speak(&mut link, request)?;
+        self.suspects.read(link.generation());
+        self.link_used = Reading::now().boot;
+        self.link = Some(link);
+        Ok(reply)
+    }
+
+    /// One request and its answer. After an error the child is of no more use.
+    fn speak(&mut self, link: &mut Link, request: &Request) -> io::Result<Reply> {
+        let reply = link.ask(request).inspect_err(|error| {
+            let blame = link.blame(error);
+            self.suspects.failed(blame, link.generation());
+        })?;
+        match &reply {
+            Reply::Done(report) | Reply::NoFile(report) | Reply::File { report, .. } => self.apply(report),
+            Reply::Failed { why, blame } => {
+                self.suspects.failed(*blame, link.generation());
+                return Err(io::Error::other(why.clone()));
+            }
+            Reply::Opening(_) | Reply::Opened(_) => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        Ok(reply)
     }
 
     fn apply(&mut self, report: &Report) {
@@ -485,10 +546,11 @@ impl Writer {
             }
         }
         self.left_over = report.left_over;
+        self.left.clone_from(&report.left);
         let (files, bytes) = (report.files, report.bytes);
         self.told.send_if_modified(|told| {
-            let differs = (told.files, told.bytes) != (files, bytes);
-            (told.files, told.bytes) = (files, bytes);
+            let differs = (told.files, told.bytes, told.is_known) != (files, bytes, true);
+            (told.files, told.bytes, told.is_known) = (files, bytes, true);
             differs
         });
     }

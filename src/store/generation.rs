@@ -8,8 +8,8 @@
 //!
 //! Never iterates over values and never counts: both read everything into memory, for good.
 //! Invariant: after [`Generation::commit`] is `Ok`, its changes are all on the device; after an `Err`
-//! nobody knows, so the generation must be dropped and opened again. Called by `spool::ledger`, which
-//! runs in the spool's child process.
+//! nobody knows, so the generation must be dropped and opened again; after [`Error::NotDurable`] that
+//! is not enough, see there. Called by `spool::ledger`, which runs in the spool's child process.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -37,6 +37,13 @@ pub enum Error {
     /// sled cannot make sense of its files: the generation is set aside and what it held is a gap.
     #[error("damaged: {0}")]
     Damaged(String),
+    /// A sector cannot be read, or the file system says that it is damaged: the disk is failing.
+    #[error("cannot be read back")]
+    Unreadable(#[source] io::Error),
+    /// A write or a sync failed. Linux then takes the pages for clean, so that the file reads back as if all were
+    /// well, and another sync is `Ok`: what was committed must be written once more, into other files.
+    #[error("cannot be made durable")]
+    NotDurable(#[source] io::Error),
     /// Another process has it open: stop the other one.
     #[error("in use by another process")]
     Busy,
@@ -92,15 +99,24 @@ impl Changes {
     }
 }
 
+/// Makes a file's content durable: fdatasync, or a test's double of it.
+pub type Sync = Box<dyn Fn(&Path) -> io::Result<()> + Send>;
+
 /// One open sled folder.
 pub struct Generation {
     db: sled::Db,
     file: PathBuf,
+    sync: Sync,
 }
 
 impl Generation {
     /// Opens the folder, or makes it; its name is then durable in its parent.
     pub fn open(folder: &Path) -> Result<Self, Error> {
+        Self::open_with(folder, Box::new(|file| File::open(file)?.sync_data()))
+    }
+
+    /// As [`Generation::open`], with another way to make a commit durable.
+    pub fn open_with(folder: &Path, sync: Sync) -> Result<Self, Error> {
         let is_new = !folder.exists();
         let config = sled::Config::new()
             .path(folder)
@@ -112,14 +128,19 @@ impl Generation {
             disk::sync_folder(folder)?;
             disk::sync_parent(folder)?;
         }
-        Ok(Self { db, file: folder.join("db") })
+        Ok(Self { db, file: folder.join("db"), sync })
+    }
+
+    /// Lets go of one that is damaged: sled's own way down may panic or hang then, so it is not gone.
+    pub fn abandon(self) {
+        std::mem::forget(self.db);
     }
 
     /// Makes all changes, durably.
     pub fn commit(&self, changes: Changes) -> Result<(), Error> {
-        caught(|| self.db.apply_batch(changes.0))?;
-        caught(|| self.db.flush())?;
-        File::open(&self.file)?.sync_data().map_err(from_io)
+        caught(|| self.db.apply_batch(changes.0)).map_err(not_durable)?;
+        caught(|| self.db.flush()).map_err(not_durable)?;
+        (self.sync)(&self.file).map_err(|error| not_durable(from_io(error)))
     }
 
     /// The value at `key`.
@@ -135,7 +156,7 @@ impl Generation {
 
     /// Bytes of its log: they only grow, whatever is removed.
     pub fn disk_bytes(&self) -> Result<u64, Error> {
-        Ok(fs::metadata(&self.file)?.len())
+        Ok(fs::metadata(&self.file).map_err(from_io)?.len())
     }
 }
 
@@ -162,9 +183,27 @@ fn from_io(error: io::Error) -> Error {
         Error::Busy
     } else if error.raw_os_error().is_none() {
         Error::Damaged(error.to_string()) // made by sled: a short read, an impossible length
+    } else if is_unreadable(&error) {
+        Error::Unreadable(error)
     } else {
         Error::Io(error)
     }
+}
+
+/// What a failed commit comes to.
+fn not_durable(error: Error) -> Error {
+    match error {
+        Error::Unreadable(error) | Error::Io(error) => Error::NotDurable(error),
+        error => error,
+    }
+}
+
+/// Whether a read failed because the disk, or the file system on it, is damaged in that place.
+#[must_use]
+pub fn is_unreadable(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // The last one is ext4's and XFS's "structure needs cleaning".
+    [Errno::IO, Errno::BADMSG, Errno::UCLEAN].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]

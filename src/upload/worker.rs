@@ -165,8 +165,8 @@ impl<B: Backlog> Worker<B> {
         let mut connection = None;
         let mut after: Option<Cursor> = None;
         let mut passed_over = 0;
-        heart.beat(Instant::now());
-        while let Some(file) = self.backlog.oldest(after).await.map_err(|_| early(Failure::Spool))? {
+        // Reading costs the device flash and memory, so nothing is read before there is a hub to give it to.
+        while self.backlog.waiting().is_none_or(|waiting| waiting > passed_over) {
             heart.beat(Instant::now());
             if hubs.is_empty() {
                 return Err(early(Failure::NoHubKey));
@@ -175,6 +175,7 @@ impl<B: Backlog> Worker<B> {
                 Some(open) => open,
                 none => none.insert(self.client.connect().await.map_err(early)?),
             };
+            let Some(file) = self.backlog.oldest(after).await.map_err(|_| early(Failure::Spool))? else { break };
             let (at, digest, len) = (file.at, file.digest, file.bytes.len() as u64);
             let answer = open.put(&self.device, file).await.map_err(early)?;
             match judge(&answer, self.device.id().into(), at, &digest, &hubs) {

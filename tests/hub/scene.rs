@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -79,13 +80,17 @@ pub(crate) fn chain(len: u64) -> Vec<UsageFile> {
     files
 }
 
-/// A backlog in memory.
+/// A backlog in memory, and how often it was read.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shelf(pub(crate) Arc<Mutex<Vec<UsageFile>>>);
+pub(crate) struct Shelf(pub(crate) Arc<Mutex<Vec<UsageFile>>>, pub(crate) Arc<AtomicU64>);
 
 impl Shelf {
     pub(crate) fn of(files: Vec<UsageFile>) -> Self {
-        Self(Arc::new(Mutex::new(files)))
+        Self(Arc::new(Mutex::new(files)), Arc::default())
+    }
+
+    pub(crate) fn reads(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -94,7 +99,12 @@ impl Shelf {
 }
 
 impl Backlog for Shelf {
+    fn waiting(&self) -> Option<u64> {
+        Some(self.len() as u64)
+    }
+
     async fn oldest(&self, after: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         let files = self.0.lock().expect("no test panics with it");
         Ok(files.iter().find(|file| after.is_none_or(|after| file.at > after)).cloned())
     }

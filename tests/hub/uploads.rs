@@ -71,6 +71,7 @@ async fn usage_waits_for_a_hub_that_is_away_and_gets_there_once_when_it_comes_ba
     let mut uploader = Uploader::start(plain(address), Shelf::of(chain(5)), hub_key().public());
     let status = uploader.until(|status| status.link.failures() >= 3).await;
     assert_eq!((status.failure, uploader.shelf.len()), (Some(Failure::Connect), 5));
+    assert_eq!(uploader.shelf.reads(), 0, "reading wears the device's flash: not before there is a hub");
 
     let hub = Running::start(HubConfig { listen: address, ..premises.config() }).await;
     let status = uploader.until(|status| status.files == 5).await;
@@ -101,10 +102,13 @@ async fn a_receipt_by_a_key_that_is_not_the_hubs_frees_no_file() {
     let mut uploader = Uploader::start(plain(hub.address), Shelf::of(chain(3)), key(8).public());
     uploader.until(|status| status.failure == Some(Failure::ReceiptRefused) && status.link.failures() >= 3).await;
     assert_eq!(uploader.shelf.len(), 3);
-    // No key at all: nothing is even sent.
+    // No key at all: nothing is even read.
     uploader.hubs.send_replace(Arc::from([]));
     uploader.until(|status| status.failure == Some(Failure::NoHubKey)).await;
-    assert_eq!(uploader.shelf.len(), 3);
+    let reads = uploader.shelf.reads();
+    uploader.wakes.kick.notify_one();
+    uploader.until(|status| status.link.failures() >= 5).await;
+    assert_eq!((uploader.shelf.len(), uploader.shelf.reads()), (3, reads));
     // The control: the right key frees them, and what came twice counts once.
     uploader.hubs.send_replace(Arc::from([key(8).public(), hub_key().public()]));
     uploader.until(|status| status.files == 3).await;

@@ -207,6 +207,8 @@ fn a_child_that_cannot_start_costs_nothing_but_time() {
     let spool = Spool::start(&patient(), folder.path(), &key(), broken, 1).expect("it starts");
     let mut intake = spool.intake(0);
     intake.append(&record(1));
+    assert_eq!(wait(spool.oldest(None)), Ok(None), "nothing is sealed, and no child is needed to know that");
+    spool.seal_now();
     assert!(wait(spool.oldest(None)).is_err());
     assert!(spool.status().last_error.is_some());
     drop((intake, spool));

@@ -97,11 +97,19 @@ pub(crate) struct Books {
 impl Books {
     /// Enters a file, after checking it and its place in the chain.
     pub(crate) fn enter(&mut self, file: UsageFile) {
+        if let Some(before) = self.files.last().filter(|before| before.at.stream == file.at.stream) {
+            assert_eq!(file.at.seq, before.at.seq + 1, "the stream has no hole");
+        }
+        self.enter_after_a_hole(file);
+    }
+
+    /// Enters a file, where those before it may be lost.
+    pub(crate) fn enter_after_a_hole(&mut self, file: UsageFile) {
         let verified = segment::open(&file.bytes, &key().public()).expect("what the spool gives verifies");
         let place = verified.header().place();
         assert_eq!((place.stream, place.seq), (file.at.stream, file.at.seq));
-        if let Some(before) = self.files.last().filter(|before| before.at.stream == place.stream) {
-            assert_eq!(place.seq, before.at.seq + 1, "the stream has no hole");
+        let is_next = |before: &&UsageFile| before.at.stream == place.stream && before.at.seq + 1 == place.seq;
+        if let Some(before) = self.files.last().filter(is_next) {
             assert_eq!(place.previous, Some(before.digest), "the chain holds");
         }
         for row in verified.rows() {

@@ -51,23 +51,28 @@ fn log(boot: BootId, rows: u32, ends: bool) -> Vec<u8> {
 
 /// What a pass over one finished log gives: how many requests, and which gaps.
 fn gathered(bytes: &[u8]) -> (usize, Vec<Gap>) {
+    gathered_with(bytes, |file, buffer, at| file.read_at(buffer, at), false).expect("it reads")
+}
+
+/// The same, read in a way of its own, and around what cannot be read or not.
+fn gathered_with(bytes: &[u8], read: ReadAt, around: bool) -> io::Result<(usize, Vec<Gap>)> {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join(Name { number: 1, id: 1 }.file_name()), bytes).expect("it writes");
     let mut builder = Builder::new();
-    let seal = Seal { now_ms: NOW_MS, ..Seal::default() };
+    let seal = Seal { now_ms: NOW_MS, around, ..Seal::default() };
     let (state, told) = (State::default(), ToldSums::new());
-    let gather = Gather { folder: folder.path(), state: &state, told: &told, seal: &seal, boot: lane::boot_id() };
-    let taken = gather.run(&mut builder).expect("it reads");
+    let gather = Gather { folder: folder.path(), state: &state, told: &told, seal: &seal, boot: lane::boot_id(), read };
+    let taken = gather.run(&mut builder)?;
     assert_eq!(taken.finished.len(), 1, "a finished log is done with, whatever is in it");
     if builder.rows() == 0 {
-        return (0, Vec::new());
+        return Ok((0, Vec::new()));
     }
     let key = SigningKey::from_seed(&[1; 32]).expect("a key");
     let place = Place { stream: crate::ids::StreamId(1), seq: 1, previous: None, policy: None };
     let file = builder.seal(&place, &key).expect("it seals");
     let verified = segment::open(&file, &key.public()).expect("it opens");
     let gaps = verified.rows().filter_map(|row| if let Row::Gap(gap) = row { Some(gap) } else { None }).collect();
-    (verified.rows().filter(|row| matches!(row, Row::Request(_))).count(), gaps)
+    Ok((verified.rows().filter(|row| matches!(row, Row::Request(_))).count(), gaps))
 }
 
 #[test]
@@ -125,4 +130,24 @@ fn a_long_damaged_stretch_is_stepped_over_window_by_window() {
     let (rows, gaps) = gathered(&bytes);
     let lost: u64 = gaps.iter().filter_map(|gap| gap.count).sum();
     assert_eq!((rows as u64 + lost, gaps.len()), (6000, 1));
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_is_an_error_at_first_and_then_a_gap_of_its_rows() {
+    // A disk with a bad sector at 40 KiB.
+    let read: ReadAt = |file, buffer, at| {
+        let bad = 40 << 10..44 << 10;
+        match at < bad.end && bad.start < at + buffer.len() as u64 {
+            true => Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())),
+            false => file.read_at(buffer, at),
+        }
+    };
+    for ends in [true, false] {
+        let bytes = log(lane::boot_id(), 3000, ends);
+        assert!(is_unreadable(&gathered_with(&bytes, read, false).expect_err("nothing is given up at once")));
+        let (rows, gaps) = gathered_with(&bytes, read, true).expect("it reads around");
+        let lost = 3000 - rows as u64;
+        assert!((30..200).contains(&lost), "{lost}");
+        assert_eq!((gaps.len(), gaps[0].reason, gaps[0].count), (1, GapReason::LogDamaged, Some(lost)));
+    }
 }

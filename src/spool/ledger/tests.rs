@@ -1,10 +1,12 @@
 use std::path::Path;
 
 use super::*;
+use crate::ids::RequestId;
+use crate::spool::backlog::Cursor;
 use crate::spool::lane::OpenLog;
 use crate::spool::log::{self, FRAME_LIMIT, HEAD, Preamble, finish_frame};
-use crate::spool::record::{GapReason, Row};
-use crate::units::Bytes;
+use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
+use crate::units::{Bytes, TimeQuality};
 
 fn setup(folder: &Path) -> Setup {
     Setup {
@@ -16,7 +18,16 @@ fn setup(folder: &Path) -> Setup {
     }
 }
 
-/// A finished log of `rows` gaps: any row serves.
+fn open(folder: &Path) -> Ledger {
+    open_with(setup(folder))
+}
+
+fn open_with(setup: Setup) -> Ledger {
+    let opener = Opener::new(|_, folder| Generation::open(folder));
+    Ledger::open(setup, &Known::default(), opener, 1000).expect("it opens, whatever is on the disk")
+}
+
+/// A finished log of `rows` requests, whose ids go on from `first`.
 fn write_log(folder: &Path, number: u32, rows: u32) -> (PathBuf, Vec<u8>) {
     fs::create_dir_all(folder.join("open")).expect("a folder");
     let name = log::Name { number, id: u64::from(number) };
@@ -24,16 +35,88 @@ fn write_log(folder: &Path, number: u32, rows: u32) -> (PathBuf, Vec<u8>) {
     drop(OpenLog::make(&folder.join("open"), name, preamble).expect("it is made"));
     let path = folder.join("open").join(name.file_name());
     let mut bytes = fs::read(&path).expect("it reads");
-    for number in 0..=rows {
-        let gap = crate::spool::record::Gap { reason: GapReason::NoSpace, from_ms: 5, to_ms: 6, count: Some(1) };
+    for row in 0..=rows {
+        // Ids like random ones, so that a file has some size.
+        let id = keys::sha256(&[number.to_be_bytes(), row.to_be_bytes()].concat());
+        let record = UsageRecord { request: RequestId(*id.0.first_chunk().expect("16 of 32")), ..RECORD };
         let mut frame = [0; FRAME_LIMIT];
-        let len = Row::Gap(gap).encode(&mut frame[HEAD..]).expect("it fits").len();
-        let len = if number == rows { 0 } else { len }; // the end row
-        finish_frame(&mut frame[..HEAD + len], number);
+        let len = Row::Request(record).encode(&mut frame[HEAD..]).expect("it fits").len();
+        let len = if row == rows { 0 } else { len }; // the end row
+        finish_frame(&mut frame[..HEAD + len], row);
         bytes.extend(&frame[..HEAD + len]);
     }
     fs::write(&path, &bytes).expect("it writes");
     (path, bytes)
+}
+
+const RECORD: UsageRecord<'static> = UsageRecord {
+    at_ms: 500,
+    time: TimeQuality::Synced,
+    request: RequestId([0; 16]),
+    api: "a",
+    version: "1",
+    route: "/",
+    method: "GET",
+    status: 200,
+    outcome: Outcome::Admitted,
+    application: "",
+    plan: "",
+    principal: "",
+    bytes_in: 0,
+    bytes_out: 0,
+    total_us: 1,
+    upstream_us: 1,
+    upstream: "",
+    client: None,
+    consumer: "",
+    issuer: "",
+};
+
+/// What came out of a ledger.
+#[derive(Debug, Default)]
+struct Books {
+    files: Vec<Cursor>,
+    requests: u64,
+    gaps: Vec<Gap>,
+}
+
+/// Seals, takes everything out and acknowledges it, until nothing is left.
+fn drain(ledger: &mut Ledger) -> Books {
+    let mut books = Books::default();
+    loop {
+        let sealed = ledger.seal(&seal()).expect("it seals");
+        let Some(file) = ledger.oldest(None, 1000).expect("it reads") else {
+            if sealed.rows == 0 && !sealed.left_over {
+                assert_eq!(ledger.report().expect("it tells").files, 0);
+                return books;
+            }
+            continue;
+        };
+        for row in segment::open(&file.bytes, &ledger.key.public()).expect("it verifies").rows() {
+            match row {
+                Row::Gap(gap) => books.gaps.push(gap),
+                _ => books.requests += 1,
+            }
+        }
+        ledger.acknowledge(file.at, &file.digest, 1000).expect("it is removed");
+        books.files.push(file.at);
+    }
+}
+
+/// Thirteen files of 4000 requests, in several generations.
+fn row_of_generations(folder: &Path) {
+    let mut ledger = open_with(Setup { generation_size: (1 << 19) + 1, ..setup(folder) });
+    for number in 1..=13 {
+        write_log(folder, number, 4000);
+        assert_eq!(ledger.seal(&seal()).expect("it seals").rows, 4000);
+    }
+    let names = ledger.generations.list().expect("it lists");
+    assert!(names.len() >= 3, "{names:?}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
+    assert!(copied.success());
 }
 
 fn seal() -> Seal {
@@ -44,12 +127,12 @@ fn seal() -> Seal {
 fn a_log_that_comes_back_after_its_rows_were_committed_is_not_sealed_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, bytes) = write_log(folder.path(), 1, 10);
-    let mut ledger = Ledger::open(setup(folder.path()), 1).expect("it opens");
+    let mut ledger = open(folder.path());
     assert_eq!(ledger.seal(&seal()).expect("it seals").rows, 10);
     assert!(!path.exists());
     drop(ledger);
     fs::write(&path, &bytes).expect("the power cut undid the removal");
-    let mut ledger = Ledger::open(setup(folder.path()), 1).expect("it opens");
+    let mut ledger = open(folder.path());
     let report = ledger.seal(&seal()).expect("it seals");
     assert_eq!((report.rows, report.files), (0, 1));
     assert!(!path.exists());
@@ -59,7 +142,7 @@ fn a_log_that_comes_back_after_its_rows_were_committed_is_not_sealed_again() {
 fn negative_control_without_the_cursor_the_same_rows_are_sealed_twice() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, bytes) = write_log(folder.path(), 1, 10);
-    let mut ledger = Ledger::open(setup(folder.path()), 1).expect("it opens");
+    let mut ledger = open(folder.path());
     ledger.seal(&seal()).expect("it seals");
     ledger.state.cursors.clear();
     fs::write(&path, &bytes).expect("it writes");
@@ -70,7 +153,7 @@ fn negative_control_without_the_cursor_the_same_rows_are_sealed_twice() {
 fn a_newest_generation_that_is_lost_begins_a_new_stream_and_is_a_gap() {
     let folder = tempfile::tempdir().expect("a folder");
     write_log(folder.path(), 1, 10);
-    let mut ledger = Ledger::open(setup(folder.path()), 1).expect("it opens");
+    let mut ledger = open(folder.path());
     ledger.seal(&seal()).expect("it seals");
     let before = ledger.oldest(None, 1).expect("it reads").expect("it is there");
     drop(ledger);
@@ -78,7 +161,7 @@ fn a_newest_generation_that_is_lost_begins_a_new_stream_and_is_a_gap() {
     let name = generations.list().expect("it lists")[0];
     fs::write(generations.path(name).join("db"), vec![0x5a; 1 << 20]).expect("it writes");
 
-    let mut ledger = Ledger::open(setup(folder.path()), 2000).expect("it opens all the same");
+    let mut ledger = open(folder.path());
     assert_eq!(ledger.seal(&seal()).expect("it seals").rows, 1, "the gap");
     let file = ledger.oldest(None, 1).expect("it reads").expect("it is there");
     assert_ne!(file.at.stream, before.at.stream);
@@ -94,23 +177,188 @@ fn a_newest_generation_that_is_lost_begins_a_new_stream_and_is_a_gap() {
 fn a_generation_set_back_in_time_is_noticed_by_the_mark_and_its_numbers_are_not_used_again() {
     let folder = tempfile::tempdir().expect("a folder");
     write_log(folder.path(), 1, 10);
-    let mut ledger = Ledger::open(setup(folder.path()), 1).expect("it opens");
+    let mut ledger = open(folder.path());
     ledger.seal(&seal()).expect("it seals");
     drop(ledger);
     let (now, then) = (folder.path().join("generations"), folder.path().join("then"));
-    let copied = std::process::Command::new("cp").arg("-a").args([&now, &then]).status().expect("cp runs");
-    assert!(copied.success());
+    copy(&now, &then);
     write_log(folder.path(), 2, 10);
-    let mut ledger = Ledger::open(setup(folder.path()), 1).expect("it opens");
+    let mut ledger = open(folder.path());
     assert_eq!(ledger.seal(&seal()).expect("it seals").files, 2);
     let stream = ledger.state.stream;
     drop(ledger);
     fs::remove_dir_all(&now).expect("removed");
     fs::rename(&then, &now).expect("set back");
-    let mut ledger = Ledger::open(setup(folder.path()), 1).expect("it opens");
+    let mut ledger = open(folder.path());
     assert_ne!(ledger.state.stream, stream);
     ledger.seal(&seal()).expect("it seals");
     let first = ledger.oldest(None, 1).expect("it reads").expect("the file that survived");
     let second = ledger.oldest(Some(first.at), 1).expect("it reads").expect("the one with the gap");
     assert_eq!((first.at.stream.0, second.at.seq), (stream, 1));
+}
+
+#[test]
+fn a_damaged_generation_anywhere_in_the_row_becomes_a_gap_and_the_others_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = folder.path().join("whole");
+    fs::create_dir(&whole).expect("a folder");
+    row_of_generations(&whole);
+    let names = Generations::open(&whole).expect("it opens").list().expect("it lists");
+    for (name, opens) in names.iter().flat_map(|name| [(name, true), (name, false)]) {
+        let damaged = folder.path().join("damaged");
+        copy(&whole, &damaged);
+        let generations = Generations::open(&damaged).expect("it opens");
+        let bad = name.number;
+        let opener = Opener::new(move |number, folder| match number == bad && !opens {
+            true => Err(generation::Error::Damaged("sled panicked".into())),
+            false => Generation::open(folder),
+        });
+        if opens {
+            // Then sled takes it for an empty one.
+            fs::write(generations.path(*name).join("db"), vec![0x5a; 1 << 20]).expect("it writes");
+        }
+        let books = drain(&mut Ledger::open(setup(&damaged), &Known::default(), opener, 1000).expect("it opens"));
+        let gone = 13 - books.requests / 4000;
+        assert!(gone > 0 && name.held.is_none_or(|held| held.files == gone), "{name:?}: {gone}");
+        let told: Vec<_> = books.gaps.iter().map(|gap| (gap.reason, gap.from_ms, gap.count)).collect();
+        assert_eq!(told, [(GapReason::GenerationLost, name.first_ms, None)], "{name:?}");
+        fs::remove_dir_all(&damaged).expect("removed");
+    }
+}
+
+#[test]
+fn a_generation_that_sled_cut_in_silence_is_told_as_a_gap() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = folder.path().join("whole");
+    fs::create_dir(&whole).expect("a folder");
+    row_of_generations(&whole);
+    let oldest = Generations::open(&whole).expect("it opens").list().expect("it lists")[0];
+    let (mut lost, mut in_part) = (0, 0);
+    for at in (0..1 << 20).step_by(36_000) {
+        let cut = folder.path().join("cut");
+        copy(&whole, &cut);
+        let path = Generations::open(&cut).expect("it opens").path(oldest).join("db");
+        let mut bytes = fs::read(&path).expect("it reads");
+        let Some(byte) = bytes.get_mut(at) else { break };
+        *byte ^= 0x55;
+        fs::write(&path, &bytes).expect("it writes");
+        let books = drain(&mut open(&cut));
+        let missing = 13 - books.requests / 4000;
+        assert!(missing == 0 || books.gaps.len() == 1, "byte {at}: {missing} files lost, {:?}", books.gaps);
+        lost += u64::from(missing > 0);
+        in_part += u64::from((1..3).contains(&missing));
+        fs::remove_dir_all(&cut).expect("removed");
+    }
+    assert!(lost > 3 && in_part > 0, "{lost} {in_part}: if nothing is ever lost, this proves nothing");
+}
+
+#[test]
+fn a_file_with_a_missing_part_is_a_gap_of_its_rows_and_one_without_its_entry_of_nobody_knows_how_many() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ledger = open(folder.path());
+    for number in 1..=4 {
+        write_log(folder.path(), number, 1000);
+        ledger.seal(&seal()).expect("it seals");
+    }
+    let mut changes = Changes::default();
+    changes.remove(Key { seq: 2, part: 2 });
+    changes.remove(Key { seq: 3, part: 0 });
+    ledger.generation().and_then(|generation| Ok(generation.commit(changes)?)).expect("it commits");
+    drop(ledger);
+    let mut ledger = open(folder.path());
+    let books = drain(&mut ledger);
+    assert_eq!(books.requests, 2000);
+    let told: Vec<_> = books.gaps.iter().map(|gap| (gap.reason, gap.count)).collect();
+    assert_eq!(told, [(GapReason::GenerationLost, Some(1000)), (GapReason::GenerationLost, None)]);
+    let left = ledger.generation().and_then(|generation| Ok(generation.key_after(crate::spool::state::BEFORE_FILES)?));
+    assert_eq!(left.expect("it reads"), None, "nothing of them is left behind");
+}
+
+#[test]
+fn a_crash_between_noting_a_loss_and_setting_it_aside_tells_it_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    row_of_generations(folder.path());
+    let generations = Generations::open(folder.path()).expect("it opens");
+    let name = generations.list().expect("it lists")[0];
+    generations.condemn(name, 900).expect("condemned");
+    drop(open(folder.path())); // told, and set aside
+    let bad = generations.path(name).with_extension("bad-900");
+    fs::rename(&bad, bad.with_extension("lost-900")).expect("the crash undid it");
+    let books = drain(&mut open(folder.path()));
+    let gap = Gap { reason: GapReason::GenerationLost, from_ms: name.first_ms, to_ms: 900, count: None };
+    assert_eq!(books.gaps, [gap]);
+}
+
+/// A disk that fails to sync this often, and counts how often it was asked.
+fn unsynced(fails: u32) -> (Opener, std::sync::Arc<std::sync::atomic::AtomicU32>) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let asked = std::sync::Arc::new(AtomicU32::new(0));
+    let counted = std::sync::Arc::clone(&asked);
+    let opener = Opener::new(move |_, folder| {
+        let asked = std::sync::Arc::clone(&asked);
+        let sync = move |file: &Path| match asked.fetch_add(1, Ordering::Relaxed) < fails {
+            true => Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())),
+            false => fs::File::open(file)?.sync_data(),
+        };
+        Generation::open_with(folder, Box::new(sync))
+    });
+    (opener, counted)
+}
+
+fn inode(ledger: &Ledger) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let name = ledger.generations.list().expect("it lists")[0];
+    fs::metadata(ledger.generations.path(name).join("db")).expect("it is there").ino()
+}
+
+#[test]
+fn what_a_failed_sync_leaves_is_written_again_into_other_files_before_a_log_is_deleted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_log(folder.path(), 1, 10);
+    drop(open(folder.path()).seal(&seal()).expect("it seals"));
+    let (path, _) = write_log(folder.path(), 2, 20);
+    let (opener, asked) = unsynced(1);
+    let mut ledger = Ledger::open(setup(folder.path()), &Known::default(), opener, 1000).expect("it opens");
+    let before = inode(&ledger);
+    ledger.seal(&seal()).expect("it seals all the same");
+    assert!(asked.load(std::sync::atomic::Ordering::Relaxed) > 0 && !path.exists());
+    assert_ne!(inode(&ledger), before, "the pages that Linux takes for clean are not relied on");
+    let books = drain(&mut ledger);
+    assert_eq!((books.requests, books.files.len(), books.gaps.len()), (30, 2, 0));
+}
+
+#[test]
+fn a_generation_that_is_told_to_be_unsynced_is_written_again_and_one_condemned_is_not_even_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    row_of_generations(folder.path());
+    let before = inode(&open(folder.path()));
+    let known = Known { unsynced: Some(1), ..Known::default() };
+    let opener = || Opener::new(|_, folder| Generation::open(folder));
+    let ledger = Ledger::open(setup(folder.path()), &known, opener(), 1000).expect("it opens");
+    assert_ne!(inode(&ledger), before);
+    drop(ledger);
+    let never = Opener::new(|number, folder| {
+        assert_ne!(number, 1);
+        Generation::open(folder)
+    });
+    let known = Known { condemned: Some(1), ..Known::default() };
+    let books = drain(&mut Ledger::open(setup(folder.path()), &known, never, 1000).expect("it opens"));
+    assert_eq!((books.gaps.len(), books.gaps[0].reason), (1, GapReason::GenerationLost));
+    assert!(books.requests > 0);
+}
+
+#[test]
+fn a_report_and_a_seal_open_the_newest_generation_and_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    row_of_generations(folder.path());
+    let newest = Generations::open(folder.path()).expect("it opens").list().expect("it lists").len();
+    write_log(folder.path(), 20, 10);
+    let opener = Opener::new(move |number, folder| {
+        assert_eq!(usize::try_from(number), Ok(newest), "each opening writes and syncs");
+        Generation::open(folder)
+    });
+    let setup = Setup { generation_size: u64::MAX, ..setup(folder.path()) };
+    let mut ledger = Ledger::open(setup, &Known::default(), opener, 1000).expect("it opens");
+    assert_eq!(ledger.report().expect("it tells").files, 13);
+    assert_eq!(ledger.seal(&seal()).expect("it seals").files, 14);
 }

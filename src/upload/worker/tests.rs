@@ -84,6 +84,10 @@ fn an_address_that_would_send_usage_in_clear_needs_to_be_asked_for() {
 struct Mute(AtomicU32);
 
 impl Backlog for Mute {
+    fn waiting(&self) -> Option<u64> {
+        None
+    }
+
     async fn oldest(&self, _: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {
         match self.0.fetch_add(1, Ordering::Relaxed) {
             0 => Ok(None),
@@ -100,7 +104,9 @@ impl Backlog for Mute {
 async fn an_uploader_that_waits_is_fresh_and_one_that_hangs_in_a_round_is_not() {
     let (silence, wakes) = (Duration::from_millis(240), Wakes::default());
     let (_hubs, hubs) = watch::channel(Arc::from([key(1).public()]));
-    let config = Config { hub: Some("http://127.0.0.1:1".into()), ..Config::default() };
+    let hub = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", hub.local_addr().expect("an address"));
+    let config = Config { hub: Some(address), ..Config::default() };
     let worker = Worker::new(config, Mute::default(), key(2).public(), hubs, wakes.clone());
     let worker = worker.expect("a good configuration").expect("it names a hub");
     let hearts = Heartbeats::new(Instant::now(), silence);

@@ -1,0 +1,126 @@
+//! The writer thread and its child together, on a disk that fails where a test says. The child is this test
+//! binary, started again with the name of a test that does nothing unless the environment says so.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::backlog::{Backlog as _, UsageFile};
+use super::record::{Gap, GapReason, Outcome, Row, UsageRecord};
+use super::{Config, Program, Spool, child, segment};
+use crate::ids::RequestId;
+use crate::keys::SigningKey;
+use crate::store::generation::{Error, Generation};
+use crate::units::{Bytes, Span, TimeQuality};
+
+const FAULT: &str = "TIDEGATE_TEST_SPOOL_FAULT";
+
+/// The entry of the child; not a test otherwise.
+#[test]
+fn child_entry() {
+    let Ok(fault) = std::env::var(FAULT) else { return };
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().expect("a socket"));
+    let done = match &*fault {
+        "none" => child::serve(socket, |_, folder| Generation::open(folder)),
+        "unreadable" => child::serve(socket, |number, folder| match number {
+            1 => Err(Error::Unreadable(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()))),
+            _ => Generation::open(folder),
+        }),
+        "dies" => child::serve(socket, |number, folder| match number {
+            1 => std::process::exit(3),
+            _ => Generation::open(folder),
+        }),
+        other => panic!("{other}"),
+    };
+    done.expect("it serves");
+    std::process::exit(0);
+}
+
+fn program(fault: &str) -> Program {
+    let exe = std::env::current_exe().expect("a test has a path");
+    let fault = format!("{FAULT}={fault}");
+    let arguments = [&*fault, exe.to_str().expect("UTF-8"), "--exact", "spool::tests::child_entry"];
+    Program { path: "/usr/bin/env".into(), arguments: arguments.map(String::from).into() }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_seed(&[7; 32]).expect("a seed makes a key")
+}
+
+/// Each file in a generation of its own, and sealed only when asked.
+fn start(folder: &Path, fault: &str) -> Spool {
+    let never = Span::secs(3600);
+    let config =
+        Config { generation_size: Bytes(1), seal_after: never, seal_after_offline: never, ..Config::default() };
+    Spool::start(&config, folder, &key(), program(fault), 1).expect("it starts")
+}
+
+fn record(number: u8) -> UsageRecord<'static> {
+    UsageRecord {
+        at_ms: 1_700_000_000_000,
+        time: TimeQuality::Synced,
+        request: RequestId([number; 16]),
+        api: "petstore",
+        version: "1",
+        route: "/",
+        method: "GET",
+        status: 200,
+        outcome: Outcome::Admitted,
+        application: "",
+        plan: "",
+        principal: "",
+        bytes_in: 0,
+        bytes_out: 0,
+        total_us: 1,
+        upstream_us: 1,
+        upstream: "",
+        client: None,
+        consumer: "",
+        issuer: "",
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.expect("within a minute") })
+}
+
+fn rows(file: &UsageFile) -> (usize, Vec<Gap>) {
+    let verified = segment::open(&file.bytes, &key().public()).expect("it verifies");
+    let gaps = verified.rows().filter_map(|row| if let Row::Gap(gap) = row { Some(gap) } else { None }).collect();
+    (verified.rows().filter(|row| matches!(row, Row::Request(_))).count(), gaps)
+}
+
+#[test]
+fn a_generation_that_kills_or_fails_its_readers_twice_becomes_a_gap_and_the_next_files_come() {
+    for fault in ["unreadable", "dies"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = start(folder.path(), "none");
+        let mut intake = spool.intake(0);
+        for number in 1..=3 {
+            intake.append(&record(number));
+            spool.seal_now();
+            wait(spool.oldest(None)).expect("it answers");
+        }
+        drop(intake);
+        spool.stop();
+        drop(spool);
+
+        let spool = start(folder.path(), fault);
+        let failures = (0..10).take_while(|_| wait(spool.oldest(None)).is_err()).count();
+        assert_eq!(failures, 2, "{fault}: it is tried again by a fresh child, and then given up");
+        spool.seal_now();
+        let mut found = (0, Vec::new());
+        while let Some(file) = wait(spool.oldest(None)).expect("it answers") {
+            wait(spool.acknowledge(file.at, &file.digest)).expect("it answers");
+            let (requests, gaps) = rows(&file);
+            found.0 += requests;
+            found.1.extend(gaps);
+        }
+        assert_eq!(found.0, 2, "{fault}");
+        let told: Vec<_> = found.1.iter().map(|gap| (gap.reason, gap.count)).collect();
+        assert_eq!(told, [(GapReason::GenerationLost, None)], "{fault}");
+    }
+}
