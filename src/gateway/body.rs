@@ -1,4 +1,7 @@
 //! The request's body on its way up: counted, limited, and never waited for without end.
+//!
+//! Trailers end here, in both directions (RFC 9110, 6.5.1, lets us): hyper does not ask a body for more after them, so
+//! their end could not be told, and no field of theirs passes [`fields`](super::fields) unseen.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -79,6 +82,11 @@ impl Upload {
 }
 
 impl Flow {
+    fn finish(&self) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.tally.state.set(Progress::Whole(Instant::now()));
+        Poll::Ready(None)
+    }
+
     fn stop(&self, state: Progress) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.tally.state.set(state);
         Poll::Ready(Some(Err(BrokenOff)))
@@ -99,6 +107,7 @@ impl Body for Upload {
         };
         flow.timer = None;
         match frame {
+            Some(Ok(frame)) if frame.is_trailers() => flow.finish(),
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let bytes = flow.tally.bytes.get().saturating_add(length);
@@ -112,10 +121,7 @@ impl Body for Upload {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(_)) => flow.stop(Progress::Broken),
-            None => {
-                flow.tally.state.set(Progress::Whole(Instant::now()));
-                Poll::Ready(None)
-            }
+            None => flow.finish(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::{Uri, Version};
@@ -85,7 +85,8 @@ fn appended(headers: &HeaderMap, name: &HeaderName, own: &HeaderValue) -> Option
     HeaderValue::try_from(list).ok()
 }
 
-/// Takes off what is between one hop and the next alone (RFC 9110, 7.6.1).
+/// Takes off what is between one hop and the next alone (RFC 9110, 7.6.1); trailers are not passed on, so their names
+/// are not, and nobody is asked for them.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // One look over the names is cheaper than a search for each, and seldom finds one.
     if !headers.keys().any(is_hop_by_hop) {
@@ -94,16 +95,24 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     headers.remove(CONNECTION);
     named.iter().for_each(|connection| remove_named(headers, connection));
-    for name in
-        [&KEEP_ALIVE, &PROXY_CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION]
-    {
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &TE,
+        &TRAILER,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+        &PROXY_AUTHENTICATE,
+        &PROXY_AUTHORIZATION,
+    ] {
         headers.remove(name);
     }
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str().len() {
-        7 => name == UPGRADE,
+        2 => name == TE,
+        7 => name == UPGRADE || name == TRAILER,
         10 => name == CONNECTION || name == KEEP_ALIVE,
         16 => name == PROXY_CONNECTION,
         17 => name == TRANSFER_ENCODING,
@@ -130,13 +139,9 @@ fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue) {
 /// Makes a request's fields those of our own request to the upstream; `host` and the caller are told by others.
 /// `sized` says whether the body's length is known.
 pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {
-    let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
     // `100 Continue` is answered by ourselves, when the upstream is about to be sent the body.
     headers.remove(EXPECT);
-    if !trailers {
-        headers.remove(TE);
-    }
     if has_body && !sized {
         // hyper frames a body of unknown length by itself, but not on a method that seldom has one.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -254,7 +254,12 @@ impl Stream {
                 if let (Some(entry), Some(data)) = (&mut self.entry, frame.data_ref()) {
                     entry.bytes_out = entry.bytes_out.saturating_add(data.len() as u64);
                 }
-                if frame.is_trailers() || self.incoming.is_end_stream() {
+                // Trailers end here: see `body`.
+                if frame.is_trailers() {
+                    self.finish();
+                    return Poll::Ready(None);
+                }
+                if self.incoming.is_end_stream() {
                     self.finish();
                 }
                 Some(Ok(frame))

@@ -6,6 +6,7 @@ mod scene;
 mod upstream;
 
 mod broken;
+mod framing;
 mod hostile;
 mod life;
 mod passing;

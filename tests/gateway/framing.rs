@@ -1,0 +1,61 @@
+//! Where a message ends: trailers, codings, callers that close early, and bodies that nobody reads.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use tidegate::spool::record::Outcome;
+
+use crate::rig::Terms;
+use crate::scene::{scene, with_token};
+use crate::upstream::{SOON, echo_target, start};
+
+const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
+
+#[test]
+fn a_request_with_trailers_is_forwarded_without_them_and_timed_out_like_any() {
+    let upstream = start(echo_target);
+    let scene_answering = scene(&Terms::to(upstream.address));
+    let mut client = scene_answering.connect();
+    let trailers = "Trailer: X-Forwarded-For\r\nConnection: X-Other\r\n";
+    for _ in 0..2 {
+        let head = with_token("POST /petstore/1.0/open/x", &format!("{CHUNKED}{trailers}"));
+        client.say(&format!("{head}2\r\nhe\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"));
+        assert_eq!(client.reply().text(), "/open/x");
+        let seen = upstream.seen.recv_timeout(SOON).expect("the request, and nothing before its line");
+        assert_eq!((&*seen.line, &*seen.body), ("POST /open/x HTTP/1.1", &b"he"[..]));
+        assert_eq!((seen.field("trailer"), seen.field("x-forwarded-for")), (None, Some("127.0.0.1")));
+        assert_eq!(scene_answering.record().outcome, Outcome::Admitted);
+    }
+    scene_answering.end();
+
+    let silent = start(|_, out| out.read(&mut [0; 1]).is_ok_and(|read| read > 0));
+    let scene = scene(&Terms { response_timeout: Duration::from_millis(200), ..Terms::to(silent.address) });
+    let head = with_token("POST /petstore/1.0/open/x", &format!("{CHUNKED}Trailer: X-Sum\r\n"));
+    assert_eq!(scene.ask(&format!("{head}2\r\nhe\r\n0\r\nX-Sum: 1\r\n\r\n")).status, 504);
+    assert_eq!(scene.record().outcome, Outcome::UpstreamTimeout);
+    scene.end();
+}
+
+#[test]
+fn an_answers_trailers_end_here_and_are_not_asked_for() {
+    let upstream = start(|_, out| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n";
+        out.write_all(format!("{head}2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n").as_bytes()).is_ok()
+    });
+    let scene = scene(&Terms::to(upstream.address));
+    let mut client = scene.connect();
+    for _ in 0..2 {
+        client.say(&with_token("GET /petstore/1.0/open/x", "TE: trailers\r\nConnection: TE\r\n"));
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text(), reply.field("trailer")), (200, "ok", None));
+        let seen = upstream.seen.recv_timeout(SOON).expect("the request");
+        assert_eq!((seen.field("te"), seen.field("connection")), (None, None));
+        let record = scene.record();
+        assert_eq!((record.outcome, record.bytes_out), (Outcome::Admitted, 2));
+    }
+    client.say(&with_token("GET /petstore/1.0/open/x", "TE: trailers\r\n"));
+    assert_eq!(client.reply().status, 200);
+    assert_eq!(upstream.seen.recv_timeout(SOON).expect("the request").field("te"), None, "with no Connection: TE");
+    scene.record();
+    scene.end();
+}
