@@ -20,19 +20,22 @@ use crate::policy::{Policy, Route};
 use crate::spool::record::Outcome;
 use crate::throttle::Permit;
 
-/// Serves one request; whatever happens, its entry writes one record.
-pub(super) async fn serve(
+/// Serves one request; whatever happens, its entry writes one record. The entry is open before anything is polled:
+/// hyper drops the future unpolled where the head and the end of the connection come in one read.
+pub(super) fn serve(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
     request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> {
     let in_force = worker.in_force();
     let moment = worker.moment(Instant::now());
     let name = worker.name(&peer, request.headers());
     let mut entry = Entry::open(&worker, &in_force, &peer, name.clone(), moment, request.method().clone());
-    match stages(&worker, &in_force, &peer, &name, moment, request, &mut entry).await {
-        Ok((response, lease)) => Ok(entry.answer(response, lease)),
-        Err(refusal) => Ok(entry.refuse(refusal)),
+    async move {
+        match stages(&worker, &in_force, &peer, &name, moment, request, &mut entry).await {
+            Ok((response, lease)) => Ok(entry.answer(response, lease)),
+            Err(refusal) => Ok(entry.refuse(refusal)),
+        }
     }
 }
 

@@ -329,6 +329,8 @@ async fn accept(worker: &Worker, door: &Door, stream: std::net::TcpStream) -> Re
 
 async fn http(worker: &Rc<Worker>, wire: Wire, peer: Rc<Peer>) -> ConnectionEnd {
     let service = service_fn(|request| pipeline::serve(Rc::clone(worker), Rc::clone(&peer), request));
+    // No `half_close`: a caller that closes its sending side is taken to have gone, as it cannot be told from one that
+    // has. Its upstream is then freed at once, not when an answer is ready that nobody reads.
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

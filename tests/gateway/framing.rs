@@ -1,12 +1,14 @@
 //! Where a message ends: trailers, codings, callers that close early, and bodies that nobody reads.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::Duration;
 
+use tidegate::gateway::ListenerConfig;
 use tidegate::spool::record::Outcome;
 
 use crate::rig::Terms;
-use crate::scene::{scene, with_token};
+use crate::scene::{RIG, quick, scene, scene_of, with_token};
 use crate::upstream::{SOON, echo_target, start};
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
@@ -57,5 +59,30 @@ fn an_answers_trailers_end_here_and_are_not_asked_for() {
     assert_eq!(client.reply().status, 200);
     assert_eq!(upstream.seen.recv_timeout(SOON).expect("the request").field("te"), None, "with no Connection: TE");
     scene.record();
+    scene.end();
+}
+
+#[test]
+fn a_caller_that_closes_right_behind_its_request_leaves_one_record() {
+    let mut config = quick();
+    config.limits.connections = 1;
+    let upstream = start(echo_target);
+    let scene = scene_of(RIG.snapshot(&Terms::to(upstream.address)), config, ListenerConfig::default());
+    for request in [
+        with_token("GET /petstore/1.0/pet/1", ""),
+        with_token("POST /petstore/1.0/open/x", "Content-Length: 5\r\n"),
+        "GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: h\r\n\r\n".into(),
+    ] {
+        // While another has the only place, the head and the end come together.
+        let first = scene.connect();
+        scene.no_record(Duration::from_millis(50));
+        let mut client = scene.connect();
+        client.say(&request);
+        client.stream.shutdown(Shutdown::Write).expect("it was open");
+        drop(first);
+        let record = scene.record();
+        assert_eq!((record.outcome, record.status), (Outcome::DownstreamAborted, 0), "{request}");
+        scene.no_record(Duration::from_millis(50));
+    }
     scene.end();
 }
