@@ -177,11 +177,17 @@ impl Entry {
             consumer: application.map_or("", |application| application.consumer),
             issuer: issuer.map_or("", |issuer| issuer.iss()),
         };
-        // An open route has no caller to know: what it served counts as usage all the same.
-        let is_known = claims.is_some() || self.asked.is_some();
+        // An open route has no caller to know: what it served counts as usage all the same. Whose token is refused is
+        // nobody, though it be well signed: anybody may hold one that has expired or is for elsewhere.
+        let is_known = self.asked.is_some() || (claims.is_some() && !is_token_error(self.outcome));
         self.worker.append(&record, is_known, now);
         self.worker.shared.counters.count_request(self.outcome, bytes_in, self.bytes_out);
     }
+}
+
+/// By the numbers that the record's format gives to the token's errors.
+fn is_token_error(outcome: Outcome) -> bool {
+    (10..50).contains(&outcome.number())
 }
 
 impl Drop for Entry {

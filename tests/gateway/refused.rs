@@ -73,6 +73,25 @@ fn who_is_refused_is_on_the_record_once_the_token_is_verified() {
 }
 
 #[test]
+fn a_token_that_is_refused_makes_nobody_known_however_well_it_is_signed() {
+    let scene = scene(&Terms::to(start(echo_target).address));
+    for (claims, error) in [
+        (serde_json::json!({ "exp": 1_700_000_060_i64 }), "TokenExpired"),
+        (serde_json::json!({ "aud": "elsewhere" }), "AudienceMismatch"),
+        (serde_json::json!({ "nbf": 3_900_000_000_i64 }), "TokenNotYetValid"),
+    ] {
+        let token = RIG.token_claiming(&claims);
+        // The second time it is in the cache of verified tokens.
+        for _ in 0..2 {
+            scene.ask(&format!("GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n"));
+            let record = scene.record();
+            assert_eq!((record.outcome.name(), record.is_known), (error, false));
+        }
+    }
+    scene.end();
+}
+
+#[test]
 fn a_wrong_method_and_options_are_told_the_right_ones() {
     let scene = scene(&Terms::to(start(echo_target).address));
     let reply = scene.ask(&with_token("DELETE /petstore/1.0/pet", ""));

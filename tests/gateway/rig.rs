@@ -54,10 +54,20 @@ impl Rig {
     }
 
     pub(crate) fn token_with(&self, number: u32, client: &str, scope: &str) -> String {
-        let claims = serde_json::json!({
-            "iss": "https://site.example", "aud": "edge", "sub": format!("user-{number}"), "jti": format!("{number:08x}"),
-            "client_id": client, "scope": scope, "iat": 1_700_000_000_i64, "exp": 4_000_000_000_i64,
+        self.token_claiming(&serde_json::json!({
+            "sub": format!("user-{number}"), "jti": format!("{number:08x}"), "client_id": client, "scope": scope,
+        }))
+    }
+
+    /// A token of a good caller, with these claims in place of the usual ones.
+    pub(crate) fn token_claiming(&self, changes: &serde_json::Value) -> String {
+        let mut claims = serde_json::json!({
+            "iss": "https://site.example", "aud": "edge", "sub": "user-1", "jti": "00000001",
+            "client_id": "shop-key", "scope": "read:pets", "iat": 1_700_000_000_i64, "exp": 4_000_000_000_i64,
         });
+        for (name, value) in changes.as_object().into_iter().flatten() {
+            claims[name] = value.clone();
+        }
         self.key.mint(Some("at+jwt"), &claims).expect("the key signs")
     }
 
