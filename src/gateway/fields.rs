@@ -14,6 +14,7 @@ static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection"
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Names a request towards the upstream and in its answer.
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -53,6 +54,9 @@ impl Peer {
     /// Tells the upstream who called: in place of what the caller says, or after it where the caller is trusted.
     pub(super) fn tell(&self, headers: &mut HeaderMap, host: Option<HeaderValue>) {
         let kept = self.trust_forwarded;
+        if !kept {
+            remove_hearsay(headers);
+        }
         let append = |headers: &mut HeaderMap, name: &HeaderName, own: &HeaderValue| {
             let value = if kept { appended(headers, name, own) } else { None };
             headers.insert(name, value.unwrap_or_else(|| own.clone()));
@@ -68,6 +72,15 @@ impl Peer {
                 None => headers.remove(&X_FORWARDED_HOST),
             };
         }
+    }
+}
+
+/// Takes off all that upstreams may believe about a caller and that the caller says of itself.
+fn remove_hearsay(headers: &mut HeaderMap) {
+    let is_hearsay = |name: &&HeaderName| **name == X_REAL_IP || name.as_str().starts_with("x-forwarded-");
+    let found: Vec<HeaderName> = headers.keys().filter(is_hearsay).cloned().collect();
+    for name in found {
+        headers.remove(name);
     }
 }
 

@@ -31,7 +31,8 @@ fn the_upstream_learns_who_called_from_us_alone() {
     let scene = scene(&Terms::to(upstream.address));
     let lies = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
                 X-Request-Id: 0123456789abcdef0123456789abcdef\r\nConnection: X-Secret, close\r\nX-Secret: 1\r\n\
-                Keep-Alive: 5\r\nProxy-Authorization: Basic YTpi\r\nUpgrade: websocket\r\nTE: gzip\r\nX-Kept: yes\r\n";
+                Keep-Alive: 5\r\nProxy-Authorization: Basic YTpi\r\nUpgrade: websocket\r\nTE: gzip\r\nX-Kept: yes\r\n\
+                X-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /evil\r\nX-Forwarded-User: root\r\nX-Real-IP: 6.6.6.6\r\n";
     let reply = scene.ask(&with_token("GET /petstore/1.0/pet/7", lies));
     assert_eq!(reply.status, 200);
     assert_eq!(reply.field("connection"), Some("close"), "as the caller asked");
@@ -52,6 +53,10 @@ fn the_upstream_learns_who_called_from_us_alone() {
         ("proxy-authorization", None),
         ("upgrade", None),
         ("te", None),
+        ("x-forwarded-port", None),
+        ("x-forwarded-prefix", None),
+        ("x-forwarded-user", None),
+        ("x-real-ip", None),
     ];
     for (name, value) in expected {
         assert_eq!(seen.field(name), value.as_deref(), "{name}");
