@@ -1,6 +1,8 @@
 //! Header fields on their way through: what ends here, what is told about the caller, and the request's target.
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
@@ -26,6 +28,8 @@ const FORWARDED_LIMIT: usize = 1_024;
 pub(super) struct Peer {
     pub(super) address: IpAddr,
     pub(super) trust_request_id: bool,
+    /// Whether it may be sending what nobody will read.
+    pub(super) is_sending: Rc<Cell<bool>>,
     trust_forwarded: bool,
     address_text: HeaderValue,
     forwarded: HeaderValue,
@@ -44,6 +48,7 @@ impl Peer {
         Self {
             address,
             trust_request_id,
+            is_sending: Rc::default(),
             trust_forwarded,
             address_text: value(address.to_string()),
             forwarded: value(node),

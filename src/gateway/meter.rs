@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Method, Response};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Method, Request, Response};
 use tokio::time::Sleep;
 
-use super::body::Tally;
+use super::body::{Progress, Tally};
 use super::fields::{Peer, X_REQUEST_ID};
 use super::pool::{Lease, Outlet};
 use super::reply::Refusal;
@@ -59,6 +60,7 @@ pub(super) struct Entry {
     name: RequestName,
     moment: Moment,
     method: Method,
+    has_body: bool,
     pub(super) facts: Facts,
     pub(super) tally: Option<Rc<Tally>>,
     pub(super) asked: Option<Asked>,
@@ -82,7 +84,7 @@ impl Entry {
         peer: &Rc<Peer>,
         name: RequestName,
         moment: Moment,
-        method: Method,
+        request: &Request<Incoming>,
     ) -> Self {
         Self {
             worker: Rc::clone(worker),
@@ -90,7 +92,8 @@ impl Entry {
             peer: Rc::clone(peer),
             name,
             moment,
-            method,
+            method: request.method().clone(),
+            has_body: !request.body().is_end_stream(),
             facts: Facts::default(),
             tally: None,
             asked: None,
@@ -115,6 +118,12 @@ impl Entry {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response.headers_mut().insert(&X_REQUEST_ID, self.name.field.clone());
+        // What is left of the request is not waited for, so nothing after it can be read.
+        let is_whole = self.tally.as_ref().is_some_and(|tally| matches!(tally.progress(), Progress::Whole(_)));
+        if self.has_body && !is_whole {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            self.peer.is_sending.set(true);
+        }
         self.close(Instant::now());
         response
     }

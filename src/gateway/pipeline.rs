@@ -30,7 +30,7 @@ pub(super) fn serve(
     let in_force = worker.in_force();
     let moment = worker.moment(Instant::now());
     let name = worker.name(&peer, request.headers());
-    let mut entry = Entry::open(&worker, &in_force, &peer, name.clone(), moment, request.method().clone());
+    let mut entry = Entry::open(&worker, &in_force, &peer, name.clone(), moment, &request);
     async move {
         match stages(&worker, &in_force, &peer, &name, moment, request, &mut entry).await {
             Ok((response, lease)) => Ok(entry.answer(response, lease)),

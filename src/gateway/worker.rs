@@ -309,7 +309,7 @@ async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let end = match accept(&worker, &door, stream).await {
         Ok(wire) => {
             let peer = Peer::new(address, door.tls.is_some(), door.trust_forwarded, door.trust_request_id);
-            http(&worker, wire, Rc::new(peer)).await
+            http(&worker, wire.lingering(Rc::clone(&peer.is_sending)), Rc::new(peer)).await
         }
         Err(end) => end,
     };

@@ -81,8 +81,51 @@ fn a_caller_that_closes_right_behind_its_request_leaves_one_record() {
         client.stream.shutdown(Shutdown::Write).expect("it was open");
         drop(first);
         let record = scene.record();
-        assert_eq!((record.outcome, record.status), (Outcome::DownstreamAborted, 0), "{request}");
+        assert_eq!(record.outcome, Outcome::DownstreamAborted, "{request}");
         scene.no_record(Duration::from_millis(50));
+    }
+    scene.end();
+}
+
+#[test]
+fn a_refusal_is_read_whole_by_a_caller_that_is_still_sending() {
+    let upstream = start(echo_target);
+    let scene = scene(&Terms { per_minute: 1, max_body: 1 << 20, ..Terms::to(upstream.address) });
+    assert_eq!(scene.ask(&with_token("GET /petstore/1.0/pet/1", "")).status, 200);
+    scene.record();
+    let large = "Content-Length: 2000000\r\n";
+    let fits = "Content-Length: 1000000\r\n";
+    for (status, request) in [
+        (401, format!("POST /petstore/1.0/pet HTTP/1.1\r\nHost: h\r\n{fits}\r\n")),
+        (404, format!("POST /nowhere HTTP/1.1\r\nHost: h\r\n{fits}\r\n")),
+        (413, with_token("POST /petstore/1.0/open/x", large)),
+        (429, with_token("POST /petstore/1.0/pet", fits)),
+        (429, with_token("POST /petstore/1.0/pet", CHUNKED)),
+    ] {
+        let mut client = scene.connect();
+        client.say(&request);
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.field("connection")), (status, Some("close")));
+        for _ in 0..20 {
+            client.stream.write_all(&[b'x'; 8 << 10]).expect("what was on its way is still taken");
+        }
+        client.stream.shutdown(Shutdown::Write).expect("it is open");
+        let mut rest = Vec::new();
+        client.input.read_to_end(&mut rest).expect("an end, and no reset");
+        assert_eq!((rest, scene.record().status), (Vec::new(), status));
+    }
+    // Not for ever.
+    let mut client = scene.connect();
+    client.say(&with_token("POST /petstore/1.0/open/x", "Content-Length: 999999999999\r\n"));
+    assert_eq!(client.reply().status, 413);
+    assert!((0..4_000).any(|_| client.stream.write_all(&[b'x'; 64 << 10]).is_err()), "all 250 MiB were taken");
+    scene.record();
+    // A refusal of a request that is whole costs nobody the connection.
+    let mut client = scene.connect();
+    for _ in 0..2 {
+        client.say("GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(client.reply().status, 401);
+        scene.record();
     }
     scene.end();
 }
