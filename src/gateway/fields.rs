@@ -154,6 +154,16 @@ fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue) {
     }
 }
 
+/// Whether a body has no coding that we would have to take off: none, or `chunked` alone.
+pub(super) fn is_plainly_framed(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// Makes a request's fields those of our own request to the upstream; `host` and the caller are told by others.
 /// `sized` says whether the body's length is known.
 pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {

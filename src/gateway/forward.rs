@@ -243,10 +243,14 @@ async fn wait(
     .await
 }
 
-/// An answer that can be passed on: we never ask to switch protocols, so an upstream that does is out of step.
+/// An answer that can be passed on: we never ask to switch protocols or for a coding, so an upstream that does or has
+/// one is out of step.
 fn understood(response: Response<Incoming>) -> Result<Response<Incoming>, Failed> {
+    let is_sized = response.body().size_hint().exact().is_some();
+    let is_plain = is_sized || fields::is_plainly_framed(response.headers());
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => Err(Failure::Protocol.into()),
+        _ if !is_plain => Err(Failure::Protocol.into()),
         _ => Ok(response),
     }
 }

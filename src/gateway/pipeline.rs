@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Instant;
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Request, Response, Version};
 
-use super::fields::Peer;
+use super::fields::{self, Peer};
 use super::forward::{Errand, forward};
 use super::meter::{Answer, Entry};
 use super::pool::Lease;
@@ -65,6 +65,10 @@ fn judge<'p>(
     request: &Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<(&'p Route, Permit), Refusal> {
+    // RFC 9112, 6.1: a coding that we do not understand
+    if !request.body().is_end_stream() && !fields::is_plainly_framed(request.headers()) {
+        return Err(Refusal::not_implemented());
+    }
     // admit: route, token, scopes, subscription
     let parts = Parts {
         authority: authority(request)?,

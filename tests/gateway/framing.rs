@@ -129,3 +129,35 @@ fn a_refusal_is_read_whole_by_a_caller_that_is_still_sending() {
     }
     scene.end();
 }
+
+#[test]
+fn a_coding_other_than_chunked_is_not_implemented() {
+    let upstream = start(echo_target);
+    let scene = scene(&Terms::to(upstream.address));
+    for coding in ["gzip, chunked", "chunked, chunked", "gzip\r\nTransfer-Encoding: chunked", "chunked;x=y, chunked"] {
+        let head = with_token("POST /petstore/1.0/open/x", &format!("Transfer-Encoding: {coding}\r\n"));
+        let mut client = scene.connect();
+        client.say(&format!("{head}0\r\n\r\n"));
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.field("connection")), (501, Some("close")), "{coding}");
+        let record = scene.record();
+        assert_eq!((record.outcome, record.status), (Outcome::BadRequest, 501), "{coding}");
+    }
+    assert_eq!(upstream.seen.try_iter().count(), 0);
+    let head = with_token("POST /petstore/1.0/open/x", "Transfer-Encoding: Chunked\r\n");
+    assert_eq!(scene.ask(&format!("{head}0\r\n\r\n")).status, 200, "case does not matter");
+    scene.record();
+    scene.end();
+
+    let scripts: [crate::upstream::Script; 2] = [
+        |_, out| out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n").is_ok(),
+        |_, out| out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx").is_err(),
+    ];
+    for script in scripts {
+        let scene = crate::scene::scene(&Terms::to(start(script).address));
+        let reply = scene.ask(&with_token("GET /petstore/1.0/pet/1", ""));
+        assert_eq!((reply.status, reply.json()["error"].as_str()), (502, Some("UpstreamProtocol")));
+        assert_eq!(scene.record().outcome, Outcome::UpstreamProtocol);
+        scene.end();
+    }
+}
