@@ -91,7 +91,8 @@ impl Outlets {
         Self { all, turn: Cell::new(0) }
     }
 
-    /// A connection to the next endpoint, or to the first after it that takes one.
+    /// A connection to the next endpoint, or to the first after it that takes one. While all rest nobody waits: what
+    /// is idle serves, and no other is opened.
     async fn connect(&self, upstream: &Upstream, now: Instant, counters: &Counters) -> Result<Lease, Failure> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let in_turn = || (0..self.all.len()).map(|step| &self.all[(turn.wrapping_add(step)) % self.all.len()]);
@@ -100,7 +101,9 @@ impl Outlets {
             if let Some(lease) = outlet.idle(now) {
                 return Ok(lease);
             }
-            if let Some(lease) = outlet.open(upstream.connect_timeout, counters).await {
+            if !all_rest
+                && let Some(lease) = outlet.open(upstream.connect_timeout, counters).await
+            {
                 return Ok(lease);
             }
         }

@@ -22,6 +22,7 @@ mod drain;
 mod fields;
 mod forward;
 mod listener;
+mod lookup;
 mod meter;
 mod pipeline;
 mod pool;

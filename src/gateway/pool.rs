@@ -18,12 +18,13 @@ use tokio_rustls::TlsConnector;
 
 use super::Counters;
 use super::body::Upload;
+use super::lookup::Lookup;
 use super::wire::Wire;
 use crate::policy::Endpoint;
 
 /// Largest head of an answer, and what hyper buffers of one connection at most.
 const ANSWER_BUFFER: usize = 128 << 10;
-/// How long an endpoint that could not be reached is passed over while there is another.
+/// How long an endpoint that could not be reached is not tried again.
 const REST: Duration = Duration::from_secs(1);
 
 /// One endpoint, as one worker reaches it.
@@ -31,6 +32,7 @@ pub(super) struct Outlet {
     pub(super) endpoint: Endpoint,
     /// Its authority, as `Host` gives it.
     pub(super) host: HeaderValue,
+    lookup: Lookup,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     idle: RefCell<Vec<Idle>>,
     limits: IdleLimits,
@@ -71,6 +73,7 @@ impl Outlet {
         Some(Self {
             endpoint: endpoint.clone(),
             host: HeaderValue::from_str(&endpoint.authority).ok()?,
+            lookup: Lookup::new(endpoint),
             tls,
             idle: RefCell::default(),
             limits,
@@ -107,6 +110,7 @@ impl Outlet {
                 Some(Lease { outlet: Rc::clone(self), send, rested: None })
             }
             Ok(Err(_)) | Err(_) => {
+                self.lookup.forget();
                 self.resting_until.set(Instant::now().checked_add(REST));
                 None
             }
@@ -114,7 +118,7 @@ impl Outlet {
     }
 
     async fn connect(&self) -> io::Result<SendRequest<Upload>> {
-        let stream = TcpStream::connect((&*self.endpoint.host, self.endpoint.port)).await?;
+        let stream = TcpStream::connect(&*self.lookup.addresses().await?).await?;
         stream.set_nodelay(true)?;
         let wire = match &self.tls {
             None => Wire::plain(stream, self.limits.stall),

@@ -279,6 +279,8 @@ pub(super) fn run(
     // Whatever is still open is broken off here, and its records are written.
     let left = worker.connections.get();
     drop(tasks);
+    // A resolver that gives no answer is not waited for.
+    runtime.shutdown_background();
     heart.retire();
     Ok(left)
 }

@@ -2,14 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate::gateway::ConnectionEnd;
 use tidegate::spool::record::Outcome;
 
 use crate::rig::Terms;
 use crate::scene::{scene, with_token};
-use crate::upstream::{SOON, echo_target, start};
+use crate::upstream::{SOON, echo_target, start, start_at};
 
 /// An address where nobody listens.
 fn nobody() -> SocketAddr {
@@ -55,6 +55,31 @@ fn an_upstream_that_is_down_or_silent_costs_its_time_out_and_no_more() {
     let reply = scene.ask(&with_token("GET /petstore/1.0/pet/1", ""));
     assert_eq!((reply.status, &reply.json()["code"]), (504, &101_504.into()));
     assert_eq!(scene.record().outcome, Outcome::UpstreamTimeout);
+    scene.end();
+}
+
+#[test]
+fn an_upstream_that_was_down_a_moment_ago_is_not_tried_until_it_has_rested() {
+    let address = nobody();
+    let scene = scene(&Terms::to(address));
+    let begun = Instant::now();
+    assert_eq!(scene.ask(&with_token("GET /petstore/1.0/pet/1", "")).status, 503);
+    let upstream = start_at(address, echo_target);
+    let mut client = scene.connect();
+    let mut refused = 1;
+    let mut status = || {
+        client.say(&with_token("GET /petstore/1.0/pet/1", ""));
+        client.reply().status
+    };
+    while status() == 503 {
+        assert!(begun.elapsed() < SOON);
+        refused += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(1), "it was tried before it had rested");
+    assert!(upstream.seen.recv_timeout(SOON).is_ok());
+    assert!((0..refused).all(|_| scene.record().outcome == Outcome::UpstreamConnect));
+    assert_eq!(scene.record().outcome, Outcome::Admitted);
     scene.end();
 }
 
