@@ -139,12 +139,14 @@ impl Outlet {
         Ok(send)
     }
 
+    /// Closes what has been idle for too long, and lets go of what the upstream closed.
+    pub(super) fn sweep(&self, now: Instant) {
+        let is_young = |idle: &Idle| now.saturating_duration_since(idle.since) <= self.limits.age;
+        self.idle.borrow_mut().retain(|idle| is_young(idle) && !idle.send.is_closed());
+    }
+
     fn put_back(&self, send: SendRequest<Upload>, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        // The oldest goes as soon as it is too old, so a burst's connections do not stay for ever.
-        if idle.first().is_some_and(|oldest| now.saturating_duration_since(oldest.since) > self.limits.age) {
-            idle.remove(0);
-        }
         if idle.len() < self.limits.count {
             idle.push(Idle { send, since: now });
         }

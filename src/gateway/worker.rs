@@ -39,6 +39,8 @@ use crate::token::TokenCache;
 /// How many names of requests are made at a time, from one allocation.
 const NAMES: usize = 64;
 const NAME_LENGTH: usize = 32;
+/// How often a worker tidies up, whether requests come or not.
+const TIDY: Duration = Duration::from_secs(1);
 
 /// What a worker needs of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +172,14 @@ impl Worker {
         Rc::clone(&in_force)
     }
 
+    /// Lets go of a policy that is no longer in force, and of connections that have been idle for too long.
+    fn tidy(&self) {
+        let now = Instant::now();
+        for outlet in self.in_force().outlets.iter().flat_map(|outlets| &outlets.all) {
+            outlet.sweep(now);
+        }
+    }
+
     pub(super) fn moment(&self, at: Instant) -> Moment {
         self.time.borrow_mut().load().moment(at)
     }
@@ -256,12 +266,15 @@ pub(super) fn run(
     let worker = Rc::new(Worker::new(settings, shared, intake)?);
     let serving = Rc::clone(&worker);
     let serving = heart.during(async move {
+        let mut tidying = tokio::time::interval(TIDY);
+        tidying.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(accepted) = accepted.recv() => {
                     let worker = Rc::clone(&serving);
                     tokio::task::spawn_local(async move { serve(worker, accepted).await });
                 }
+                _ = tidying.tick() => serving.tidy(),
                 _ = stop.wait_for(Option::is_some) => break,
             }
         }

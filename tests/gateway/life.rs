@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use tidegate::gateway::{ConnectionEnd, Drained, Intake, ListenerConfig, Shared, server_config};
 use tidegate::spool::record::{Outcome, UsageRecord};
 use tidegate::telemetry::{Heartbeats, Standstill};
+use tidegate::units::Span;
 
 use crate::rig::Terms;
 use crate::scene::{RIG, quick, scene, scene_of, scene_with, shared, start, with_token};
@@ -106,6 +107,27 @@ fn connections_over_the_limit_wait_until_there_is_room() {
     drop(first);
     assert_eq!(third.reply().status, 200);
     assert_eq!(scene.record().outcome, Outcome::Admitted);
+    scene.end();
+}
+
+#[test]
+fn a_gateway_without_requests_closes_idle_connections_and_lets_go_of_an_old_policy() {
+    // It shows a request when its connection is closed.
+    let upstream = upstream::start(|seen, out| echo_target(seen, out) && out.read(&mut [0; 1]).is_ok_and(|read| read > 0));
+    let mut config = quick();
+    config.timeouts.idle_upstream = Span::millis(100);
+    let terms = Terms::to(upstream.address);
+    let scene = scene_of(RIG.snapshot(&terms), config, ListenerConfig::default());
+    assert_eq!(scene.ask(&with_token("GET /petstore/1.0/pet/1", "")).status, 200);
+    scene.record();
+    upstream.seen.recv_timeout(SOON).expect("the idle connection was closed");
+
+    let old = Arc::downgrade(&scene.shared.policy.swap(Arc::new(RIG.snapshot(&terms))));
+    let deadline = Instant::now() + SOON;
+    while old.strong_count() > 0 {
+        assert!(Instant::now() < deadline, "the worker keeps the old policy");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     scene.end();
 }
 
