@@ -7,7 +7,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use tidegate::gateway::{ConnectionEnd, Drained, Intake, ListenerConfig, Shared, server_config};
+use tidegate::gateway::{
+    ConnectionEnd, Drained, Gateway, Intake, Listener, ListenerConfig, Shared, bind, server_config,
+};
 use tidegate::spool::record::{Outcome, UsageRecord};
 use tidegate::telemetry::{Heartbeats, Standstill};
 use tidegate::units::Span;
@@ -129,6 +131,26 @@ fn a_gateway_without_requests_closes_idle_connections_and_lets_go_of_an_old_poli
         std::thread::sleep(Duration::from_millis(5));
     }
     scene.end();
+}
+
+#[test]
+fn a_listener_without_callers_keeps_no_place_from_another() {
+    let mut config = quick();
+    config.limits.connections = 1;
+    let terms = Terms::to(upstream::start(echo_target).address);
+    let shared = shared(RIG.snapshot(&terms));
+    let sockets: Vec<_> = (0..2).map(|_| bind(([127, 0, 0, 1], 0).into()).expect("a free port")).collect();
+    let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().expect("bound")).collect();
+    let listeners = sockets.into_iter().map(|socket| Listener::new(socket, &ListenerConfig::default(), None)).collect();
+    let (let_go, hung) = channel();
+    drop(let_go);
+    let running = Gateway::start(&config, listeners, &shared, vec![Box::new(Hung(hung))]).expect("it starts");
+    for address in addresses.iter().chain(addresses.iter().rev()) {
+        let mut client = scene_client(address);
+        client.say(&with_token("GET /petstore/1.0/pet/1", ""));
+        assert_eq!(client.reply().status, 200);
+    }
+    let _ = running.drain(Duration::from_millis(100));
 }
 
 /// An intake that hangs until it is let go.
