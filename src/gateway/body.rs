@@ -4,6 +4,8 @@
 //! their end could not be told, and no field of theirs passes [`fields`](super::fields) unseen.
 
 use std::cell::Cell;
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
+
+use crate::spool::record::Outcome;
 
 /// How far a request's body has come; shared between the body and whoever waits for the answer.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(super) enum Progress {
     Stalled,
     /// Downstream broke it off.
     Broken,
+    /// Its chunks are not written as chunks are.
+    Malformed,
 }
 
 impl Tally {
@@ -42,6 +48,16 @@ impl Tally {
 
     pub(super) fn progress(&self) -> Progress {
         self.state.get()
+    }
+
+    /// What the request ends as by the fault of its own body.
+    pub(super) fn fault(&self) -> Option<Outcome> {
+        match self.progress() {
+            Progress::Running | Progress::Whole(_) => None,
+            Progress::TooLarge => Some(Outcome::BodyTooLarge),
+            Progress::Stalled | Progress::Broken => Some(Outcome::DownstreamAborted),
+            Progress::Malformed => Some(Outcome::BadRequest),
+        }
     }
 }
 
@@ -93,6 +109,12 @@ impl Flow {
     }
 }
 
+/// Whether bytes came that are no chunks, rather than none.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|io| matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = BrokenOff;
@@ -120,7 +142,7 @@ impl Body for Upload {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => flow.stop(Progress::Broken),
+            Some(Err(error)) => flow.stop(if is_malformed(&error) { Progress::Malformed } else { Progress::Broken }),
             None => flow.finish(),
         }
     }

@@ -49,10 +49,8 @@ enum Failure {
     Closed,
     /// What came is not HTTP.
     Protocol,
-    /// The caller's body is larger than the API takes.
-    BodyTooLarge,
-    /// The caller's body stopped.
-    BodyStalled,
+    /// The caller's body is at fault, and the request ends so.
+    Body(Outcome),
 }
 
 /// A failure, and the request itself where it never left.
@@ -75,8 +73,7 @@ impl Failure {
             Self::Timeout => Outcome::UpstreamTimeout,
             Self::Closed => Outcome::UpstreamClosed,
             Self::Protocol => Outcome::UpstreamProtocol,
-            Self::BodyTooLarge => Outcome::BodyTooLarge,
-            Self::BodyStalled => Outcome::DownstreamAborted,
+            Self::Body(outcome) => outcome,
         }
     }
 
@@ -259,9 +256,8 @@ fn understood(response: Response<Incoming>) -> Result<Response<Incoming>, Failed
 }
 
 fn explained(mut error: TrySendError<Request<Upload>>, tally: Option<&Tally>) -> Failed {
-    let failure = match tally.map(Tally::progress) {
-        Some(Progress::TooLarge) => Failure::BodyTooLarge,
-        Some(Progress::Stalled | Progress::Broken) => Failure::BodyStalled,
+    let failure = match tally.and_then(Tally::fault) {
+        Some(outcome) => Failure::Body(outcome),
         _ if error.error().is_parse() => Failure::Protocol,
         _ => Failure::Closed,
     };

@@ -74,8 +74,9 @@ fn a_chunk_that_lies_about_its_size_ends_the_connection() {
             "{}{chunks}{SMUGGLED}",
             with_token("POST /petstore/1.0/open/x", "Transfer-Encoding: chunked\r\n")
         ));
+        assert_eq!(client.reply().status, 400, "{chunks:?}");
         let record = scene.record();
-        assert_eq!(record.outcome, Outcome::DownstreamAborted, "{chunks:?}");
+        assert_eq!((record.outcome, record.status), (Outcome::BadRequest, 400), "{chunks:?}");
         drop(client);
     }
     let seen = upstream.seen.recv_timeout(Duration::from_millis(200));
