@@ -143,10 +143,10 @@ pub(super) async fn forward(
     let request = outbound(&errand, &lease.outlet, Request::from_parts(parts, upload));
 
     let sent = Instant::now();
-    entry.asked = Some(Asked { outlet: Rc::clone(&lease.outlet), waited: Duration::ZERO });
+    entry.asked = Some(Asked { outlet: Rc::clone(&lease.outlet), sent, waited: None });
     let answered = exchange(lease, request, tally.as_deref(), upstream, counters).await;
     if let Some(asked) = &mut entry.asked {
-        asked.waited = sent.elapsed();
+        asked.waited = Some(sent.elapsed());
     }
     let (mut response, lease) = answered.map_err(|failure| Refusal::new(failure.outcome()))?;
     *response.version_mut() = fields::OUR_VERSION;

@@ -74,7 +74,9 @@ pub(super) struct Entry {
 /// The upstream that a request was sent to.
 pub(super) struct Asked {
     pub(super) outlet: Rc<Outlet>,
-    pub(super) waited: Duration,
+    pub(super) sent: Instant,
+    /// Until the head of an answer came, or none would; `None` while it is waited for.
+    pub(super) waited: Option<Duration>,
 }
 
 impl Entry {
@@ -163,6 +165,7 @@ impl Entry {
         let claims = self.facts.claims.as_deref();
         let issuer = policy.zip(claims).and_then(|(policy, claims)| policy.issuers.at(claims.issuer()));
         let micros = |span: Duration| u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
+        let waited = |asked: &Asked| asked.waited.unwrap_or_else(|| now.saturating_duration_since(asked.sent));
         let bytes_in = self.tally.as_ref().map_or(0, |tally| tally.bytes());
         let record = UsageRecord {
             at_ms: self.moment.wall_ms,
@@ -180,7 +183,7 @@ impl Entry {
             bytes_in,
             bytes_out: self.bytes_out,
             total_us: micros(now.saturating_duration_since(self.moment.at)),
-            upstream_us: self.asked.as_ref().map_or(0, |asked| micros(asked.waited)),
+            upstream_us: self.asked.as_ref().map_or(0, |asked| micros(waited(asked))),
             upstream: self.asked.as_ref().map_or("", |asked| &asked.outlet.endpoint.authority),
             client: Some(self.peer.address),
             consumer: application.map_or("", |application| application.consumer),
@@ -247,10 +250,13 @@ impl Stream {
         }
     }
 
-    fn fail(&mut self, outcome: Outcome) {
+    /// The answer is not whole: by the upstream's fault, unless the request's own body has one. An answer may begin
+    /// before the request has ended, and hyper ends both together.
+    fn fail(&mut self, upstreams: Outcome) {
         self.lease = None;
         if let Some(mut entry) = self.entry.take() {
-            entry.outcome = outcome;
+            let own = entry.tally.as_ref().and_then(|tally| tally.fault());
+            entry.outcome = own.unwrap_or(upstreams);
             entry.close(Instant::now());
         }
     }

@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use tidegate::gateway::ConnectionEnd;
+use tidegate::gateway::{ConnectionEnd, ListenerConfig};
 use tidegate::spool::record::Outcome;
+use tidegate::units::Span;
 
 use crate::rig::Terms;
-use crate::scene::{scene, with_token};
+use crate::scene::{RIG, quick, scene, scene_of, with_token};
 use crate::upstream::{SOON, echo_target, start, start_at};
 
 /// An address where nobody listens.
@@ -124,6 +125,7 @@ fn a_caller_that_goes_away_leaves_a_record_and_frees_the_upstream() {
     client.stream.shutdown(Shutdown::Both).expect("it was open");
     let record = scene_waiting.record();
     assert_eq!((record.outcome, record.status), (Outcome::DownstreamAborted, 0));
+    assert!(record.upstream_us >= 90_000, "the time that the upstream took: {record:?}");
     upstream.seen.recv_timeout(SOON).expect("the upstream's connection was closed");
     scene_waiting.end();
 
@@ -165,6 +167,40 @@ fn a_caller_that_stops_reading_or_sending_is_not_waited_for() {
     assert_eq!(reply.status, 408);
     let record = scene.record();
     assert_eq!((record.outcome, record.status, record.bytes_in), (Outcome::DownstreamAborted, 408, 3));
+    scene.end();
+}
+
+#[test]
+fn a_body_at_fault_after_the_answer_began_is_not_the_upstreams_fault() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    // Answers as soon as it has the head, and reads on.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut bytes = [0; 4_096];
+            let _ = stream.read(&mut bytes);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+            std::thread::spawn(move || while stream.read(&mut bytes).is_ok_and(|read| read > 0) {});
+        }
+    });
+    let mut config = quick();
+    config.timeouts.body = Span::secs(2);
+    let terms = Terms { max_body: 10, ..Terms::to(address) };
+    let scene = scene_of(RIG.snapshot(&terms), config, ListenerConfig::default());
+    for (rest, outcome) in [
+        (Some("8\r\n12345678\r\n"), Outcome::BodyTooLarge),
+        (Some("zz\r\n"), Outcome::BadRequest),
+        (None, Outcome::DownstreamAborted),
+    ] {
+        let mut client = scene.connect();
+        let head = with_token("POST /petstore/1.0/open/x", "Transfer-Encoding: chunked\r\n");
+        client.say(&format!("{head}4\r\nhalf\r\n"));
+        assert_eq!(client.head().status, 200);
+        rest.inspect(|rest| client.say(rest));
+        let record = scene.record();
+        assert_eq!((record.outcome, record.status), (outcome, 200), "{rest:?}");
+    }
     scene.end();
 }
 

@@ -33,6 +33,7 @@ pub(crate) struct Kept {
     pub(crate) request: String,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) upstream_us: u32,
     pub(crate) is_known: bool,
 }
 
@@ -50,6 +51,7 @@ impl List {
             request: record.request.to_string(),
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
+            upstream_us: record.upstream_us,
             is_known,
         });
     }
