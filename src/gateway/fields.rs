@@ -8,7 +8,7 @@ use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use hyper::http::uri::PathAndQuery;
+use hyper::http::uri::{InvalidUri, PathAndQuery};
 use hyper::{Uri, Version};
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -189,9 +189,11 @@ pub(super) fn inbound(headers: &mut HeaderMap, sized: bool) {
 
 /// The target for the upstream, in origin form: `strip` bytes are taken off the path, and `prefix` is put before it.
 /// `None` where it can stay as it is.
-pub(super) fn target(uri: &Uri, strip: usize, prefix: &str) -> Option<Uri> {
+///
+/// Errors: with the prefix it is longer than a target can be.
+pub(super) fn target(uri: &Uri, strip: usize, prefix: &str) -> Result<Option<Uri>, InvalidUri> {
     if strip == 0 && prefix.is_empty() && uri.authority().is_none() {
-        return None;
+        return Ok(None);
     }
     let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let rest = whole.get(strip..).unwrap_or(whole);
@@ -201,8 +203,23 @@ pub(super) fn target(uri: &Uri, strip: usize, prefix: &str) -> Option<Uri> {
     } else {
         PathAndQuery::try_from([prefix, slash, rest].concat())
     };
-    Some(Uri::from(target.unwrap_or_else(|_| PathAndQuery::from_static("/"))))
+    Ok(Some(Uri::from(target?)))
 }
 
 /// Our own requests and answers are HTTP/1.1, whatever version the peers speak.
 pub(super) const OUR_VERSION: Version = Version::HTTP_11;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_cannot_be_built_is_no_other_target() {
+        let long: Uri = format!("/petstore/{}", "x".repeat(65_000)).parse().expect("as long as one may be");
+        assert!(target(&long, 0, &"/prefix".repeat(100)).is_err());
+        let stripped = target(&long, "/petstore".len(), "/v2").expect("it fits").expect("it changes");
+        assert!(stripped.path().starts_with("/v2/xxx"));
+        let bare = target(&"/petstore?x=1".parse().expect("a target"), "/petstore".len(), "/v2").expect("it fits");
+        assert_eq!(bare.expect("it changes"), "/v2/?x=1");
+    }
+}

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::TrySendError;
 use hyper::header::{HOST, HeaderValue};
+use hyper::http::uri::InvalidUri;
 use hyper::{Request, Response, StatusCode};
 
 use super::Counters;
@@ -140,7 +141,8 @@ pub(super) async fn forward(
     let counters = &worker.shared.counters;
     let lease =
         outlets.connect(upstream, errand.now, counters).await.map_err(|failure| Refusal::new(failure.outcome()))?;
-    let request = outbound(&errand, &lease.outlet, Request::from_parts(parts, upload));
+    let request = Request::from_parts(parts, upload);
+    let request = outbound(&errand, &lease.outlet, request).map_err(|_| Refusal::new(Outcome::BadRequest))?;
 
     let sent = Instant::now();
     entry.asked = Some(Asked { outlet: Rc::clone(&lease.outlet), sent, waited: None });
@@ -156,13 +158,17 @@ pub(super) async fn forward(
 }
 
 /// The request as our own request to the upstream.
-fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) -> Request<Upload> {
+fn outbound(
+    errand: &Errand<'_>,
+    outlet: &Outlet,
+    mut request: Request<Upload>,
+) -> Result<Request<Upload>, InvalidUri> {
     let Errand { in_force, policy, route, peer, name, .. } = errand;
     let (api, upstream) = (policy.api(route.api), policy.upstream(route.upstream));
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let asked_host = authority.or_else(|| request.headers().get(HOST).cloned());
     let strip = if api.strip_base_path { api.base_path.len() } else { 0 };
-    if let Some(target) = fields::target(request.uri(), strip, &outlet.endpoint.prefix) {
+    if let Some(target) = fields::target(request.uri(), strip, &outlet.endpoint.prefix)? {
         *request.uri_mut() = target;
     }
     *request.version_mut() = fields::OUR_VERSION;
@@ -178,7 +184,7 @@ fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) 
     headers.insert(HOST, host.unwrap_or_else(|| outlet.host.clone()));
     peer.tell(headers, asked_host);
     headers.insert(&fields::X_REQUEST_ID, name.field.clone());
-    request
+    Ok(request)
 }
 
 /// Sends the request and waits for the head of its answer.
