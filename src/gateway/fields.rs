@@ -179,11 +179,21 @@ pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {
     headers.append(VIA, HeaderValue::from_static("1.1 tidegate"));
 }
 
-/// Makes an answer's fields those of our own answer downstream.
-pub(super) fn inbound(headers: &mut HeaderMap, sized: bool) {
+/// Makes an answer's fields those of our own answer downstream. `length` is its body's, where it is known.
+pub(super) fn inbound(headers: &mut HeaderMap, length: Option<u64>) {
     remove_hop_by_hop(headers);
-    if !sized {
-        headers.remove(CONTENT_LENGTH);
+    // hyper takes a length that is said several times over; said once it is passed on, that of an answer to HEAD too.
+    let mut said = headers.get_all(CONTENT_LENGTH).iter();
+    let is_plain = |said: &HeaderValue| said.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_once = said.next().is_none_or(is_plain) && said.next().is_none();
+    match length {
+        Some(_) if is_once => {}
+        Some(length) if length > 0 => {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        _ => {
+            headers.remove(CONTENT_LENGTH);
+        }
     }
 }
 

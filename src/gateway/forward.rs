@@ -152,8 +152,8 @@ pub(super) async fn forward(
     }
     let (mut response, lease) = answered.map_err(|failure| Refusal::new(failure.outcome()))?;
     *response.version_mut() = fields::OUR_VERSION;
-    let sized = response.body().size_hint().exact().is_some();
-    fields::inbound(response.headers_mut(), sized);
+    let length = response.body().size_hint().exact();
+    fields::inbound(response.headers_mut(), length);
     Ok((response, lease))
 }
 

@@ -105,6 +105,22 @@ fn what_is_between_upstream_and_gateway_alone_does_not_reach_the_caller() {
 }
 
 #[test]
+fn a_length_that_is_said_twice_is_passed_on_once() {
+    let scripts: [crate::upstream::Script; 2] = [
+        |_, out| out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello").is_ok(),
+        |_, out| out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello").is_ok(),
+    ];
+    for script in scripts {
+        let scene = scene(&Terms::to(start(script).address));
+        let reply = scene.ask(&with_token("GET /petstore/1.0/pet/1", ""));
+        let lengths: Vec<_> = reply.fields.iter().filter(|(name, _)| name == "content-length").collect();
+        assert_eq!((reply.text(), lengths), ("hello", vec![&("content-length".to_owned(), "5".to_owned())]));
+        assert_eq!(scene.record().bytes_out, 5);
+        scene.end();
+    }
+}
+
+#[test]
 fn answers_without_a_body_are_recorded_too() {
     let upstream = start(|seen, out| {
         let answer = match seen.line.split(' ').nth(1) {
