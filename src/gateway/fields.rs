@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, VIA,
 };
 use hyper::http::uri::{InvalidUri, PathAndQuery};
 use hyper::{Uri, Version};
@@ -194,6 +194,14 @@ pub(super) fn inbound(headers: &mut HeaderMap, length: Option<u64>) {
         _ => {
             headers.remove(CONTENT_LENGTH);
         }
+    }
+}
+
+/// Keeps an answer to one token from the holders of others in a cache between them and us: caches know of themselves to
+/// do so for `Authorization` alone (RFC 9111, 3.5).
+pub(super) fn keep_apart(headers: &mut HeaderMap, token_header: &HeaderName) {
+    if *token_header != AUTHORIZATION {
+        headers.append(VARY, HeaderValue::from(token_header.clone()));
     }
 }
 

@@ -24,7 +24,7 @@ use super::meter::{Asked, Entry};
 use super::pool::{Lease, Outlet};
 use super::reply::Refusal;
 use super::worker::{InForce, RequestName, Worker};
-use crate::policy::{Policy, Route, Upstream};
+use crate::policy::{Auth, Policy, Route, Upstream};
 use crate::spool::record::Outcome;
 use crate::throttle::Permit;
 
@@ -154,6 +154,11 @@ pub(super) async fn forward(
     *response.version_mut() = fields::OUR_VERSION;
     let length = response.body().size_hint().exact();
     fields::inbound(response.headers_mut(), length);
+    if route.auth == Auth::Token
+        && let Some(header) = in_force.token_header(route.api)
+    {
+        fields::keep_apart(response.headers_mut(), header);
+    }
     Ok((response, lease))
 }
 

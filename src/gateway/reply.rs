@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use crate::admission::{Level, Reject};
 use crate::spool::record::Outcome;
@@ -86,6 +86,8 @@ impl Refusal {
                 headers.insert(WWW_AUTHENTICATE, challenge);
             }
         }
+        // A 404 or 405 may be kept by a cache that is not told (RFC 9110, 15.1), and the next policy may have the route.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let body = self.problem.map(|problem| PROBLEMS[problem].body.clone());
         if body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

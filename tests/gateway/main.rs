@@ -9,5 +9,6 @@ mod broken;
 mod framing;
 mod hostile;
 mod life;
+mod judged;
 mod passing;
 mod refused;

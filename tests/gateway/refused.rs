@@ -48,6 +48,7 @@ fn each_refusal_has_its_status_name_and_code_and_one_record() {
         assert_eq!(body["status"], status);
         assert_eq!(body["code"].as_u64().unwrap_or(0), code, "{line}");
         assert_eq!(reply.field("content-type"), Some("application/problem+json"));
+        assert_eq!(reply.field("cache-control"), Some("no-store"));
         assert_eq!(reply.field("www-authenticate").is_some(), status == 401 || error == "ScopeMissing", "{error}");
         let record = scene.record();
         assert_eq!((record.outcome.name(), record.status), (error, status), "{line}");
