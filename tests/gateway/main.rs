@@ -12,3 +12,4 @@ mod life;
 mod judged;
 mod passing;
 mod refused;
+mod tls;
