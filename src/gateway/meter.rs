@@ -192,6 +192,10 @@ impl Entry {
         // An open route has no caller to know: what it served counts as usage all the same. Whose token is refused is
         // nobody, though it be well signed: anybody may hold one that has expired or is for elsewhere.
         let is_known = self.asked.is_some() || (claims.is_some() && !is_token_error(self.outcome));
+        if self.outcome == Outcome::Internal && self.worker.defects.may(now) {
+            let (request, route) = (&self.name.id, record.route);
+            tracing::error!(%request, route, "a request ended in a defect of the gateway");
+        }
         self.worker.append(&record, is_known, now);
         self.worker.shared.counters.count_request(self.outcome, bytes_in, self.bytes_out);
     }

@@ -27,6 +27,7 @@ mod meter;
 mod pipeline;
 mod pool;
 mod reply;
+mod seldom;
 mod time;
 mod tls;
 mod wire;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::Counters;
 use super::body::Upload;
 use super::lookup::Lookup;
+use super::seldom::Seldom;
 use super::wire::Wire;
 use crate::policy::Endpoint;
 
@@ -37,6 +38,7 @@ pub(super) struct Outlet {
     idle: RefCell<Vec<Idle>>,
     limits: IdleLimits,
     resting_until: Cell<Option<Instant>>,
+    failures: Seldom,
 }
 
 /// How much is kept idle.
@@ -78,6 +80,7 @@ impl Outlet {
             idle: RefCell::default(),
             limits,
             resting_until: Cell::new(None),
+            failures: Seldom::default(),
         })
     }
 
@@ -109,12 +112,19 @@ impl Outlet {
                 self.resting_until.set(None);
                 Some(Lease { outlet: Rc::clone(self), send, rested: None })
             }
-            Ok(Err(_)) | Err(_) => {
-                self.lookup.forget();
-                self.resting_until.set(Instant::now().checked_add(REST));
-                None
-            }
+            Ok(Err(error)) => self.rest(&error),
+            Err(_) => self.rest(&io::ErrorKind::TimedOut.into()),
         }
+    }
+
+    fn rest(&self, error: &io::Error) -> Option<Lease> {
+        let now = Instant::now();
+        self.lookup.forget();
+        self.resting_until.set(now.checked_add(REST));
+        if self.failures.may(now) {
+            tracing::warn!(endpoint = %self.endpoint.authority, %error, "an upstream takes no connection");
+        }
+        None
     }
 
     async fn connect(&self) -> io::Result<SendRequest<Upload>> {

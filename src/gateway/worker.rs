@@ -26,6 +26,7 @@ use super::forward::Outlets;
 use super::listener::{Accepted, Door};
 use super::meter::Intake;
 use super::pool::{IdleLimits, Outlet};
+use super::seldom::Seldom;
 use super::time::Moment;
 use super::wire::Wire;
 use super::{Config, Shared, TimeState, pipeline, tls};
@@ -78,6 +79,7 @@ pub(super) struct Worker {
     in_force: RefCell<Rc<InForce>>,
     time: RefCell<Cache<Arc<ArcSwap<TimeState>>, Arc<TimeState>>>,
     names: RefCell<Names>,
+    pub(super) defects: Seldom,
     started: Instant,
     connections: Cell<usize>,
     is_draining: Cell<bool>,
@@ -129,7 +131,10 @@ fn outlets(upstream: &Upstream, (settings, shared): (&Settings, &Shared), before
         |policy: &Policy| policy.upstreams.iter().position(|was| was.name == upstream.name && was.ca == upstream.ca);
     let earlier = before.and_then(|(policy, outlets)| outlets.get(earlier(policy)?));
     let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
-    let connector = if needs_tls { tls::connector(&upstream.ca, &shared.time).ok() } else { None };
+    let connector = if needs_tls { Some(tls::connector(&upstream.ca, &shared.time)) } else { None };
+    let connector = connector.and_then(|connector| {
+        connector.inspect_err(|error| tracing::error!(upstream = %upstream.name, %error, "its CA cannot be used")).ok()
+    });
     let all = upstream.endpoints.iter().filter_map(|endpoint| {
         let kept = earlier.and_then(|outlets| outlets.all.iter().find(|outlet| outlet.endpoint == *endpoint));
         match kept {
@@ -151,6 +156,7 @@ impl Worker {
             in_force: RefCell::new(Rc::new(in_force)),
             time: RefCell::new(Cache::new(Arc::clone(&shared.time))),
             names: RefCell::new(Names::new()?),
+            defects: Seldom::default(),
             started: Instant::now(),
             connections: Cell::new(0),
             is_draining: Cell::new(false),

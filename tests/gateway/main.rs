@@ -10,6 +10,7 @@ mod framing;
 mod hostile;
 mod life;
 mod judged;
+mod logged;
 mod passing;
 mod refused;
 mod tls;
