@@ -19,9 +19,18 @@ fn nobody() -> SocketAddr {
 
 #[test]
 fn each_failure_of_an_upstream_has_its_status_name_and_code() {
-    let cases: [(crate::upstream::Script, u16, &str, u32); 4] = [
+    let cases: [(crate::upstream::Script, u16, &str, u32); 5] = [
         (|_, _| false, 502, "UpstreamClosed", 101_505),
         (|_, out| out.write_all(b"HTTP/1.1 200 OK\r\nContent-Le").is_err(), 502, "UpstreamClosed", 101_505),
+        (
+            |_, out| {
+                let field = format!("X-Large: {}\r\n", "x".repeat(8_000));
+                out.write_all(format!("HTTP/1.1 200 OK\r\n{}\r\n", field.repeat(30)).as_bytes()).is_err()
+            },
+            502,
+            "UpstreamProtocol",
+            101_506,
+        ),
         (|_, out| out.write_all(b"SSH-2.0-OpenSSH_9.2\r\n\r\n").is_err(), 502, "UpstreamProtocol", 101_506),
         (
             |_, out| out.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").is_err(),

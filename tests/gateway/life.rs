@@ -1,5 +1,6 @@
 //! A gateway's life: policies change under load, it stops in good order, it speaks TLS, it does not overfill.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,12 +29,15 @@ fn a_policy_changes_under_load_without_a_refused_request() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut client = scene_client(&scene.address);
-                    let mut sent = 0;
+                    let (mut sent, mut seen) = (0, BTreeSet::new());
                     while !stop.load(Ordering::Relaxed) {
                         client.say(&with_token("GET /petstore/1.0/pet/1", ""));
-                        assert_eq!(client.reply().status, 200);
+                        let reply = client.reply();
+                        assert_eq!(reply.status, 200);
+                        seen.insert(reply.text().to_owned());
                         sent += 1;
                     }
+                    assert!(seen.iter().eq(["/pet/1", "/petstore/1.0/pet/1"]), "of both policies: {seen:?}");
                     sent
                 })
             })
