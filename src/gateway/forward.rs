@@ -99,9 +99,7 @@ impl Outlets {
             if let Some(lease) = outlet.idle(now) {
                 return Ok(lease);
             }
-            if !all_rest
-                && let Some(lease) = outlet.open(upstream.connect_timeout, counters).await
-            {
+            if !all_rest && let Some(lease) = outlet.open(upstream.connect_timeout, counters).await {
                 return Ok(lease);
             }
         }
@@ -163,11 +161,7 @@ pub(super) async fn forward(
 }
 
 /// The request as our own request to the upstream.
-fn outbound(
-    errand: &Errand<'_>,
-    outlet: &Outlet,
-    mut request: Request<Upload>,
-) -> Result<Request<Upload>, InvalidUri> {
+fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) -> Result<Request<Upload>, InvalidUri> {
     let Errand { in_force, policy, route, peer, name, .. } = errand;
     let (api, upstream) = (policy.api(route.api), policy.upstream(route.upstream));
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());

@@ -119,7 +119,8 @@ fn connections_over_the_limit_wait_until_there_is_room() {
 #[test]
 fn a_gateway_without_requests_closes_idle_connections_and_lets_go_of_an_old_policy() {
     // It shows a request when its connection is closed.
-    let upstream = upstream::start(|seen, out| echo_target(seen, out) && out.read(&mut [0; 1]).is_ok_and(|read| read > 0));
+    let upstream =
+        upstream::start(|seen, out| echo_target(seen, out) && out.read(&mut [0; 1]).is_ok_and(|read| read > 0));
     let mut config = quick();
     config.timeouts.idle_upstream = Span::millis(100);
     let terms = Terms::to(upstream.address);

@@ -59,7 +59,10 @@ fn an_endpoint_that_takes_no_connection_is_logged_and_not_for_each_request() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let lines = lines_with(&address.to_string());
-    assert!(matches!(&*lines, [line] if line.starts_with("WARN ") && line.contains("takes no connection")), "{lines:?}");
+    assert!(
+        matches!(&*lines, [line] if line.starts_with("WARN ") && line.contains("takes no connection")),
+        "{lines:?}"
+    );
     scene.end();
 }
 
@@ -67,7 +70,8 @@ fn an_endpoint_that_takes_no_connection_is_logged_and_not_for_each_request() {
 fn an_upstream_whose_ca_cannot_be_used_is_logged() {
     assert_eq!(lines_with("its CA cannot be used"), [""; 0]);
     let endpoints = vec!["https://localhost:1".to_owned()];
-    let terms = Terms { endpoints, ca: vec![Box::from(&b"no certificate"[..])], ..Terms::to(([127, 0, 0, 1], 1).into()) };
+    let terms =
+        Terms { endpoints, ca: vec![Box::from(&b"no certificate"[..])], ..Terms::to(([127, 0, 0, 1], 1).into()) };
     let scene = scene(&terms);
     assert_eq!(scene.ask(&with_token("GET /petstore/1.0/pet/1", "")).status, 503);
     scene.record();

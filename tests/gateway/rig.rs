@@ -110,7 +110,10 @@ impl Rig {
         let plans = vec![
             plan(
                 "gold",
-                vec![rate(terms.per_minute, terms.per_minute), Limit::Quota { count: terms.per_month, window: Window::Month }],
+                vec![
+                    rate(terms.per_minute, terms.per_minute),
+                    Limit::Quota { count: terms.per_month, window: Window::Month },
+                ],
             ),
             plan("wide", vec![rate(600_000_000, 10_000_000)]),
         ];
