@@ -121,10 +121,8 @@ impl Entry {
         *response.headers_mut() = headers;
         response.headers_mut().insert(&X_REQUEST_ID, self.name.field.clone());
         // What is left of the request is not waited for, so nothing after it can be read.
-        let is_whole = self.tally.as_ref().is_some_and(|tally| matches!(tally.progress(), Progress::Whole(_)));
-        if self.has_body && !is_whole {
+        if self.is_still_sent() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            self.peer.is_sending.set(true);
         }
         self.close(Instant::now());
         response
@@ -154,9 +152,16 @@ impl Entry {
         Response::from_parts(parts, answer)
     }
 
+    /// Whether more of the request's body is to come.
+    fn is_still_sent(&self) -> bool {
+        let is_whole = self.tally.as_ref().is_some_and(|tally| matches!(tally.progress(), Progress::Whole(_)));
+        self.has_body && !is_whole
+    }
+
     /// Writes the record.
     fn close(&mut self, now: Instant) {
         self.is_closed = true;
+        self.peer.is_sending.set(self.is_still_sent());
         let policy = self.in_force.snapshot.policy.as_ref();
         let api = policy.zip(self.facts.api).map(|(policy, api)| policy.api(api));
         let route = policy.zip(self.facts.route).map(|(policy, route)| policy.route(route));

@@ -1,7 +1,7 @@
 //! Where a message ends: trailers, codings, callers that close early, and bodies that nobody reads.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
 use tidegate::gateway::ListenerConfig;
@@ -127,6 +127,31 @@ fn a_refusal_is_read_whole_by_a_caller_that_is_still_sending() {
         assert_eq!(client.reply().status, 401);
         scene.record();
     }
+    scene.end();
+}
+
+#[test]
+fn an_answer_that_comes_early_is_read_whole_by_a_caller_that_is_still_sending() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let _ = stream.read(&mut [0; 4_096]);
+        let _ = stream.write_all(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+        let _ = stream.shutdown(Shutdown::Write);
+        while listener.accept().is_ok() {}
+    });
+    let scene = scene(&Terms::to(address));
+    let mut client = scene.connect();
+    client.say(&with_token("POST /petstore/1.0/open/x", "Content-Length: 1000000\r\n"));
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.text()), (413, "no"));
+    for _ in 0..20 {
+        client.stream.write_all(&[b'x'; 8 << 10]).expect("what was on its way is still taken");
+    }
+    client.stream.shutdown(Shutdown::Write).expect("it is open");
+    assert!(client.input.read_to_end(&mut Vec::new()).is_ok(), "an end, and no reset");
+    assert_eq!(scene.record().outcome, Outcome::Admitted);
     scene.end();
 }
 
