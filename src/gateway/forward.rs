@@ -23,7 +23,7 @@ use super::fields::{self, Peer};
 use super::meter::{Asked, Entry};
 use super::pool::{Lease, Outlet};
 use super::reply::Refusal;
-use super::worker::{InForce, RequestName, Worker};
+use super::worker::{InForce, Worker};
 use crate::policy::{Auth, Policy, Route, Upstream};
 use crate::spool::record::Outcome;
 use crate::throttle::Permit;
@@ -114,7 +114,6 @@ pub(super) struct Errand<'a> {
     pub(super) policy: &'a Policy,
     pub(super) route: &'a Route,
     pub(super) peer: &'a Peer,
-    pub(super) name: &'a RequestName,
     /// When the request came.
     pub(super) now: Instant,
 }
@@ -140,7 +139,8 @@ pub(super) async fn forward(
     let lease =
         outlets.connect(upstream, errand.now, counters).await.map_err(|failure| Refusal::new(failure.outcome()))?;
     let request = Request::from_parts(parts, upload);
-    let request = outbound(&errand, &lease.outlet, request).map_err(|_| Refusal::new(Outcome::BadRequest))?;
+    let mut request = outbound(&errand, &lease.outlet, request).map_err(|_| Refusal::new(Outcome::BadRequest))?;
+    request.headers_mut().insert(&fields::X_REQUEST_ID, entry.name.field.clone());
 
     let sent = Instant::now();
     entry.asked = Some(Asked { outlet: Rc::clone(&lease.outlet), sent, waited: None });
@@ -162,7 +162,7 @@ pub(super) async fn forward(
 
 /// The request as our own request to the upstream.
 fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) -> Result<Request<Upload>, InvalidUri> {
-    let Errand { in_force, policy, route, peer, name, .. } = errand;
+    let Errand { in_force, policy, route, peer, .. } = errand;
     let (api, upstream) = (policy.api(route.api), policy.upstream(route.upstream));
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let asked_host = authority.or_else(|| request.headers().get(HOST).cloned());
@@ -182,7 +182,6 @@ fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) 
     let host = if upstream.keep_host { asked_host.clone() } else { None };
     headers.insert(HOST, host.unwrap_or_else(|| outlet.host.clone()));
     peer.tell(headers, asked_host);
-    headers.insert(&fields::X_REQUEST_ID, name.field.clone());
     Ok(request)
 }
 

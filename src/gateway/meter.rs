@@ -57,7 +57,7 @@ pub(super) struct Entry {
     worker: Rc<Worker>,
     in_force: Rc<InForce>,
     peer: Rc<Peer>,
-    name: RequestName,
+    pub(super) name: RequestName,
     moment: Moment,
     method: Method,
     has_body: bool,
