@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tidegate::gateway::{
     ConnectionEnd, Drained, Gateway, Intake, Listener, ListenerConfig, Shared, bind, server_config,
 };
@@ -213,18 +214,7 @@ fn a_listener_with_a_certificate_speaks_tls_and_says_so_to_the_upstream() {
     let terms = Terms::to(upstream.address);
     let scene = scene_with(RIG.snapshot(&terms), quick(), ListenerConfig::default(), Some(tls));
 
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks them")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("gate.example").expect("a name");
-    let mut session = rustls::ClientConnection::new(Arc::new(config), name).expect("a session");
-    let mut socket = scene.connect().stream;
-    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    let mut stream = speak_tls(scene.connect().stream, made.cert.der());
     stream.write_all(with_token("GET /petstore/1.0/pet/1", "Connection: close\r\n").as_bytes()).expect("TLS");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer, and an end that says so");
@@ -232,6 +222,18 @@ fn a_listener_with_a_certificate_speaks_tls_and_says_so_to_the_upstream() {
     let seen = upstream.seen.recv_timeout(SOON).expect("the request");
     assert_eq!(seen.field("x-forwarded-proto"), Some("https"));
     assert_eq!(scene.record().outcome, Outcome::Admitted);
+
+    // Who is still sending reads why it is refused here, too.
+    let mut stream = speak_tls(scene.connect().stream, made.cert.der());
+    stream.write_all(b"POST /petstore/1.0/pet HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").expect("TLS");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer, and an end that says so");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    for _ in 0..20 {
+        stream.sock.write_all(&[b'x'; 8 << 10]).expect("what was on its way is still taken");
+    }
+    assert_eq!(scene.record().outcome, Outcome::TokenMissing);
+    drop(stream);
 
     // Plain text to it is no request.
     let mut plain = scene.connect();
@@ -242,4 +244,20 @@ fn a_listener_with_a_certificate_speaks_tls_and_says_so_to_the_upstream() {
     scene.ended(ConnectionEnd::Handshake, 1);
     assert!(server_config(b"no PEM", b"no PEM").is_err());
     scene.end();
+}
+
+fn speak_tls(
+    socket: TcpStream,
+    trusted: &CertificateDer<'static>,
+) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.clone()).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("gate.example").expect("a name");
+    rustls::StreamOwned::new(rustls::ClientConnection::new(Arc::new(config), name).expect("a session"), socket)
 }
