@@ -22,10 +22,12 @@ mod drain;
 mod fields;
 mod forward;
 mod listener;
+mod lookup;
 mod meter;
 mod pipeline;
 mod pool;
 mod reply;
+mod seldom;
 mod time;
 mod tls;
 mod wire;
@@ -109,7 +111,8 @@ pub struct ListenerConfig {
     pub certificate: Option<PathBuf>,
     /// PEM private key of the certificate.
     pub key: Option<PathBuf>,
-    /// Every peer of this listener is a proxy of ours: its `Forwarded` and `X-Forwarded-*` are kept and added to.
+    /// Every peer of this listener is a proxy of ours: its `Forwarded` and `X-Forwarded-*` are kept and added to, and
+    /// its `X-Real-IP` is kept. Of any other peer none of them reaches an upstream.
     pub trust_forwarded: bool,
     /// Likewise, its `X-Request-Id` of 32 lower-case hex digits is taken over.
     pub trust_request_id: bool,

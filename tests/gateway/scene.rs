@@ -1,6 +1,6 @@
 //! A gateway in this process, its records in a list, and raw sockets to speak to it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock};
@@ -33,6 +33,7 @@ pub(crate) struct Kept {
     pub(crate) request: String,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) upstream_us: u32,
     pub(crate) is_known: bool,
 }
 
@@ -50,6 +51,7 @@ impl List {
             request: record.request.to_string(),
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
+            upstream_us: record.upstream_us,
             is_known,
         });
     }
@@ -227,9 +229,12 @@ impl Client {
         reply
     }
 
-    /// Whether the gateway closes, with nothing more to say.
+    /// Whether the gateway closes, with nothing more to say, and soon.
     pub(crate) fn is_closed(&mut self) -> bool {
-        matches!(self.input.read(&mut [0; 1]), Ok(0) | Err(_))
+        match self.input.read(&mut [0; 1]) {
+            Ok(read) => read == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
     }
 }
 
