@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::TrySendError;
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
 use hyper::http::uri::InvalidUri;
 use hyper::{Request, Response, StatusCode};
 
@@ -176,6 +176,7 @@ fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) 
     fields::outbound(headers, has_body, sized);
     if !api.forward_token
         && let Some(header) = in_force.token_header(route.api)
+        && (route.auth == Auth::Token || headers.get_all(header).iter().any(|value| is_token(header, value)))
     {
         headers.remove(header);
     }
@@ -183,6 +184,11 @@ fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) 
     headers.insert(HOST, host.unwrap_or_else(|| outlet.host.clone()));
     peer.tell(headers, asked_host);
     Ok(request)
+}
+
+/// Whether a field of an open route holds a token all the same; a password for the upstream, say, does not.
+fn is_token(header: &HeaderName, value: &HeaderValue) -> bool {
+    header != AUTHORIZATION || value.as_bytes().get(..7).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer "))
 }
 
 /// Sends the request and waits for the head of its answer.

@@ -25,8 +25,9 @@ use crate::policy::Endpoint;
 
 /// Largest head of an answer, and what hyper buffers of one connection at most.
 const ANSWER_BUFFER: usize = 128 << 10;
-/// How long an endpoint that could not be reached is not tried again.
-const REST: Duration = Duration::from_secs(1);
+/// How long an endpoint that could not be reached is not tried again: so long that not every request asks a host that
+/// is away, and so short that one that is started again is not missed.
+const REST: Duration = Duration::from_millis(200);
 
 /// One endpoint, as one worker reaches it.
 pub(super) struct Outlet {

@@ -88,6 +88,20 @@ fn a_proxy_of_ours_is_believed_and_added_to() {
 }
 
 #[test]
+fn an_open_route_passes_a_password_on_and_keeps_a_token_back() {
+    let upstream = start(echo_target);
+    let scene = scene(&Terms::to(upstream.address));
+    for (field, passes) in [("Basic YTpi", true), ("Bearer a.b.c", false), ("bearer a.b.c", false)] {
+        let request = format!("GET /petstore/1.0/open/x HTTP/1.1\r\nHost: h\r\nAuthorization: {field}\r\n\r\n");
+        assert_eq!(scene.ask(&request).status, 200);
+        let seen = upstream.seen.recv_timeout(SOON).expect("the request");
+        assert_eq!(seen.field("authorization"), passes.then_some(field));
+        assert_eq!(scene.record().outcome, Outcome::Admitted);
+    }
+    scene.end();
+}
+
+#[test]
 fn what_is_between_upstream_and_gateway_alone_does_not_reach_the_caller() {
     let upstream = start(|_, out| {
         let head = "HTTP/1.1 200 OK\r\nConnection: X-Inner\r\nX-Inner: 1\r\nKeep-Alive: timeout=5\r\nX-Request-Id: theirs\r\n\
