@@ -42,6 +42,7 @@ pub(crate) fn start_at(address: SocketAddr, script: Script) -> Upstream {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (stream, sender) = (stream.expect("a connection"), sender.clone());
+            stream.set_nodelay(true).expect("a socket");
             std::thread::spawn(move || serve(stream, script, &sender));
         }
     });
