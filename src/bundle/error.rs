@@ -67,6 +67,8 @@ refusals! {
     RootWrongDeployment: "take the bundle of this device's own deployment",
     RootGap: "bring the bundle together with every root between the device's and the newest",
     RootFork: "stop, and find out who signed a second root of the same version",
+    RootThresholdOld: "have more holders of the old root's role root sign the new root",
+    RootThresholdNew: "have more holders of the new root's own role root sign it",
     RootEpochRegression: "take a root of the device's epoch or a later one",
     // 7: signatures
     SignersNotAscending: "sign the bundle again with the tool; it sorts the signatures",

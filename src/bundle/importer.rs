@@ -2,7 +2,7 @@
 //!
 //! The importer owns the state folder: slots, trust, time floor and journal have one writer. Whoever
 //! brings bundles (inbox, stick, push, pull) comes through here. A refusal changes nothing but the
-//! journal and, where signatures vouch for the moment, the time floor. Blocking: never call it on a
+//! journal and, where signatures vouch for them, the root and the time floor. Blocking: never call it on a
 //! reactor's thread.
 
 use std::fs::{File, OpenOptions, Permissions};
@@ -106,6 +106,8 @@ pub struct ImportOutcome<T> {
     pub result: Imported<T>,
     /// The bundle's claimed identity, as far as it could be read.
     pub digest: Option<Digest>,
+    /// The version of the root that came with it and is trusted from here on, whatever became of the bundle.
+    pub root: Option<u64>,
     /// The file that was judged: what stands at its path now may be another one. `None` where it was not opened.
     pub judged: Option<Identity>,
     /// What to leave beside the file, once the policy is in force.
@@ -157,11 +159,11 @@ impl<T> Importer<T> {
             disk.create_folder(folder)?;
         }
         disk.sync_folder(&state)?;
-        let root_issued_at = root.issued_at();
         let Started { slots, serving, origin, records, unrecorded } =
             Slots::open(Arc::clone(&disk), &state, root, &device, compile)?;
 
         let active = serving.as_ref().map(|active| active.manifest.issued_at());
+        let root_issued_at = slots.trust().root.issued_at();
         let known = Known {
             build: BUILD_TIME,
             signed: active.map_or(root_issued_at, |at| at.max(root_issued_at)),
@@ -182,9 +184,11 @@ impl<T> Importer<T> {
         Ok(Opened { importer, serving, origin, unrecorded })
     }
 
-    /// Keys that may sign receipts and time: the root's `hub` role.
+    /// Keys that may sign receipts and time: the root's `hub` role, none while the root is lost. They change with an
+    /// import whose outcome names a root.
     pub fn hub_keys(&self) -> impl Iterator<Item = &PublicKey> {
-        self.slots.trust().root.role_keys(Role::Hub)
+        let trust = self.slots.trust();
+        trust.lost.is_none().then(|| trust.root.role_keys(Role::Hub)).into_iter().flatten()
     }
 
     /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
@@ -199,15 +203,24 @@ impl<T> Importer<T> {
         let mut found = Findings::default();
         let mut source = SourceFound::default();
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
-        let result = match self.steps(path, bounds.lower, &mut found, &mut source) {
-            Ok(imported) => imported,
-            Err(refused) => Imported::Refused(refused),
+        let judged = self.steps(path, bounds.lower, &mut found, &mut source);
+        // Step 6's other half: a root that follows stands by its own signatures, whatever became of the bundle.
+        let rotated = self.slots.rotate(&found.roots);
+        let result = match (judged, &rotated) {
+            // 17 commit
+            (Ok(Verdict::Accepted(verified)), Ok(())) => match self.slots.activate(*verified) {
+                Ok(active) => Imported::Activated(Box::new(active)),
+                Err(refused) => Imported::Refused(refused),
+            },
+            (Ok(Verdict::AlreadyInstalled(_)), Ok(())) => Imported::AlreadyInstalled,
+            (Ok(_), Err(refused)) => Imported::Refused(refused.clone()),
+            (Err(refused), _) => Imported::Refused(refused),
         };
         // Step 9's other half: what the signatures vouch for raises the floor, of a bundle that a later step refused
         // too. It is written down only here, after step 17, and loses nothing by that: the steps judged with the raised
         // bound all the same, a start takes `issued_at` of what serves into the floor, and a refused bundle whose
         // moment a power cut took from us can be offered again.
-        let mut unrecorded = found.issued_at.and_then(|at| self.time.raise(at, &now.reading).err());
+        let mut unrecorded = found.moment().and_then(|at| self.time.raise(at, &now.reading).err());
 
         // 18 journal and receipt
         let name = plain(&path.file_name().unwrap_or_default().to_string_lossy());
@@ -216,6 +229,8 @@ impl<T> Importer<T> {
         line.medium = Some(medium.to_string());
         line.file = Some(name.clone());
         line.file_sha256 = source.sha256;
+        let roots = if rotated.is_ok() { &*found.roots } else { &[] };
+        let rotations = roots.iter().try_for_each(|next| self.journal.append(line.clone().rotated(next)));
         let appended = match &result {
             Imported::Refused(refused) => {
                 self.journal.append_unchanged(line.saying(refused.detail()), now.reading.boot)
@@ -223,9 +238,11 @@ impl<T> Importer<T> {
             Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
             Imported::Activated(_) => self.journal.append(line),
         };
-        unrecorded = appended.err().or(unrecorded);
-        let report = Report::of(&result, &name, &found, bounds);
-        ImportOutcome { name, result, digest: found.digest, judged: source.identity, report, unrecorded }
+        let unkept = rotated.as_ref().err().map(|refused| io::Error::other(refused.clone()));
+        unrecorded = unkept.or(rotations.err()).or(appended.err()).or(unrecorded);
+        let root = roots.last().map(|next| next.root.version());
+        let report = Report { root, ..Report::of(&result, &name, &found, bounds) };
+        ImportOutcome { name, result, digest: found.digest, root, judged: source.identity, report, unrecorded }
     }
 
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
@@ -236,26 +253,20 @@ impl<T> Importer<T> {
         self.journal.append_unchanged(line, now.reading.boot)
     }
 
-    /// Steps 0 to 17.
+    /// Steps 0 to 16.
     fn steps(
         &mut self,
         path: &Path,
         lower: UnixSeconds,
         found: &mut Findings,
         source: &mut SourceFound,
-    ) -> Result<Imported<T>, Refused> {
+    ) -> Result<Verdict<T>, Refused> {
         let offered = open_regular(path)?;
         source.identity = Some(offered.identity());
         let staged = stage(offered, &self.staging, &*self.disk)?;
         source.sha256 = Some(staged.sha256);
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
-        match verify(&mut Whole(&staged.file), &by, self.compile, found)? {
-            Verdict::AlreadyInstalled(_) => Ok(Imported::AlreadyInstalled),
-            // 17 commit
-            Verdict::Accepted(verified) => {
-                self.slots.activate(*verified).map(|active| Imported::Activated(Box::new(active)))
-            }
-        }
+        verify(&mut Whole(&staged.file), &by, self.compile, found)
     }
 }
 
@@ -325,6 +336,8 @@ pub struct Report {
     quality: TimeQuality,
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
 }
 
@@ -341,7 +354,7 @@ impl Report {
         };
         let (at, quality) = (now.lower, now.quality);
         let name = name.to_owned();
-        Self { at, detail, digest: found.digest, name, quality, result: result.name(), seq: found.seq }
+        Self { at, detail, digest: found.digest, name, quality, result: result.name(), root: None, seq: found.seq }
     }
 
     /// Writes `NAME.result.json` beside the bundle at `source`, by a new file and a rename: a link of that name is

@@ -20,7 +20,9 @@ pub mod keyfile;
 pub mod manifest;
 pub mod pack;
 pub mod root;
+mod roots;
 pub mod staging;
+mod state;
 pub mod trust;
 pub mod verify;
 

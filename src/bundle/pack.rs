@@ -10,7 +10,7 @@ use super::canonical;
 use super::container::{BundleType, Head, MAX_SIGNATURES, Preamble, Signature, signature_block};
 use super::error::Refused;
 use super::manifest::{Author, EntryForm, EntryKind, Form, Manifest, Target, TargetForm};
-use super::root::{Role, RootDocument};
+use super::root::{self, Role, RootDocument};
 use crate::ids::{Digest, KeyId};
 use crate::keys::{SigningKey, sha256};
 use crate::units::UnixSeconds;
@@ -49,7 +49,7 @@ pub enum PackError {
     #[error("key {0} has signed already")]
     SignedAlready(KeyId),
     /// Sixteen have signed: no more fit.
-    #[error("the bundle has {MAX_SIGNATURES} signatures already")]
+    #[error("there are {MAX_SIGNATURES} signatures already")]
     Full,
 }
 
@@ -104,6 +104,30 @@ pub fn lay(
 ) -> Result<Vec<u8>, Refused> {
     let preamble = Preamble::new(bundle_type, trust.len(), manifest.len(), signatures.len(), payload.len() as u64)?;
     Ok([&preamble.to_bytes(), trust, manifest, &signature_block(signatures), payload].concat())
+}
+
+/// The signature of a holder of the role `root`, in the old root or in `root` itself, for [`link`].
+#[must_use]
+pub fn sign_root(root: &RootDocument, key: &SigningKey) -> Signature {
+    Signature { key: key.public().id(), bytes: key.sign(root::MEDIA_TYPE, root.bytes()) }
+}
+
+/// A link of a trust chain, for [`with_chain`].
+pub fn link(root: &RootDocument, mut signatures: Vec<Signature>) -> Result<Vec<u8>, PackError> {
+    signatures.sort_unstable_by_key(|signature| signature.key);
+    signatures.dedup_by_key(|signature| signature.key);
+    if signatures.len() > usize::from(MAX_SIGNATURES) {
+        return Err(PackError::Full);
+    }
+    let length = u32::try_from(root.bytes().len()).expect("a root document is at most 16 KiB");
+    Ok([&length.to_be_bytes(), root.bytes(), &signature_block(&signatures)].concat())
+}
+
+/// `bundle` with these links as its chain, oldest first. The chain is no part of its identity.
+pub fn with_chain(bundle: &[u8], links: &[Vec<u8>]) -> Result<Vec<u8>, PackError> {
+    let head = head(bundle)?;
+    let payload = bundle.get(head.bytes().len()..).unwrap_or_default();
+    Ok(lay(head.preamble().bundle_type, &links.concat(), head.manifest(), &head.signatures()?, payload)?)
 }
 
 /// The head of a bundle that an author holds whole in memory.

@@ -4,6 +4,7 @@
 //! Nothing is taken from a bundle before the step that vouches for it; no setting turns a step off.
 //! Up to step 14 memory does not grow with the payload. Only [`verify`] makes a [`Verified`].
 
+use std::borrow::Cow;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use ring::digest::{Context, SHA256};
@@ -12,13 +13,10 @@ use super::container::Head;
 use super::error::{Refused, SemanticProblem};
 use super::manifest::{Author, DeviceFacts, Entries, Entry, EntryKind, Manifest};
 use super::root::Role;
-use super::trust::{Order, Trust};
+use super::trust::{Order, Rotated, Trust, plausible};
 use crate::ids::{Digest, KeyId};
 use crate::keys::sha256;
 use crate::units::UnixSeconds;
-
-/// A bundle issued further ahead of the time floor than this is refused: ten years, in seconds.
-pub const MAX_AHEAD: UnixSeconds = 10 * 31_557_600;
 
 /// Where a bundle's bytes are: one file, or the files of a slot.
 pub trait Source {
@@ -55,8 +53,9 @@ impl<R: Read + Seek> Source for Whole<R> {
 pub enum Purpose {
     /// To be installed: all steps.
     Install,
-    /// To be served again after a start: whether it was soon, late or newer enough was judged when it was
-    /// installed, and age never takes a policy out of service. Steps 9, 11 and 12 are left out.
+    /// To be served again after a start, by the root under which it was accepted: whether it was soon, late or newer
+    /// enough was judged when it was installed, and neither age nor a new root takes a policy out of service. Steps
+    /// 6, 9, 11 and 12 are left out.
     Serve,
 }
 
@@ -76,6 +75,8 @@ pub struct Judge<'a> {
 /// What came to light on the way, kept for the journal and the time floor even if the bundle is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
+    /// Roots that follow the device's, each by its own signatures.
+    pub roots: Vec<Rotated>,
     /// The identity that the file claims: SHA-256 of its manifest.
     pub digest: Option<Digest>,
     /// Keys of the role whose signatures are good.
@@ -84,8 +85,16 @@ pub struct Findings {
     pub author: Option<Author>,
     /// Likewise.
     pub seq: Option<u64>,
-    /// A moment that the threshold of the role vouches for: the time floor may be raised to it.
+    /// A moment that the threshold of the role vouches for.
     pub issued_at: Option<UnixSeconds>,
+}
+
+impl Findings {
+    /// The latest moment that signatures vouch for: the time floor may be raised to it.
+    #[must_use]
+    pub fn moment(&self) -> Option<UnixSeconds> {
+        self.roots.iter().map(|next| next.root.issued_at()).chain(self.issued_at).max()
+    }
 }
 
 /// A bundle that passed every step, its compiled policy included.
@@ -160,7 +169,6 @@ pub fn verify<T>(
     found: &mut Findings,
 ) -> Result<Verdict<T>, Refused> {
     let unread = |error: io::Error| Refused::SourceIo(format!("reading the bundle: {error}"));
-    let root = &by.trust.root;
 
     // 1 preamble · 2 section limits · 3 signature-section arithmetic · 4 exact file length · 5 read the head
     let length = source.length().map_err(unread)?;
@@ -169,8 +177,14 @@ pub fn verify<T>(
     let digest = sha256(head.manifest());
     found.digest = Some(digest);
 
-    // 6 root chain
-    by.trust.check_chain(&head)?;
+    // 6 root chain; the newest root judges the rest
+    let trust = match by.purpose {
+        Purpose::Install => by.trust.follow(&head, by.lower, &mut found.roots)?,
+        Purpose::Serve => Cow::Borrowed(by.trust),
+    };
+    let lower = found.moment().map_or(by.lower, |at| by.lower.max(at));
+    let by = &Judge { trust: &trust, lower, ..*by };
+    let root = &trust.root;
 
     // 7 count distinct role keys with good signatures, before parsing
     let role = Role::of(bundle_type);
@@ -187,7 +201,7 @@ pub fn verify<T>(
     // 9 plausible `issued_at`, then raise the time floor
     let lower = match by.purpose {
         Purpose::Install => {
-            let lower = plausible(&manifest, by.lower)?;
+            let lower = plausible(manifest.issued_at(), by.lower)?;
             found.issued_at = (manifest.deployment() == root.deployment()).then(|| manifest.issued_at());
             lower
         }
@@ -232,16 +246,6 @@ pub fn verify<T>(
     }
     let policy = compile(&entries)?;
     Ok(Verdict::Accepted(Box::new(Verified { digest, manifest, signers, head, entries, policy })))
-}
-
-/// Step 9: the lower bound that the manifest's own time raises.
-fn plausible(manifest: &Manifest, lower: UnixSeconds) -> Result<UnixSeconds, Refused> {
-    let issued_at = manifest.issued_at();
-    if issued_at > lower.saturating_add(MAX_AHEAD) {
-        let detail = format!("issued at {issued_at}, more than ten years after {lower}");
-        return Err(Refused::IssuedAtImplausible(detail));
-    }
-    Ok(lower.max(issued_at))
 }
 
 /// Step 10.

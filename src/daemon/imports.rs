@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::timekeeper::moment;
@@ -18,6 +19,7 @@ use crate::bundle::inbox::Inbox;
 use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
 use crate::ids::Digest;
+use crate::keys::PublicKey;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
 use crate::telemetry::{Counts, Heart};
@@ -103,6 +105,8 @@ pub(super) struct Work {
     pub(super) inbox: Inbox,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) spool: Arc<Spool>,
+    /// The keys of the root's hub role, for the uploader.
+    pub(super) hubs: watch::Sender<Arc<[PublicKey]>>,
     pub(super) time: Vec<TimeSource>,
     pub(super) heart: Heart,
 }
@@ -165,12 +169,16 @@ impl Work {
         let now = moment(&self.time);
         let outcome = self.importer.import(path, &Medium::Inbox, &now);
         let settled = self.inbox.settle(path, &outcome);
-        let ImportOutcome { name, result, digest, judged: _, report, unrecorded } = outcome;
+        let ImportOutcome { name, result, digest, root, judged: _, report, unrecorded } = outcome;
         if let Some(error) = unrecorded {
             warn!(%error, "an import could not be written into the journal or the time floor");
         }
         if let Err(error) = settled {
             warn!(%error, file = name, "a judged file could not be moved out of the inbox");
+        }
+        if let Some(version) = root {
+            info!(file = name, version, "a new root is trusted");
+            self.hubs.send_replace(self.importer.hub_keys().cloned().collect());
         }
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
         let word = result.name();

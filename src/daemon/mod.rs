@@ -152,7 +152,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let inbox = bundle::inbox::Inbox::open(&config.inbox, &config.state.join("rejected"), wall)
         .map_err(|error| Error::Path(config.inbox.clone(), error))?;
     let wakes = upload::Wakes::default();
-    let (_hubs, hubs) = watch::channel(hub_keys);
+    let (rotated_hubs, hubs) = watch::channel(hub_keys);
     let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
     let doors = admin::Doors::open(&config.admin)?;
     let listeners = sockets::open(&config.gateway.listeners)?;
@@ -167,6 +167,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         inbox,
         outcomes: Arc::clone(&outcomes),
         spool: Arc::clone(&spool),
+        hubs: rotated_hubs,
         time: config.time.trust.clone(),
         heart: hearts.register("imports", Instant::now()),
     };

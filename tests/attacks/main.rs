@@ -11,6 +11,7 @@ mod inbox;
 mod manifest;
 mod order;
 mod root;
+mod rotation;
 mod signatures;
 mod source;
 mod start;
@@ -22,8 +23,16 @@ use tidegate::bundle::Refused;
 use world::{Case, Device};
 
 fn families() -> Vec<Case> {
-    [container::cases(), root::cases(), signatures::cases(), manifest::cases(), order::cases(), entries::cases()]
-        .concat()
+    [
+        container::cases(),
+        root::cases(),
+        rotation::cases(),
+        signatures::cases(),
+        manifest::cases(),
+        order::cases(),
+        entries::cases(),
+    ]
+    .concat()
 }
 
 #[test]

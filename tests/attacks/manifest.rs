@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidegate::bundle::canonical;
 use tidegate::bundle::container::BundleType;
-use tidegate::bundle::verify::MAX_AHEAD;
+use tidegate::bundle::trust::MAX_AHEAD;
 
 use crate::world::{Case, GOLDEN_AT, case, judge, manifest_value, signed_bytes, with_manifest};
 

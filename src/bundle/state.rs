@@ -1,0 +1,134 @@
+//! The state record: what was chosen and what was seen, in one commit point.
+//!
+//! ```text
+//! trust/state.0 and .1   (store/pair); body, big-endian:
+//!   off  size  field
+//!   0    1     version = 2
+//!   1    8     epoch            of the root that the numbers belong to
+//!   9    8     highest seq      0 = none
+//!   17   32    highest digest
+//!   49   8     security floor
+//!   57   32    active digest    zeros = none
+//!   89   32    previous digest  zeros = none
+//!   121  8     root version     of the newest root that was taken; 0 = not known
+//!   129  32    root digest      zeros = not known
+//!   161  8     active root      version of the root under which the active bundle was accepted; 0 = not known
+//!   169  8     previous root    likewise
+//! ```
+//!
+//! Version 1 ends at 121; it is read, and written as version 2 by the next write. Pure.
+
+use super::root::RootDocument;
+use super::trust::{History, RootName, Seen};
+use crate::ids::Digest;
+
+const VERSION: u8 = 2;
+const WITHOUT_ROOTS: u8 = 1;
+const NONE: [u8; 32] = [0; 32];
+
+/// A bundle in a slot, and the version of the root under which it was accepted (0 = not known).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) digest: Digest,
+    pub(super) root: u64,
+}
+
+/// The state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) epoch: u64,
+    pub(super) highest: Option<Seen>,
+    pub(super) security_floor: u64,
+    pub(super) active: Option<Chosen>,
+    pub(super) previous: Option<Chosen>,
+    pub(super) root: RootName,
+}
+
+impl State {
+    /// The state by which `root` is the newest. A later epoch restarts the counters.
+    pub(super) fn under(self, root: &RootDocument) -> Self {
+        let named = Self { root: RootName::of(root), ..self };
+        if root.epoch() > self.epoch {
+            return Self { epoch: root.epoch(), highest: None, security_floor: 0, ..named };
+        }
+        named
+    }
+
+    /// The state after `seen` was activated under the newest root; `serving` is what served until then.
+    pub(super) fn after(self, seen: Seen, security_floor: u64, serving: Option<Digest>) -> Self {
+        let slots = [self.active, self.previous];
+        let previous = slots.into_iter().flatten().find(|slot| Some(slot.digest) == serving);
+        Self {
+            highest: Some(seen),
+            security_floor: self.security_floor.max(security_floor),
+            active: Some(Chosen { digest: seen.digest, root: self.root.version }),
+            previous,
+            ..self
+        }
+    }
+
+    /// What a judgement goes by, while `serving` serves.
+    pub(super) fn history(&self, serving: Option<Digest>) -> History {
+        let Self { epoch, highest, security_floor, .. } = *self;
+        History { epoch, highest, security_floor, serving }
+    }
+
+    /// The body of a record.
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let seen = self.highest.unwrap_or(Seen { seq: 0, digest: Digest(NONE) });
+        let digest = |digest: Option<Digest>| digest.map_or(NONE, |digest| digest.0);
+        let root = |slot: Option<Chosen>| slot.map_or(0, |slot| slot.root).to_be_bytes();
+        [
+            &[VERSION][..],
+            &self.epoch.to_be_bytes(),
+            &seen.seq.to_be_bytes(),
+            &seen.digest.0,
+            &self.security_floor.to_be_bytes(),
+            &digest(self.active.map(|slot| slot.digest)),
+            &digest(self.previous.map(|slot| slot.digest)),
+            &self.root.version.to_be_bytes(),
+            &digest(self.root.digest),
+            &root(self.active),
+            &root(self.previous),
+        ]
+        .concat()
+    }
+
+    /// Reads a body; `None` is another version's, for the record's checksum is good.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (version, mut rest) = bytes.split_first()?;
+        let from = &mut rest;
+        let (epoch, seq, highest) = (number(from)?, number(from)?, digest(from)?);
+        let (security_floor, active, previous) = (number(from)?, digest(from)?, digest(from)?);
+        let (root, active_root, previous_root) = match *version {
+            WITHOUT_ROOTS => (RootName::default(), 0, 0),
+            VERSION => {
+                let root = RootName { version: number(from)?, digest: digest(from)? };
+                (root, number(from)?, number(from)?)
+            }
+            _ => return None,
+        };
+        rest.is_empty().then(|| Self {
+            epoch,
+            highest: (seq > 0).then_some(Seen { seq, digest: highest.unwrap_or(Digest(NONE)) }),
+            security_floor,
+            active: active.map(|digest| Chosen { digest, root: active_root }),
+            previous: previous.map(|digest| Chosen { digest, root: previous_root }),
+            root,
+        })
+    }
+}
+
+fn number(from: &mut &[u8]) -> Option<u64> {
+    let (bytes, rest) = from.split_first_chunk::<8>()?;
+    *from = rest;
+    Some(u64::from_be_bytes(*bytes))
+}
+
+/// Zeros are none.
+#[expect(clippy::option_option, reason = "the outer one is a record that ends too soon")]
+fn digest(from: &mut &[u8]) -> Option<Option<Digest>> {
+    let (bytes, rest) = from.split_first_chunk::<32>()?;
+    *from = rest;
+    Some((*bytes != NONE).then_some(Digest(*bytes)))
+}
