@@ -21,21 +21,25 @@
 //! root than can be reached from the pinned one, the root is lost: nothing serves and nothing is taken until a bundle
 //! brings the chain that leads there, for an older root may trust keys that were given up. A newer root that the
 //! operator pins counts at once; slots from before it are then judged by it.
+//!
+//! A list of revocations is a slot of its own, beside the policy's. It goes with no policy and has nothing to fall back
+//! to: the one before it would give access back. If it does not verify, nothing serves until a list is brought.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::container::PREAMBLE;
+use super::container::{BundleType, PREAMBLE};
 use super::error::{Refused, SemanticProblem};
 use super::manifest::{DeviceFacts, Entries, Entry, EntryKind, Manifest};
 use super::root::RootDocument;
 use super::roots::Roots;
 use super::state::{Chosen, State};
-use super::trust::{RootName, Rotated, Seen, Trust};
+use super::trust::{History, RootName, Rotated, Seen, Table, Trust};
 use super::verify::{Findings, Judge, Purpose, Source, Verdict, Verified, verify};
 use crate::disk::Disk;
 use crate::ids::{Digest, KeyId};
+use crate::policy::revocations::Revocations;
 use crate::store::pair::{Found, Pair};
 use crate::units::UnixSeconds;
 
@@ -55,6 +59,35 @@ pub struct Active<T> {
     pub policy: T,
 }
 
+impl<T> Active<T> {
+    /// Gives up the bytes and keeps what serves.
+    fn of(verified: Verified<T>) -> Self {
+        let (digest, manifest, signers, policy) = verified.into_parts();
+        Self { digest, manifest, signers, policy }
+    }
+}
+
+/// What serves again, though it did not at the start.
+#[derive(Debug)]
+pub struct Resumed<T> {
+    /// The policy.
+    pub serving: Option<Active<T>>,
+    /// The list of revocations.
+    pub list: Option<Active<Revocations>>,
+}
+
+impl<T> Default for Resumed<T> {
+    fn default() -> Self {
+        Self { serving: None, list: None }
+    }
+}
+
+struct Choice<T> {
+    serving: Option<Active<T>>,
+    list: Option<Active<Revocations>>,
+    origin: Origin,
+}
+
 /// Where that which serves after a start comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -66,6 +99,8 @@ pub enum Origin {
     Previous(Refused),
     /// Nothing: safe mode, for no slot verified. The reason is the active slot's.
     Nothing(Refused),
+    /// Nothing: safe mode, for the list of revocations in force did not verify.
+    NoList(Refused),
 }
 
 /// What a start found.
@@ -75,6 +110,8 @@ pub struct Started<T> {
     pub slots: Slots,
     /// What serves; `None` is safe mode.
     pub serving: Option<Active<T>>,
+    /// The list of revocations in force.
+    pub list: Option<Active<Revocations>>,
     /// Why that.
     pub origin: Origin,
     /// What the state records were worth.
@@ -167,14 +204,13 @@ impl Slots {
         // epoch, from which there is no way back.
         let known = records == Records::Sound && recorded == Some(slots.state);
         let written = if known { Ok(()) } else { slots.pair.write(&slots.state.to_bytes()) };
-        let (serving, origin) = slots.choose(device, compile);
-        slots.trust.history = slots.state.history(serving.as_ref().map(|active| active.digest));
+        let Choice { serving, list, origin } = slots.choose(device, compile);
         // With the root lost, nobody can tell what is of use.
         if lost.is_none() {
             slots.drop_others();
             slots.roots.drop_others();
         }
-        Ok(Started { slots, serving, origin, records, unrecorded: written.err() })
+        Ok(Started { slots, serving, list, origin, records, unrecorded: written.err() })
     }
 
     /// The root and what was seen.
@@ -192,22 +228,48 @@ impl Slots {
         self.commit(&state)?;
         self.roots.taken(rotated);
         self.trust = self.trust.rotated(rotated).into_owned();
-        self.trust.history = state.history(self.trust.history.serving);
+        self.trust.history = state.history(self.trust.history.serving, self.trust.history.list);
         Ok(())
+    }
+
+    /// What was in the way of serving may be made good by a root or a list that came: what then serves that did not.
+    pub fn resume<T>(&mut self, device: &DeviceFacts, compile: Compile<T>) -> Resumed<T> {
+        let History { serving: None, list: before, .. } = self.trust.history else { return Resumed::default() };
+        let Choice { serving, list, .. } = self.choose(device, compile);
+        Resumed { serving, list: list.filter(|list| before != Some(list.digest)) }
     }
 
     /// Step 17: makes a verified bundle the active one. On an error nothing that served is touched.
     pub fn activate<T>(&mut self, verified: Verified<T>) -> Result<Active<T>, Refused> {
-        let digest = verified.digest();
-        self.write_slot(&verified).map_err(|error| stored("the slot", &error))?;
-        let (seq, floor) = (verified.manifest().seq(), verified.manifest().security_floor());
-        let state = self.state.after(Seen { seq, digest }, floor, self.trust.history.serving);
-        // The commit point. If it fails the slot stays: the record may have reached the disk all the same.
-        self.commit(&state)?;
-        self.trust.history = state.history(Some(digest));
-        self.drop_others();
-        let (digest, manifest, signers, policy) = verified.into_parts();
-        Ok(Active { digest, manifest, signers, policy })
+        let (seq, digest) = (verified.manifest().seq(), verified.digest());
+        let History { serving, list, .. } = self.trust.history;
+        if self.state.list.is_some() && list.is_none() {
+            return Err(Refused::StateLost("the list of revocations does not verify; bring it, or a later one".into()));
+        }
+        if serving != Some(digest) {
+            self.write_slot(&verified).map_err(|error| stored("the slot", &error))?;
+            let state = self.state.after(Seen { seq, digest }, verified.manifest().security_floor(), serving);
+            // The commit point. If it fails the slot stays: the record may have reached the disk all the same.
+            self.commit(&state)?;
+            self.trust.history = state.history(Some(digest), list);
+            self.drop_others();
+        }
+        Ok(Active::of(verified))
+    }
+
+    /// Step 17 for a list of revocations: it takes the place of the one before it.
+    pub fn revoke(&mut self, verified: Verified<Revocations>) -> Result<Active<Revocations>, Refused> {
+        let (seq, digest) = (verified.manifest().seq(), verified.digest());
+        let History { serving, list, .. } = self.trust.history;
+        if list != Some(digest) {
+            self.write_slot(&verified).map_err(|error| stored("the slot", &error))?;
+            let state = self.state.after_list(Seen { seq, digest });
+            self.commit(&state)?;
+            self.trust.history = state.history(serving, Some(digest));
+            self.trust.list = Some(self.table(digest));
+            self.drop_others();
+        }
+        Ok(Active::of(verified))
     }
 
     fn commit(&mut self, state: &State) -> Result<(), Refused> {
@@ -233,16 +295,15 @@ impl Slots {
 
     /// The slots that verify, in the order in which they were accepted.
     fn good<T>(&self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) -> Vec<(Manifest, Chosen)> {
-        let known = [self.state.active, self.state.previous];
+        let known = [self.state.active, self.state.previous, self.state.list];
         let mut good: Vec<(Manifest, Chosen)> = Vec::new();
         for digest in held {
             // One that no record names was accepted under the newest root that takes it, as far as anybody can tell.
             let named = known.into_iter().flatten().find(|slot| slot.digest == *digest);
             let unnamed = self.roots.newest_first().map(|root| Chosen { digest: *digest, root: root.version() });
             let slots: Vec<Chosen> = named.map_or_else(|| unnamed.collect(), |slot| vec![slot]);
-            let verified =
-                slots.into_iter().find_map(|slot| Some((self.verify_slot(slot, device, compile).ok()?, slot)));
-            good.extend(verified.map(|(active, slot)| (active.manifest, slot)));
+            let verified = slots.into_iter().find_map(|slot| Some((self.verify(slot, device, compile).ok()?, slot)));
+            good.extend(verified.and_then(|(verdict, slot)| Some((verdict.manifest()?.clone(), slot))));
         }
         good.sort_by_key(|(manifest, _)| (manifest.epoch(), manifest.seq()));
         good
@@ -252,9 +313,17 @@ impl Slots {
     /// written. Nothing is lowered. If the activation was cut off, this ends it.
     fn catch_up<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
         for (manifest, slot) in self.good(held, device, compile) {
-            let (seq, digest) = (manifest.seq(), slot.digest);
-            if manifest.epoch() == self.state.epoch && self.state.highest.is_none_or(|highest| seq > highest.seq) {
-                self.state.highest = Some(Seen { seq, digest });
+            let seen = Seen { seq: manifest.seq(), digest: slot.digest };
+            let list = manifest.kind() == BundleType::Revocation;
+            let highest = if list { self.state.revoked } else { self.state.highest };
+            if manifest.epoch() != self.state.epoch || highest.is_some_and(|highest| seen.seq <= highest.seq) {
+                continue;
+            }
+            if list {
+                self.state.revoked = Some(seen);
+                self.state.list = Some(slot);
+            } else {
+                self.state.highest = Some(seen);
                 self.state.security_floor = self.state.security_floor.max(manifest.security_floor());
                 self.state.previous = self.state.active.replace(slot);
             }
@@ -263,54 +332,82 @@ impl Slots {
 
     /// The state as the slots tell it: whatever verifies was accepted once, and the highest was the last.
     fn rebuild<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
-        let mut good = self.good(held, device, compile);
-        if let Some((newest, slot)) = good.pop() {
-            if newest.epoch() == self.state.epoch {
-                self.state.highest = Some(Seen { seq: newest.seq(), digest: slot.digest });
-                self.state.security_floor = newest.security_floor();
+        for (manifest, slot) in self.good(held, device, compile) {
+            let seen =
+                (manifest.epoch() == self.state.epoch).then_some(Seen { seq: manifest.seq(), digest: slot.digest });
+            if manifest.kind() == BundleType::Revocation {
+                self.state.revoked = seen;
+                self.state.list = Some(slot);
+            } else {
+                self.state.highest = seen;
+                self.state.security_floor = seen.map_or(0, |_| manifest.security_floor());
+                self.state.previous = self.state.active.replace(slot);
             }
-            self.state.active = Some(slot);
-            self.state.previous = good.pop().map(|(_, slot)| slot);
         }
     }
 
-    /// Active, else previous, else nothing; each verified in full.
-    fn choose<T>(&self, device: &DeviceFacts, compile: Compile<T>) -> (Option<Active<T>>, Origin) {
+    /// The list of revocations, and with it active, else previous, else nothing; each verified in full.
+    fn choose<T>(&mut self, device: &DeviceFacts, compile: Compile<T>) -> Choice<T> {
+        let choice = self.choice(device, compile);
+        let list = choice.list.as_ref().map(|list| list.digest);
+        self.trust.history = self.state.history(choice.serving.as_ref().map(|active| active.digest), list);
+        // A list that cannot be read is no measure for the next one.
+        let kept = self.state.list.filter(|_| !matches!(choice.origin, Origin::NoList(_)));
+        self.trust.list = kept.map(|slot| self.table(slot.digest));
+        choice
+    }
+
+    fn choice<T>(&self, device: &DeviceFacts, compile: Compile<T>) -> Choice<T> {
+        let without = |origin| Choice { serving: None, list: None, origin };
         if let Some(lost) = self.trust.lost {
             let has = self.trust.root.version();
             let detail = format!("root version {} was taken; what is kept leads to {has} only", lost.version);
-            return (None, Origin::Nothing(Refused::StateLost(detail)));
+            return without(Origin::Nothing(Refused::StateLost(detail)));
         }
-        let Some(active) = self.state.active else { return (None, Origin::Fresh) };
-        let why = match self.verify_slot(active, device, compile) {
-            Ok(active) => return (Some(active), Origin::Active),
+        let list = match self.state.list.map(|slot| self.verify(slot, device, compile)) {
+            Some(Ok(Verdict::Revocations(verified))) => Some(Active::of(*verified)),
+            Some(Ok(_)) => return without(Origin::NoList(of_another_type())),
+            Some(Err(why)) => return without(Origin::NoList(why)),
+            None => None,
+        };
+        let policy = |slot| match self.verify(slot, device, compile)? {
+            Verdict::Accepted(verified) => Ok(Active::of(*verified)),
+            _ => Err(of_another_type()),
+        };
+        let Some(active) = self.state.active else { return Choice { list, ..without(Origin::Fresh) } };
+        let why = match policy(active) {
+            Ok(active) => return Choice { serving: Some(active), list, origin: Origin::Active },
             Err(why) => why,
         };
-        let previous = self.state.previous.and_then(|slot| self.verify_slot(slot, device, compile).ok());
-        match previous {
-            Some(previous) => (Some(previous), Origin::Previous(why)),
-            None => (None, Origin::Nothing(why)),
+        match self.state.previous.and_then(|slot| policy(slot).ok()) {
+            Some(previous) => Choice { serving: Some(previous), list, origin: Origin::Previous(why) },
+            None => Choice { list, ..without(Origin::Nothing(why)) },
         }
     }
 
     /// Judges a slot by the root of its time.
-    fn verify_slot<T>(&self, slot: Chosen, device: &DeviceFacts, compile: Compile<T>) -> Result<Active<T>, Refused> {
+    fn verify<T>(&self, slot: Chosen, device: &DeviceFacts, compile: Compile<T>) -> Result<Verdict<T>, Refused> {
         let trust = Trust::new(self.roots.nearest(slot.root).clone());
         let by = Judge { trust: &trust, lower: UnixSeconds::MIN, device, purpose: Purpose::Serve };
         let mut source = Slot { disk: &*self.disk, folder: self.folder.join(slot.digest.to_string()) };
-        match verify(&mut source, &by, compile, &mut Findings::default())? {
-            Verdict::Accepted(verified) if verified.digest() == slot.digest => {
-                let (digest, manifest, signers, policy) = verified.into_parts();
-                Ok(Active { digest, manifest, signers, policy })
-            }
-            _ => Err(Refused::EntryDigestMismatch("the slot holds another bundle than its name says".into())),
+        let mut found = Findings::default();
+        let verdict = verify(&mut source, &by, compile, &mut found)?;
+        if found.digest != Some(slot.digest) {
+            return Err(Refused::EntryDigestMismatch("the slot holds another bundle than its name says".into()));
         }
+        Ok(verdict)
+    }
+
+    fn table(&self, list: Digest) -> Arc<dyn Table> {
+        let path = self.folder.join(list.to_string()).join(EntryKind::Revocations.name());
+        Arc::new(KeptTable { disk: Arc::clone(&self.disk), path })
     }
 
     /// Frees the room of slots that no record names. Best effort: what stays is dropped next time.
     fn drop_others(&self) {
         let slot = |slot: Option<Chosen>| slot.map(|slot| slot.digest);
-        let kept = [slot(self.state.active), slot(self.state.previous), self.trust.history.serving];
+        let State { active, previous, list, .. } = self.state;
+        let kept = [slot(active), slot(previous), slot(list), self.trust.history.serving];
         for name in self.disk.list(&self.folder).unwrap_or_default() {
             if !kept.iter().flatten().any(|digest| digest.to_string() == name) {
                 let _ = self.disk.remove_folder(&self.folder.join(name));
@@ -344,6 +441,23 @@ fn stored(what: &str, error: &io::Error) -> Refused {
             Refused::NoSpace(format!("writing {what}: {error}"))
         }
         _ => Refused::SourceIo(format!("writing {what}: {error}")),
+    }
+}
+
+fn of_another_type() -> Refused {
+    Refused::TypeMismatch("the slot holds a bundle of another type than the record says".into())
+}
+
+/// The table of a list that a slot keeps.
+#[derive(Debug)]
+struct KeptTable {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl Table for KeptTable {
+    fn read(&self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(self.disk.open(&self.path)?.0)
     }
 }
 

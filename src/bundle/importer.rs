@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::activate::{Active, Compile, OpenError, Origin, Records, Slots, Started};
+use super::activate::{Active, Compile, OpenError, Origin, Records, Resumed, Slots, Started};
 use super::canonical;
 use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
@@ -22,11 +22,13 @@ use super::journal::{Event, Journal, Line};
 use super::manifest::DeviceFacts;
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, open_regular, stage};
+use super::trust::History;
 use super::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
 use crate::keys::PublicKey;
+use crate::policy::revocations::Revocations;
 use crate::store::time::{BUILD_TIME, Known, TimeFile};
 use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
@@ -79,6 +81,8 @@ pub struct Moment {
 pub enum Imported<T> {
     /// The bundle is active: swap this policy in.
     Activated(Box<Active<T>>),
+    /// The list of revocations is in force: swap it in.
+    Revoked(Box<Active<Revocations>>),
     /// It was active already.
     AlreadyInstalled,
     /// It was refused, and what served still serves.
@@ -90,7 +94,7 @@ impl<T> Imported<T> {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Activated(_) => "Activated",
+            Self::Activated(_) | Self::Revoked(_) => "Activated",
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Refused(refused) => refused.name(),
         }
@@ -106,6 +110,8 @@ pub struct ImportOutcome<T> {
     pub result: Imported<T>,
     /// The bundle's claimed identity, as far as it could be read.
     pub digest: Option<Digest>,
+    /// What serves again through a root or a list that came, to be put in force before the result.
+    pub resumed: Resumed<T>,
     /// The version of the root that came with it and is trusted from here on, whatever became of the bundle.
     pub root: Option<u64>,
     /// The file that was judged: what stands at its path now may be another one. `None` where it was not opened.
@@ -123,6 +129,8 @@ pub struct Opened<T> {
     pub importer: Importer<T>,
     /// What serves; `None` is safe mode.
     pub serving: Option<Active<T>>,
+    /// The list of revocations in force.
+    pub list: Option<Active<Revocations>>,
     /// Why that.
     pub origin: Origin,
     /// What could not be written down (state record, time floor, journal), for the log: a full disk stops no
@@ -159,15 +167,17 @@ impl<T> Importer<T> {
             disk.create_folder(folder)?;
         }
         disk.sync_folder(&state)?;
-        let Started { slots, serving, origin, records, unrecorded } =
+        let Started { slots, serving, list, origin, records, unrecorded } =
             Slots::open(Arc::clone(&disk), &state, root, &device, compile)?;
 
-        let active = serving.as_ref().map(|active| active.manifest.issued_at());
         let root_issued_at = slots.trust().root.issued_at();
+        let of_policy = serving.as_ref().map(|active| active.manifest.issued_at());
+        let of_list = list.as_ref().map(|list| list.manifest.issued_at());
+        let History { highest, revoked, .. } = slots.trust().history;
         let known = Known {
             build: BUILD_TIME,
-            signed: active.map_or(root_issued_at, |at| at.max(root_issued_at)),
-            used: slots.trust().history.highest.is_some(),
+            signed: [of_policy, of_list].into_iter().flatten().fold(root_issued_at, UnixSeconds::max),
+            used: highest.is_some() || revoked.is_some(),
         };
         let folder = state.join("trust");
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
@@ -181,7 +191,7 @@ impl<T> Importer<T> {
         let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
         let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
-        Ok(Opened { importer, serving, origin, unrecorded })
+        Ok(Opened { importer, serving, list, origin, unrecorded })
     }
 
     /// Keys that may sign receipts and time: the root's `hub` role, none while the root is lost. They change with an
@@ -206,10 +216,21 @@ impl<T> Importer<T> {
         let judged = self.steps(path, bounds.lower, &mut found, &mut source);
         // Step 6's other half: a root that follows stands by its own signatures, whatever became of the bundle.
         let rotated = self.slots.rotate(&found.roots);
+        let mut resumed = Resumed::default();
+        if !found.roots.is_empty() {
+            resumed = self.slots.resume(&self.device, self.compile);
+        }
         let result = match (judged, &rotated) {
             // 17 commit
             (Ok(Verdict::Accepted(verified)), Ok(())) => match self.slots.activate(*verified) {
                 Ok(active) => Imported::Activated(Box::new(active)),
+                Err(refused) => Imported::Refused(refused),
+            },
+            (Ok(Verdict::Revocations(verified)), Ok(())) => match self.slots.revoke(*verified) {
+                Ok(list) => {
+                    resumed.serving = self.slots.resume(&self.device, self.compile).serving.or(resumed.serving);
+                    Imported::Revoked(Box::new(list))
+                }
                 Err(refused) => Imported::Refused(refused),
             },
             (Ok(Verdict::AlreadyInstalled(_)), Ok(())) => Imported::AlreadyInstalled,
@@ -237,12 +258,16 @@ impl<T> Importer<T> {
             }
             Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
             Imported::Activated(_) => self.journal.append(line),
+            Imported::Revoked(list) => {
+                let (ids, cut_offs) = list.policy.len();
+                self.journal.append(line.saying(&format!("a list of {ids} ids and {cut_offs} cut-offs")))
+            }
         };
         let unkept = rotated.as_ref().err().map(|refused| io::Error::other(refused.clone()));
         unrecorded = unkept.or(rotations.err()).or(appended.err()).or(unrecorded);
         let root = roots.last().map(|next| next.root.version());
         let report = Report { root, ..Report::of(&result, &name, &found, bounds) };
-        ImportOutcome { name, result, digest: found.digest, root, judged: source.identity, report, unrecorded }
+        ImportOutcome { name, result, digest: found.digest, resumed, root, judged: source.identity, report, unrecorded }
     }
 
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
@@ -318,7 +343,7 @@ fn start_lines<T>(serving: Option<&Active<T>>, origin: &Origin, now: TimeBounds)
     }
     let (event, why) = match origin {
         Origin::Previous(why) => (Event::FellBack, why),
-        Origin::Nothing(why) => (Event::SafeMode, why),
+        Origin::Nothing(why) | Origin::NoList(why) => (Event::SafeMode, why),
         Origin::Fresh | Origin::Active => return (None, started),
     };
     // The name is in both, so that a start that fails otherwise than the last one is told.
@@ -349,7 +374,7 @@ impl Report {
     fn of<T>(result: &Imported<T>, name: &str, found: &Findings, now: TimeBounds) -> Self {
         let detail = match result {
             Imported::Refused(refused) => refused.to_string(),
-            Imported::Activated(_) => "in force".into(),
+            Imported::Activated(_) | Imported::Revoked(_) => "in force".into(),
             Imported::AlreadyInstalled => "in force already".into(),
         };
         let (at, quality) = (now.lower, now.quality);

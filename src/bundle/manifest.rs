@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::canonical;
-use super::container::BundleType;
+use super::container::{BundleType, MAX_PAYLOAD};
 use super::error::{Refused, plain};
 use crate::ids::{DeviceId, Digest};
 use crate::units::UnixSeconds;
@@ -75,7 +75,8 @@ impl EntryKind {
         match self {
             Self::Routes => 4 << 20,
             Self::Issuers | Self::Throttle | Self::Probes => 1 << 20,
-            Self::Subscriptions | Self::Revocations => 12 << 20,
+            Self::Subscriptions => 12 << 20,
+            Self::Revocations => MAX_PAYLOAD, // a million ids are 16 MB
         }
     }
 }
@@ -164,6 +165,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     form: Form,
+    kind: BundleType,
     /// For which devices.
     pub target: Target,
 }
@@ -232,7 +234,13 @@ impl Manifest {
             return Err(Refused::TypeMismatch(detail));
         }
         let target = form.check().map_err(Refused::ManifestSchema)?;
-        Ok(Self { form, target })
+        Ok(Self { form, kind: expected, target })
+    }
+
+    /// What it is the manifest of.
+    #[must_use]
+    pub fn kind(&self) -> BundleType {
+        self.kind
     }
 
     /// Who made it.
@@ -294,7 +302,7 @@ impl Manifest {
     pub fn entries(&self, payload_len: u64) -> Result<Vec<Entry>, Refused> {
         let forms = &self.form.entries;
         if !(1..=EntryKind::ALL.len()).contains(&forms.len()) {
-            let detail = format!("{} entries; a policy has 1 to {}", forms.len(), EntryKind::ALL.len());
+            let detail = format!("{} entries; a bundle has 1 to {}", forms.len(), EntryKind::ALL.len());
             return Err(Refused::EntryCount(detail));
         }
         let mut entries: Vec<Entry> = Vec::with_capacity(forms.len());
@@ -304,6 +312,9 @@ impl Manifest {
                 .ok_or_else(|| Refused::EntryKindUnknown(format!("{:?}", plain(&form.kind))))?;
             if !is_name(&form.name) {
                 return Err(Refused::EntryName(format!("{:?} of {kind}", plain(&form.name))));
+            }
+            if self.kind() == BundleType::Revocation && kind != EntryKind::Revocations {
+                return Err(Refused::EntryNotAllowed(format!("{kind} in a list of revocations")));
             }
             if entries.iter().any(|before| before.kind == kind) {
                 return Err(Refused::EntryDuplicate(format!("a second entry of kind {kind}")));

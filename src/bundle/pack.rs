@@ -54,8 +54,13 @@ pub enum PackError {
 }
 
 impl Draft {
-    /// The unsigned bundle, for the deployment, epoch and version of `root`.
+    /// The unsigned policy bundle, for the deployment, epoch and version of `root`.
     pub fn assemble(&self, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+        self.assemble_as(BundleType::Policy, root)
+    }
+
+    /// The unsigned bundle of a type. A list of revocations has that one entry and the security floor 0.
+    pub fn assemble_as(&self, bundle_type: BundleType, root: &RootDocument) -> Result<Vec<u8>, PackError> {
         let mut payload = Vec::new();
         let mut entries = Vec::with_capacity(self.entries.len());
         for (kind, (name, blob)) in &self.entries {
@@ -77,20 +82,21 @@ impl Draft {
             security_floor: self.security_floor,
             seq: self.seq,
             target: TargetForm::from(&self.target),
-            kind: BundleType::Policy.name().into(),
+            kind: bundle_type.name().into(),
         };
         let bytes = canonical::write(&form).map_err(|error| Refused::ManifestSchema(error.to_string()))?;
         // What no device could read is refused at the desk.
-        let manifest = Manifest::parse(&bytes, BundleType::Policy)?;
+        let manifest = Manifest::parse(&bytes, bundle_type)?;
         manifest.entries(payload.len() as u64)?;
         if manifest.target.is_empty() {
             return Err(Refused::TargetEmpty("the target names no device".into()).into());
         }
-        if self.security_floor > self.seq {
+        let highest_floor = if bundle_type == BundleType::Policy { self.seq } else { 0 };
+        if self.security_floor > highest_floor {
             let detail = format!("security floor {}; the bundle's own sequence is {}", self.security_floor, self.seq);
             return Err(Refused::SecurityFloorInvalid(detail).into());
         }
-        Ok(lay(BundleType::Policy, &[], &bytes, &[], &payload)?)
+        Ok(lay(bundle_type, &[], &bytes, &[], &payload)?)
     }
 }
 

@@ -14,6 +14,10 @@
 //!   129  32    root digest      zeros = not known
 //!   161  8     active root      version of the root under which the active bundle was accepted; 0 = not known
 //!   169  8     previous root    likewise
+//!   177  8     list seq         highest of a list of revocations, in this epoch; 0 = none
+//!   185  32    its digest
+//!   217  32    list digest      of the list in force; zeros = none
+//!   249  8     list root        version of the root under which it was accepted
 //! ```
 //!
 //! Version 1 ends at 121; it is read, and written as version 2 by the next write. Pure.
@@ -42,6 +46,8 @@ pub(super) struct State {
     pub(super) active: Option<Chosen>,
     pub(super) previous: Option<Chosen>,
     pub(super) root: RootName,
+    pub(super) revoked: Option<Seen>,
+    pub(super) list: Option<Chosen>,
 }
 
 impl State {
@@ -49,7 +55,7 @@ impl State {
     pub(super) fn under(self, root: &RootDocument) -> Self {
         let named = Self { root: RootName::of(root), ..self };
         if root.epoch() > self.epoch {
-            return Self { epoch: root.epoch(), highest: None, security_floor: 0, ..named };
+            return Self { epoch: root.epoch(), highest: None, security_floor: 0, revoked: None, ..named };
         }
         named
     }
@@ -67,15 +73,21 @@ impl State {
         }
     }
 
-    /// What a judgement goes by, while `serving` serves.
-    pub(super) fn history(&self, serving: Option<Digest>) -> History {
-        let Self { epoch, highest, security_floor, .. } = *self;
-        History { epoch, highest, security_floor, serving }
+    /// The state after the list `seen` was taken under the newest root.
+    pub(super) fn after_list(self, seen: Seen) -> Self {
+        Self { revoked: Some(seen), list: Some(Chosen { digest: seen.digest, root: self.root.version }), ..self }
+    }
+
+    /// What a judgement goes by, while `serving` serves and `list` is in force.
+    pub(super) fn history(&self, serving: Option<Digest>, list: Option<Digest>) -> History {
+        let Self { epoch, highest, security_floor, revoked, .. } = *self;
+        History { epoch, highest, security_floor, serving, revoked, list }
     }
 
     /// The body of a record.
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        let seen = self.highest.unwrap_or(Seen { seq: 0, digest: Digest(NONE) });
+        let or_none = |seen: Option<Seen>| seen.unwrap_or(Seen { seq: 0, digest: Digest(NONE) });
+        let (seen, revoked) = (or_none(self.highest), or_none(self.revoked));
         let digest = |digest: Option<Digest>| digest.map_or(NONE, |digest| digest.0);
         let root = |slot: Option<Chosen>| slot.map_or(0, |slot| slot.root).to_be_bytes();
         [
@@ -90,6 +102,10 @@ impl State {
             &digest(self.root.digest),
             &root(self.active),
             &root(self.previous),
+            &revoked.seq.to_be_bytes(),
+            &revoked.digest.0,
+            &digest(self.list.map(|slot| slot.digest)),
+            &root(self.list),
         ]
         .concat()
     }
@@ -100,22 +116,30 @@ impl State {
         let from = &mut rest;
         let (epoch, seq, highest) = (number(from)?, number(from)?, digest(from)?);
         let (security_floor, active, previous) = (number(from)?, digest(from)?, digest(from)?);
-        let (root, active_root, previous_root) = match *version {
-            WITHOUT_ROOTS => (RootName::default(), 0, 0),
+        let seen = |seq: u64, digest: Option<Digest>| {
+            (seq > 0).then_some(Seen { seq, digest: digest.unwrap_or(Digest(NONE)) })
+        };
+        let chosen = |digest: Option<Digest>, root: u64| digest.map(|digest| Chosen { digest, root });
+        let mut state = Self {
+            epoch,
+            highest: seen(seq, highest),
+            security_floor,
+            active: chosen(active, 0),
+            previous: chosen(previous, 0),
+            ..Self::default()
+        };
+        match *version {
+            WITHOUT_ROOTS => {}
             VERSION => {
-                let root = RootName { version: number(from)?, digest: digest(from)? };
-                (root, number(from)?, number(from)?)
+                state.root = RootName { version: number(from)?, digest: digest(from)? };
+                state.active = chosen(active, number(from)?);
+                state.previous = chosen(previous, number(from)?);
+                state.revoked = seen(number(from)?, digest(from)?);
+                state.list = chosen(digest(from)?, number(from)?);
             }
             _ => return None,
-        };
-        rest.is_empty().then(|| Self {
-            epoch,
-            highest: (seq > 0).then_some(Seen { seq, digest: highest.unwrap_or(Digest(NONE)) }),
-            security_floor,
-            active: active.map(|digest| Chosen { digest, root: active_root }),
-            previous: previous.map(|digest| Chosen { digest, root: previous_root }),
-            root,
-        })
+        }
+        rest.is_empty().then_some(state)
     }
 }
 

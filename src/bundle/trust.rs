@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::io::{self, Read};
+use std::sync::Arc;
 
 use super::container::{BundleType, ChainLink, Head};
 use super::error::Refused;
@@ -36,6 +38,10 @@ pub struct History {
     pub security_floor: u64,
     /// The bundle that serves now.
     pub serving: Option<Digest>,
+    /// The highest list of revocations that was ever taken; lists have an order of their own.
+    pub revoked: Option<Seen>,
+    /// The list that is in force now.
+    pub list: Option<Digest>,
 }
 
 /// A root by what a record says of it.
@@ -82,6 +88,15 @@ pub struct Trust {
     /// A later root that this device had and lost. Until a bundle leads there again nothing is taken: a key that was
     /// rotated out must not become good again because flash rotted.
     pub lost: Option<RootName>,
+    /// The table of the list of revocations that the next one is compared with. It binds within its epoch: a later one
+    /// is the way back from a list that took too much.
+    pub list: Option<Arc<dyn Table>>,
+}
+
+/// An entry that a device keeps, to be read once more.
+pub trait Table: std::fmt::Debug + Send + Sync {
+    /// From its first byte.
+    fn read(&self) -> io::Result<Box<dyn Read + Send>>;
 }
 
 /// Where a bundle stands in the order.
@@ -98,7 +113,7 @@ impl Trust {
     #[must_use]
     pub fn new(root: RootDocument) -> Self {
         let history = History { epoch: root.epoch(), ..History::default() };
-        Self { root, history, lost: None }
+        Self { root, history, lost: None, list: None }
     }
 
     /// Step 6: the trust after the chain that a bundle brings. The roots that follow go into `accepted`, those before
@@ -125,13 +140,22 @@ impl Trust {
     /// The trust after these roots. A root of a later epoch restarts the history; what serves goes on.
     pub(super) fn rotated(&self, by: &[Rotated]) -> Cow<'_, Self> {
         let Some(Rotated { root, .. }) = by.last() else { return Cow::Borrowed(self) };
-        let restarted = History { epoch: root.epoch(), serving: self.history.serving, ..History::default() };
+        let History { serving, list, .. } = self.history;
+        let restarted = History { epoch: root.epoch(), serving, list, ..History::default() };
         let history = if root.epoch() > self.history.epoch { restarted } else { self.history };
-        Cow::Owned(Self { root: root.clone(), history, lost: None })
+        Cow::Owned(Self { root: root.clone(), history, lost: None, list: self.list.clone() })
     }
 
-    /// Step 12: the order of policy bundles. The rules stand in BUNDLE.md's order.
+    /// Step 12: the order of bundles of a type.
     pub(super) fn order(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
+        match manifest.kind() {
+            BundleType::Revocation => self.order_of_lists(manifest, digest),
+            _ => self.order_of_policies(manifest, digest),
+        }
+    }
+
+    /// The rules stand in BUNDLE.md's order.
+    fn order_of_policies(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
         let History { highest, security_floor, serving, .. } = self.history;
         let seq = manifest.seq();
         if seq < security_floor {
@@ -158,12 +182,37 @@ impl Trust {
         Ok(Order::Next)
     }
 
+    /// A list counts for itself: neither a policy nor its floor says anything about it.
+    fn order_of_lists(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
+        if self.history.list == Some(digest) {
+            return Ok(Order::AlreadyInstalled);
+        }
+        let seq = manifest.seq();
+        if let Some(highest) = self.history.revoked.filter(|highest| *highest != Seen { seq, digest })
+            && seq <= highest.seq
+        {
+            let detail = format!("list {seq}; the highest seen is {}, bundle {}", highest.seq, highest.digest);
+            return Err(Refused::RevocationRollback(detail));
+        }
+        match manifest.security_floor() {
+            0 => Ok(Order::Next),
+            floor => {
+                Err(Refused::SecurityFloorInvalid(format!("security floor {floor}; a list of revocations has none")))
+            }
+        }
+    }
+
+    /// The list that the next one may not fall short of.
+    pub(super) fn binding_list(&self) -> Option<&dyn Table> {
+        self.list.as_deref().filter(|_| self.history.revoked.is_some())
+    }
+
     /// Types that this version can check but not apply.
     pub(super) fn check_type(bundle_type: BundleType) -> Result<(), Refused> {
-        if bundle_type == BundleType::Policy {
+        if matches!(bundle_type, BundleType::Policy | BundleType::Revocation) {
             return Ok(());
         }
-        let detail = format!("a {} bundle; this version installs policy bundles only", bundle_type.name());
+        let detail = format!("a {} bundle; this version does not install it", bundle_type.name());
         Err(Refused::UnsupportedRequirement(detail))
     }
 }

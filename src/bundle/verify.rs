@@ -9,13 +9,16 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use ring::digest::{Context, SHA256};
 
-use super::container::Head;
+use super::compile::revocations;
+use super::container::{BundleType, Head};
+use super::entry::RevocationRows;
 use super::error::{Refused, SemanticProblem};
 use super::manifest::{Author, DeviceFacts, Entries, Entry, EntryKind, Manifest};
 use super::root::Role;
-use super::trust::{Order, Rotated, Trust, plausible};
+use super::trust::{Order, Rotated, Table, Trust, plausible};
 use crate::ids::{Digest, KeyId};
 use crate::keys::sha256;
+use crate::policy::revocations::Revocations;
 use crate::units::UnixSeconds;
 
 /// Where a bundle's bytes are: one file, or the files of a slot.
@@ -97,7 +100,7 @@ impl Findings {
     }
 }
 
-/// A bundle that passed every step, its compiled policy included.
+/// A bundle that passed every step, and what its entries compile to.
 #[derive(Debug)]
 pub struct Verified<T> {
     digest: Digest,
@@ -157,8 +160,22 @@ impl<T> Verified<T> {
 pub enum Verdict<T> {
     /// It may be activated.
     Accepted(Box<Verified<T>>),
+    /// A list of revocations, which may take the place of the one before it.
+    Revocations(Box<Verified<Revocations>>),
     /// It serves already: success, and nothing to do.
     AlreadyInstalled(Digest),
+}
+
+impl<T> Verdict<T> {
+    /// The manifest of what may be activated.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Self::Accepted(verified) => Some(verified.manifest()),
+            Self::Revocations(verified) => Some(verified.manifest()),
+            Self::AlreadyInstalled(_) => None,
+        }
+    }
 }
 
 /// Judges the bundle in `source`. `compile` is the seam of step 15.
@@ -191,7 +208,7 @@ pub fn verify<T>(
     let counted = root.signers(role, bundle_type.media_type(), head.manifest(), &head.signatures()?)?;
     found.signers.clone_from(&counted.keys);
     let signers = counted.meet(role)?;
-    Trust::check_type(bundle_type)?; // Off-spec: types 2 to 4 stop here, by name, until they can be applied
+    Trust::check_type(bundle_type)?; // Off-spec: types 3 and 4 stop here, by name, until they can be applied
 
     // 8 canonical JSON, schema, type
     let manifest = Manifest::parse(head.manifest(), bundle_type)?;
@@ -244,6 +261,10 @@ pub fn verify<T>(
         check_blob(&mut *from, entry, &mut buffer, |part| blob.extend_from_slice(part))?;
         entries.insert(entry.kind, blob);
     }
+    if bundle_type == BundleType::Revocation {
+        let policy = check_list(&entries, trust.binding_list().filter(|_| by.purpose == Purpose::Install), lower)?;
+        return Ok(Verdict::Revocations(Box::new(Verified { digest, manifest, signers, head, entries, policy })));
+    }
     let policy = compile(&entries)?;
     Ok(Verdict::Accepted(Box::new(Verified { digest, manifest, signers, head, entries, policy })))
 }
@@ -277,6 +298,21 @@ fn check_addressee(manifest: &Manifest, by: &Judge<'_>) -> Result<(), Refused> {
         Some(feature) => Err(Refused::UnsupportedRequirement(format!("it requires {feature:?}"))),
         None => Ok(()),
     }
+}
+
+/// Step 15 for a list of revocations: the table, checked where it lies, must take away all that the one before it does.
+fn check_list(entries: &Entries, before: Option<&dyn Table>, lower: UnixSeconds) -> Result<Revocations, Refused> {
+    let bytes = entries.get(&EntryKind::Revocations).map_or(&[][..], Vec::as_slice);
+    let invalid = |error| Refused::SemanticInvalid(format!("entry {}: {error}", EntryKind::Revocations));
+    let rows = RevocationRows::from_bytes(bytes).map_err(invalid)?;
+    if let Some(before) = before {
+        let unread = |error: io::Error| Refused::StateLost(format!("reading the list in force: {error}"));
+        let lacking = rows.lacks(&mut *before.read().map_err(unread)?, lower).map_err(unread)?;
+        if let Some(what) = lacking {
+            return Err(Refused::RevocationShrunk(format!("it lacks {what}")));
+        }
+    }
+    Ok(revocations(&rows))
 }
 
 /// Reads a blob to its end; its length and digest must be the entry's.

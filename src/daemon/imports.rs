@@ -20,6 +20,7 @@ use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
 use crate::ids::Digest;
 use crate::keys::PublicKey;
+use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
 use crate::telemetry::{Counts, Heart};
@@ -64,8 +65,19 @@ impl Outcomes {
         let Active { digest, manifest, policy, .. } = active;
         let id = PolicyId { digest, seq: manifest.seq(), epoch: manifest.epoch() };
         self.in_force.store(Arc::new(InForce { activated_at: now, expires_at: manifest.expires_at() }));
-        self.policy.store(Arc::new(Snapshot { policy: Some(policy), id: Some(id) }));
+        let policy = Arc::new(policy);
+        self.policy.rcu(|now| Snapshot {
+            policy: Some(Arc::clone(&policy)),
+            id: Some(id),
+            revoked: now.revoked.clone(),
+        });
         digest
+    }
+
+    /// Puts a list of revocations in force, beside the policy that is.
+    pub(super) fn put_list_in_force(&self, list: Active<Revocations>) {
+        let revoked = Arc::new(list.policy);
+        self.policy.rcu(|now| Snapshot { revoked: Arc::clone(&revoked), ..Snapshot::clone(now) });
     }
 
     /// The last imports, newest first.
@@ -169,7 +181,7 @@ impl Work {
         let now = moment(&self.time);
         let outcome = self.importer.import(path, &Medium::Inbox, &now);
         let settled = self.inbox.settle(path, &outcome);
-        let ImportOutcome { name, result, digest, root, judged: _, report, unrecorded } = outcome;
+        let ImportOutcome { name, result, digest, resumed, root, judged: _, report, unrecorded } = outcome;
         if let Some(error) = unrecorded {
             warn!(%error, "an import could not be written into the journal or the time floor");
         }
@@ -181,6 +193,13 @@ impl Work {
             self.hubs.send_replace(self.importer.hub_keys().cloned().collect());
         }
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
+        if let Some(list) = resumed.list {
+            self.outcomes.put_list_in_force(list);
+        }
+        if let Some(active) = resumed.serving {
+            info!(digest = %active.digest, "what was kept serves again");
+            self.spool.policy_is(self.outcomes.put_in_force(active, at));
+        }
         let word = result.name();
         let seq = match result {
             Imported::Activated(active) => {
@@ -188,6 +207,13 @@ impl Work {
                 let digest = self.outcomes.put_in_force(*active, at);
                 self.spool.policy_is(digest);
                 info!(file = name, %digest, seq, "a new policy is in force");
+                Some(seq)
+            }
+            Imported::Revoked(list) => {
+                let seq = list.manifest.seq();
+                let (ids, cut_offs) = list.policy.len();
+                info!(file = name, seq, ids, cut_offs, "a new list of revocations is in force");
+                self.outcomes.put_list_in_force(*list);
                 Some(seq)
             }
             Imported::AlreadyInstalled => {

@@ -13,6 +13,7 @@ use tidegate::disk::Disk;
 use tidegate::disk::double::CrashDisk;
 use tidegate::store::time::BUILD_TIME;
 
+use crate::revocation;
 use crate::rotation::{link as rotation_link, signed, third};
 use crate::world::{GOLDEN_SEQ, Policy, bundle, compile, device_facts, golden, root};
 
@@ -174,6 +175,50 @@ fn a_power_cut_at_any_step_of_a_rotation_leaves_the_old_root_or_the_new_one_and_
         }
     }
     assert!(seen.iter().all(|n| *n > 20), "old, rotated and activated were all reached: {seen:?}");
+}
+
+#[test]
+fn a_power_cut_at_any_step_of_a_list_leaves_the_list_before_or_the_new_one_and_the_policy() {
+    let late = i64::MAX;
+    let lists = [
+        revocation::list(1, revocation::table(&[(5, late)], &[])),
+        revocation::list(2, revocation::table(&[(5, late), (9, late)], &[])),
+    ];
+    let take = |slots: &mut Slots, list: &[u8]| {
+        let device = device_facts();
+        let by = Judge { trust: slots.trust(), lower: BUILD_TIME, device: &device, purpose: Purpose::Install };
+        match verify(&mut Whole(Cursor::new(list)), &by, compile, &mut Findings::default()) {
+            Ok(Verdict::Revocations(verified)) => slots.revoke(*verified).map(|_| ()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let ids = |started: &Started<Policy>| started.list.as_ref().map_or(0, |list| list.policy.len().0);
+    for held in 0..2 {
+        let mut seen = [0; 2];
+        for cut in 0.. {
+            let disk = new_disk();
+            let mut slots = start(&disk).slots;
+            activate(&mut slots, &golden()).expect("power");
+            lists.iter().take(held).for_each(|list| take(&mut slots, list).expect("power"));
+            let before = disk.steps();
+            disk.cut_after(cut);
+            // It reads what is held, and so fails at once where the power is gone.
+            let taken = cut > 0 && take(&mut slots, &lists[held]).is_ok();
+            let reached = disk.steps() - before;
+            for seed in 0..SEEDS {
+                let started = start(&Arc::new(disk.after_power_cut(seed)));
+                let why = format!("held {held}, cut {cut}, seed {seed}, taken {taken}");
+                assert_eq!(serving(&started), Some("golden"), "{why}");
+                let new = ids(&started) == held + 1;
+                assert!(new || ids(&started) == held && !taken, "{why}: {} ids", ids(&started));
+                seen[usize::from(new)] += 1;
+            }
+            if reached < cut {
+                break;
+            }
+        }
+        assert!(seen.iter().all(|n| *n > 20), "both ends were reached: {seen:?}");
+    }
 }
 
 #[test]

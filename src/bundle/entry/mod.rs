@@ -14,7 +14,7 @@ mod table;
 mod throttle;
 
 pub use issuers::{Claims, Issuer, Issuers, Jwk, Key};
-pub use revocations::{CutOff, CutOffKind, HashedId, Revocations};
+pub use revocations::{CutOff, CutOffKind, CutOffRow, HashedId, RevocationRows, Revocations};
 pub use routes::{Api, Route, Routes, Upstream};
 pub use subscriptions::{Application, ConsumerKey, Subscription, Subscriptions};
 pub use throttle::{Limit, Per, Plan, Throttle};
