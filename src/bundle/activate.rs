@@ -22,6 +22,8 @@
 //! brings the chain that leads there, for an older root may trust keys that were given up. A newer root that the
 //! operator pins counts at once; slots from before it are then judged by it.
 //!
+//! A permit waits in the record, and is gone with the next activation, whichever that is.
+//!
 //! A list of revocations is a slot of its own, beside the policy's. It goes with no policy and has nothing to fall back
 //! to: the one before it would give access back. If it does not verify, nothing serves until a list is brought.
 
@@ -31,7 +33,7 @@ use std::sync::Arc;
 
 use super::container::{BundleType, PREAMBLE};
 use super::error::{Refused, SemanticProblem};
-use super::manifest::{DeviceFacts, Entries, Entry, EntryKind, Manifest};
+use super::manifest::{DeviceFacts, Entries, Entry, EntryKind, Manifest, Permit};
 use super::root::RootDocument;
 use super::roots::Roots;
 use super::state::{Chosen, State};
@@ -272,6 +274,15 @@ impl Slots {
         Ok(Active::of(verified))
     }
 
+    /// Step 17 for a permit: it waits for the bundle that it names.
+    pub fn permit(&mut self, verified: &Verified<Permit>) -> Result<Permit, Refused> {
+        let (seq, digest, permit) = (verified.manifest().seq(), verified.digest(), *verified.policy());
+        let state = self.state.permitting(Seen { seq, digest }, permit);
+        self.commit(&state)?;
+        self.trust.history = state.history(self.trust.history.serving, self.trust.history.list);
+        Ok(permit)
+    }
+
     fn commit(&mut self, state: &State) -> Result<(), Refused> {
         let written = self.pair.write(&state.to_bytes());
         written.map_err(|error| Refused::StateLost(format!("writing the state record: {error}")))?;
@@ -312,7 +323,14 @@ impl Slots {
     /// What the slots know and the record does not: a slot of this epoch above the highest was accepted after it was
     /// written. Nothing is lowered. If the activation was cut off, this ends it.
     fn catch_up<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
+        let active = self.state.active.map(|slot| slot.digest);
+        let permitted = self.state.pending.filter(|permit| Some(permit.from) == active);
         for (manifest, slot) in self.good(held, device, compile) {
+            if permitted.is_some_and(|permit| permit.to == slot.digest) {
+                let seen = Seen { seq: manifest.seq(), digest: slot.digest };
+                self.state = State { active: Some(slot), ..self.state.after(seen, manifest.security_floor(), active) };
+                continue;
+            }
             let seen = Seen { seq: manifest.seq(), digest: slot.digest };
             let list = manifest.kind() == BundleType::Revocation;
             let highest = if list { self.state.revoked } else { self.state.highest };

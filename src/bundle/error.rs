@@ -92,6 +92,10 @@ refusals! {
     Equivocation: "stop, and find out who signed two bundles of one sequence number",
     Rollback: "build a bundle with a higher sequence number",
     SecurityFloorInvalid: "set the security floor between the device's and the bundle's own sequence number",
+    PermitForbidden: "name the exact devices that the permit is for",
+    PermitUsed: "nothing is left to do if the permitted bundle serves; else sign a permit with a higher sequence number",
+    PermitNotApplicable: "sign a permit from the bundle that serves on the device",
+    PermitDigestMismatch: "bring the bundle that the permit names, or a permit for this one",
     RevocationRollback: "build the list with a higher sequence number",
     // 13–15: entries
     EntryCount: "build the bundle with the tool",

@@ -19,7 +19,7 @@ use super::canonical;
 use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
-use super::manifest::DeviceFacts;
+use super::manifest::{DeviceFacts, Permit};
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, open_regular, stage};
 use super::trust::History;
@@ -83,6 +83,8 @@ pub enum Imported<T> {
     Activated(Box<Active<T>>),
     /// The list of revocations is in force: swap it in.
     Revoked(Box<Active<Revocations>>),
+    /// The permit waits for the bundle that it names.
+    Permitted(Permit),
     /// It was active already.
     AlreadyInstalled,
     /// It was refused, and what served still serves.
@@ -95,6 +97,7 @@ impl<T> Imported<T> {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Activated(_) | Self::Revoked(_) => "Activated",
+            Self::Permitted(_) => "Permitted",
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Refused(refused) => refused.name(),
         }
@@ -233,6 +236,10 @@ impl<T> Importer<T> {
                 }
                 Err(refused) => Imported::Refused(refused),
             },
+            (Ok(Verdict::Permit(verified)), Ok(())) => match self.slots.permit(&verified) {
+                Ok(permit) => Imported::Permitted(permit),
+                Err(refused) => Imported::Refused(refused),
+            },
             (Ok(Verdict::AlreadyInstalled(_)), Ok(())) => Imported::AlreadyInstalled,
             (Ok(_), Err(refused)) => Imported::Refused(refused.clone()),
             (Err(refused), _) => Imported::Refused(refused),
@@ -258,6 +265,9 @@ impl<T> Importer<T> {
             }
             Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
             Imported::Activated(_) => self.journal.append(line),
+            Imported::Permitted(Permit { from, to }) => {
+                self.journal.append(line.saying(&format!("from bundle {from} to bundle {to}")))
+            }
             Imported::Revoked(list) => {
                 let (ids, cut_offs) = list.policy.len();
                 self.journal.append(line.saying(&format!("a list of {ids} ids and {cut_offs} cut-offs")))
@@ -375,6 +385,7 @@ impl Report {
         let detail = match result {
             Imported::Refused(refused) => refused.to_string(),
             Imported::Activated(_) | Imported::Revoked(_) => "in force".into(),
+            Imported::Permitted(permit) => format!("waiting for bundle {}", permit.to),
             Imported::AlreadyInstalled => "in force already".into(),
         };
         let (at, quality) = (now.lower, now.quality);

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use super::canonical;
 use super::container::{BundleType, Head, MAX_SIGNATURES, Preamble, Signature, signature_block};
 use super::error::Refused;
-use super::manifest::{Author, EntryForm, EntryKind, Form, Manifest, Target, TargetForm};
+use super::manifest::{Author, EntryForm, EntryKind, Form, Manifest, Permit, Target, TargetForm};
 use super::root::{self, Role, RootDocument};
 use crate::ids::{Digest, KeyId};
 use crate::keys::{SigningKey, sha256};
 use crate::units::UnixSeconds;
 
-/// A policy bundle before it has bytes.
+/// A bundle before it has bytes.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// Who makes it, and why.
@@ -56,11 +56,28 @@ pub enum PackError {
 impl Draft {
     /// The unsigned policy bundle, for the deployment, epoch and version of `root`.
     pub fn assemble(&self, root: &RootDocument) -> Result<Vec<u8>, PackError> {
-        self.assemble_as(BundleType::Policy, root)
+        self.assemble_as(BundleType::Policy, None, root)
     }
 
-    /// The unsigned bundle of a type. A list of revocations has that one entry and the security floor 0.
-    pub fn assemble_as(&self, bundle_type: BundleType, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+    /// The unsigned list of revocations: it has that one entry, and the security floor 0.
+    pub fn assemble_list(&self, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+        self.assemble_as(BundleType::Revocation, None, root)
+    }
+
+    /// The unsigned permit: it has no entry and the security floor 0, and its target is one of exact devices.
+    pub fn assemble_permit(&self, permit: Permit, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+        if !matches!(self.target, Target::Devices(_)) {
+            return Err(Refused::PermitForbidden("the target is not one of exact devices".into()).into());
+        }
+        self.assemble_as(BundleType::Permit, Some(permit), root)
+    }
+
+    fn assemble_as(
+        &self,
+        bundle_type: BundleType,
+        permit: Option<Permit>,
+        root: &RootDocument,
+    ) -> Result<Vec<u8>, PackError> {
         let mut payload = Vec::new();
         let mut entries = Vec::with_capacity(self.entries.len());
         for (kind, (name, blob)) in &self.entries {
@@ -76,7 +93,7 @@ impl Draft {
             epoch: root.epoch(),
             expires_at: self.expires_at,
             issued_at: self.issued_at,
-            permit: None,
+            permit,
             requires: self.requires.clone(),
             root_version: root.version(),
             security_floor: self.security_floor,

@@ -18,10 +18,15 @@
 //!   185  32    its digest
 //!   217  32    list digest      of the list in force; zeros = none
 //!   249  8     list root        version of the root under which it was accepted
+//!   257  8     permit seq       of the last permit that was taken, in this epoch; 0 = none
+//!   265  32    its digest
+//!   297  32    permit from      what it gives leave to, until the next activation; zeros = nothing
+//!   329  32    permit to
 //! ```
 //!
 //! Version 1 ends at 121; it is read, and written as version 2 by the next write. Pure.
 
+use super::manifest::Permit;
 use super::root::RootDocument;
 use super::trust::{History, RootName, Seen};
 use crate::ids::Digest;
@@ -48,6 +53,8 @@ pub(super) struct State {
     pub(super) root: RootName,
     pub(super) revoked: Option<Seen>,
     pub(super) list: Option<Chosen>,
+    pub(super) permit: Option<Seen>,
+    pub(super) pending: Option<Permit>,
 }
 
 impl State {
@@ -55,7 +62,8 @@ impl State {
     pub(super) fn under(self, root: &RootDocument) -> Self {
         let named = Self { root: RootName::of(root), ..self };
         if root.epoch() > self.epoch {
-            return Self { epoch: root.epoch(), highest: None, security_floor: 0, revoked: None, ..named };
+            let (epoch, active, previous, list) = (root.epoch(), self.active, self.previous, self.list);
+            return Self { epoch, active, previous, list, root: named.root, ..Self::default() };
         }
         named
     }
@@ -65,7 +73,9 @@ impl State {
         let slots = [self.active, self.previous];
         let previous = slots.into_iter().flatten().find(|slot| Some(slot.digest) == serving);
         Self {
-            highest: Some(seen),
+            // A permit led to an older one: what was seen stays.
+            highest: self.highest.filter(|highest| highest.seq >= seen.seq).or(Some(seen)),
+            pending: None,
             security_floor: self.security_floor.max(security_floor),
             active: Some(Chosen { digest: seen.digest, root: self.root.version }),
             previous,
@@ -78,16 +88,22 @@ impl State {
         Self { revoked: Some(seen), list: Some(Chosen { digest: seen.digest, root: self.root.version }), ..self }
     }
 
+    /// The state after a permit was taken.
+    pub(super) fn permitting(self, seen: Seen, permit: Permit) -> Self {
+        Self { permit: Some(seen), pending: Some(permit), ..self }
+    }
+
     /// What a judgement goes by, while `serving` serves and `list` is in force.
     pub(super) fn history(&self, serving: Option<Digest>, list: Option<Digest>) -> History {
-        let Self { epoch, highest, security_floor, revoked, .. } = *self;
-        History { epoch, highest, security_floor, serving, revoked, list }
+        let Self { epoch, highest, security_floor, revoked, permit, pending, .. } = *self;
+        let active = self.active.map(|slot| slot.digest);
+        History { epoch, highest, security_floor, serving, active, permit, pending, revoked, list }
     }
 
     /// The body of a record.
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let or_none = |seen: Option<Seen>| seen.unwrap_or(Seen { seq: 0, digest: Digest(NONE) });
-        let (seen, revoked) = (or_none(self.highest), or_none(self.revoked));
+        let (seen, revoked, permit) = (or_none(self.highest), or_none(self.revoked), or_none(self.permit));
         let digest = |digest: Option<Digest>| digest.map_or(NONE, |digest| digest.0);
         let root = |slot: Option<Chosen>| slot.map_or(0, |slot| slot.root).to_be_bytes();
         [
@@ -106,6 +122,10 @@ impl State {
             &revoked.digest.0,
             &digest(self.list.map(|slot| slot.digest)),
             &root(self.list),
+            &permit.seq.to_be_bytes(),
+            &permit.digest.0,
+            &digest(self.pending.map(|permit| permit.from)),
+            &digest(self.pending.map(|permit| permit.to)),
         ]
         .concat()
     }
@@ -136,6 +156,8 @@ impl State {
                 state.previous = chosen(previous, number(from)?);
                 state.revoked = seen(number(from)?, digest(from)?);
                 state.list = chosen(digest(from)?, number(from)?);
+                state.permit = seen(number(from)?, digest(from)?);
+                state.pending = digest(from)?.zip(digest(from)?).map(|(from, to)| Permit { from, to });
             }
             _ => return None,
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::container::{BundleType, ChainLink, Head};
 use super::error::Refused;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Permit};
 use super::root::{self, Role, RootDocument, Signers};
 use crate::ids::{Digest, KeyId};
 use crate::units::UnixSeconds;
@@ -38,6 +38,12 @@ pub struct History {
     pub security_floor: u64,
     /// The bundle that serves now.
     pub serving: Option<Digest>,
+    /// The bundle that was activated last, whether its slot still verifies or not.
+    pub active: Option<Digest>,
+    /// The last permit that was taken; permits have an order of their own.
+    pub permit: Option<Seen>,
+    /// What it gives leave to, until the next activation.
+    pub pending: Option<Permit>,
     /// The highest list of revocations that was ever taken; lists have an order of their own.
     pub revoked: Option<Seen>,
     /// The list that is in force now.
@@ -140,8 +146,8 @@ impl Trust {
     /// The trust after these roots. A root of a later epoch restarts the history; what serves goes on.
     pub(super) fn rotated(&self, by: &[Rotated]) -> Cow<'_, Self> {
         let Some(Rotated { root, .. }) = by.last() else { return Cow::Borrowed(self) };
-        let History { serving, list, .. } = self.history;
-        let restarted = History { epoch: root.epoch(), serving, list, ..History::default() };
+        let History { serving, active, list, .. } = self.history;
+        let restarted = History { epoch: root.epoch(), serving, active, list, ..History::default() };
         let history = if root.epoch() > self.history.epoch { restarted } else { self.history };
         Cow::Owned(Self { root: root.clone(), history, lost: None, list: self.list.clone() })
     }
@@ -150,7 +156,8 @@ impl Trust {
     pub(super) fn order(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
         match manifest.kind() {
             BundleType::Revocation => self.order_of_lists(manifest, digest),
-            _ => self.order_of_policies(manifest, digest),
+            BundleType::Permit => self.order_of_permits(manifest, digest),
+            BundleType::Policy | BundleType::Release => self.order_of_policies(manifest, digest),
         }
     }
 
@@ -161,18 +168,29 @@ impl Trust {
         if seq < security_floor {
             return Err(Refused::BelowSecurityFloor(format!("sequence {seq}; the floor is {security_floor}")));
         }
+        let pending = self.history.pending.filter(|permit| Some(permit.from) == serving);
+        if pending.is_some_and(|permit| permit.to == digest) {
+            return Ok(Order::Next);
+        }
         if serving == Some(digest) {
             return Ok(Order::AlreadyInstalled);
         }
-        if let Some(highest) = highest {
-            // The very bundle that was seen last may come again: its slot may have rotted.
-            if seq == highest.seq && digest != highest.digest {
+        // The very bundle that was seen or activated last may come again: its slot may have rotted.
+        let again = self.history.active == Some(digest);
+        if let Some(highest) =
+            highest.filter(|highest| seq <= highest.seq && *highest != Seen { seq, digest } && !again)
+        {
+            if let Some(Permit { to, .. }) = pending {
+                return Err(Refused::PermitDigestMismatch(format!("the permit that was taken names bundle {to}")));
+            }
+            if seq == highest.seq {
                 let detail = format!("sequence {seq} was already used by bundle {}", highest.digest);
                 return Err(Refused::Equivocation(detail));
             }
-            if seq < highest.seq {
-                return Err(Refused::Rollback(format!("sequence {seq}; the highest seen is {}", highest.seq)));
-            }
+            return Err(Refused::Rollback(format!("sequence {seq}; the highest seen is {}", highest.seq)));
+        }
+        if again {
+            return Ok(Order::Next);
         }
         let floor = manifest.security_floor();
         if floor < security_floor || floor > seq {
@@ -194,12 +212,27 @@ impl Trust {
             let detail = format!("list {seq}; the highest seen is {}, bundle {}", highest.seq, highest.digest);
             return Err(Refused::RevocationRollback(detail));
         }
-        match manifest.security_floor() {
-            0 => Ok(Order::Next),
-            floor => {
-                Err(Refused::SecurityFloorInvalid(format!("security floor {floor}; a list of revocations has none")))
-            }
+        no_floor(manifest)
+    }
+
+    /// A permit uses itself up: the bundle that it leads away from serves no more. Its number keeps it from coming again
+    /// when that bundle does; a newer permit takes the place of one that waits.
+    fn order_of_permits(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
+        let History { serving, permit, pending, .. } = self.history;
+        let seq = manifest.seq();
+        if pending.is_some() && permit.is_some_and(|last| last.digest == digest) {
+            return Ok(Order::AlreadyInstalled);
         }
+        let wanted = manifest.permit().filter(|wanted| Some(wanted.to) != serving);
+        let wanted = wanted.ok_or_else(|| Refused::PermitUsed("the bundle that it names serves".into()))?;
+        if let Some(last) = permit.filter(|last| seq <= last.seq) {
+            return Err(Refused::PermitUsed(format!("permit {seq}; permit {} was taken", last.seq)));
+        }
+        if Some(wanted.from) != serving {
+            let serving = serving.map_or_else(|| "nothing".into(), |digest| digest.to_string());
+            return Err(Refused::PermitNotApplicable(format!("it leads away from {}; {serving} serves", wanted.from)));
+        }
+        no_floor(manifest)
     }
 
     /// The list that the next one may not fall short of.
@@ -209,11 +242,19 @@ impl Trust {
 
     /// Types that this version can check but not apply.
     pub(super) fn check_type(bundle_type: BundleType) -> Result<(), Refused> {
-        if matches!(bundle_type, BundleType::Policy | BundleType::Revocation) {
+        if bundle_type != BundleType::Release {
             return Ok(());
         }
         let detail = format!("a {} bundle; this version does not install it", bundle_type.name());
         Err(Refused::UnsupportedRequirement(detail))
+    }
+}
+
+/// Neither lists nor permits say below which policy nothing is taken.
+fn no_floor(manifest: &Manifest) -> Result<Order, Refused> {
+    match manifest.security_floor() {
+        0 => Ok(Order::Next),
+        floor => Err(Refused::SecurityFloorInvalid(format!("security floor {floor}; only a policy has one"))),
     }
 }
 

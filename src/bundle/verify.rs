@@ -13,7 +13,7 @@ use super::compile::revocations;
 use super::container::{BundleType, Head};
 use super::entry::RevocationRows;
 use super::error::{Refused, SemanticProblem};
-use super::manifest::{Author, DeviceFacts, Entries, Entry, EntryKind, Manifest};
+use super::manifest::{Author, DeviceFacts, Entries, Entry, EntryKind, Manifest, Permit, Target};
 use super::root::Role;
 use super::trust::{Order, Rotated, Table, Trust, plausible};
 use crate::ids::{Digest, KeyId};
@@ -162,7 +162,9 @@ pub enum Verdict<T> {
     Accepted(Box<Verified<T>>),
     /// A list of revocations, which may take the place of the one before it.
     Revocations(Box<Verified<Revocations>>),
-    /// It serves already: success, and nothing to do.
+    /// Leave to go to an exact bundle, which may be kept.
+    Permit(Box<Verified<Permit>>),
+    /// It serves, is in force or waits already: success, and nothing to do.
     AlreadyInstalled(Digest),
 }
 
@@ -173,6 +175,7 @@ impl<T> Verdict<T> {
         match self {
             Self::Accepted(verified) => Some(verified.manifest()),
             Self::Revocations(verified) => Some(verified.manifest()),
+            Self::Permit(verified) => Some(verified.manifest()),
             Self::AlreadyInstalled(_) => None,
         }
     }
@@ -208,7 +211,7 @@ pub fn verify<T>(
     let counted = root.signers(role, bundle_type.media_type(), head.manifest(), &head.signatures()?)?;
     found.signers.clone_from(&counted.keys);
     let signers = counted.meet(role)?;
-    Trust::check_type(bundle_type)?; // Off-spec: types 3 and 4 stop here, by name, until they can be applied
+    Trust::check_type(bundle_type)?; // Off-spec: type 4 stops here, by name, until it can be applied
 
     // 8 canonical JSON, schema, type
     let manifest = Manifest::parse(head.manifest(), bundle_type)?;
@@ -265,6 +268,9 @@ pub fn verify<T>(
         let policy = check_list(&entries, trust.binding_list().filter(|_| by.purpose == Purpose::Install), lower)?;
         return Ok(Verdict::Revocations(Box::new(Verified { digest, manifest, signers, head, entries, policy })));
     }
+    if let Some(policy) = manifest.permit() {
+        return Ok(Verdict::Permit(Box::new(Verified { digest, manifest, signers, head, entries, policy })));
+    }
     let policy = compile(&entries)?;
     Ok(Verdict::Accepted(Box::new(Verified { digest, manifest, signers, head, entries, policy })))
 }
@@ -290,6 +296,9 @@ fn check_addressee(manifest: &Manifest, by: &Judge<'_>) -> Result<(), Refused> {
     }
     if manifest.target.is_empty() {
         return Err(Refused::TargetEmpty("the target names no device".into()));
+    }
+    if manifest.kind() == BundleType::Permit && !matches!(manifest.target, Target::Devices(_)) {
+        return Err(Refused::PermitForbidden("the target is not one of exact devices".into()));
     }
     if !manifest.target.names(by.device) {
         return Err(Refused::NotForThisDevice(format!("the target does not name device {}", by.device.id)));

@@ -216,6 +216,10 @@ impl Work {
                 self.outcomes.put_list_in_force(*list);
                 Some(seq)
             }
+            Imported::Permitted(permit) => {
+                info!(file = name, from = %permit.from, to = %permit.to, "a permit waits for the bundle that it names");
+                None
+            }
             Imported::AlreadyInstalled => {
                 info!(file = name, "the bundle is in force already");
                 None

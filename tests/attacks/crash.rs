@@ -13,6 +13,7 @@ use tidegate::disk::Disk;
 use tidegate::disk::double::CrashDisk;
 use tidegate::store::time::BUILD_TIME;
 
+use crate::permit;
 use crate::revocation;
 use crate::rotation::{link as rotation_link, signed, third};
 use crate::world::{GOLDEN_SEQ, Policy, bundle, compile, device_facts, golden, root};
@@ -219,6 +220,49 @@ fn a_power_cut_at_any_step_of_a_list_leaves_the_list_before_or_the_new_one_and_t
         }
         assert!(seen.iter().all(|n| *n > 20), "both ends were reached: {seen:?}");
     }
+}
+
+#[test]
+fn a_power_cut_at_any_step_of_a_permitted_way_back_leaves_one_bundle_or_the_other_and_spends_the_permit_once() {
+    let leave = permit::permit(1, &golden(), &permit::older());
+    let judged = |slots: &Slots, bytes: &[u8]| {
+        let device = device_facts();
+        let by = Judge { trust: slots.trust(), lower: BUILD_TIME, device: &device, purpose: Purpose::Install };
+        verify(&mut Whole(Cursor::new(bytes)), &by, compile, &mut Findings::default())
+    };
+    let mut seen = [0; 3];
+    for cut in 0.. {
+        let disk = new_disk();
+        let mut slots = start(&disk).slots;
+        activate(&mut slots, &golden()).expect("power");
+        let before = disk.steps();
+        disk.cut_after(cut);
+        let Ok(Verdict::Permit(verified)) = judged(&slots, &leave) else { panic!("a permit") };
+        let permitted = slots.permit(&verified).is_ok();
+        let gone_back = permitted && activate(&mut slots, &permit::older()).is_ok();
+        let reached = disk.steps() - before;
+        for seed in 0..SEEDS {
+            let started = start(&Arc::new(disk.after_power_cut(seed)));
+            let waits = started.slots.trust().history.pending.is_some();
+            let why = format!("cut {cut}, seed {seed}, permitted {permitted}, gone back {gone_back}, waits {waits}");
+            match serving(&started) {
+                Some("older") => assert!(!waits, "{why}"),
+                Some("golden") => assert!(!gone_back && (waits || !permitted), "{why}"),
+                other => panic!("{why}: {other:?}"),
+            }
+            let again = judged(&started.slots, &leave).map_err(|refused| refused.name());
+            match serving(&started) {
+                Some("older") => assert!(matches!(again, Err("PermitUsed")), "{why}: {again:?}"),
+                _ if waits => assert!(matches!(again, Ok(Verdict::AlreadyInstalled(_))), "{why}: {again:?}"),
+                _ => assert!(matches!(again, Ok(Verdict::Permit(_))), "{why}: {again:?}"),
+            }
+            seen[usize::from(waits) + 2 * usize::from(serving(&started) == Some("older"))] += 1;
+        }
+        if reached < cut {
+            break;
+        }
+    }
+    assert!(seen.iter().all(|n| *n > 20), "each state was reached: {seen:?}");
 }
 
 #[test]

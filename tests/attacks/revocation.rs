@@ -38,7 +38,7 @@ fn list_under(root: &RootDocument, seq: u64, table: Vec<u8>) -> Vec<u8> {
     let mut list = draft(seq, "");
     list.security_floor = 0;
     list.entries = [(EntryKind::Revocations, ("revocations".into(), table))].into();
-    let unsigned = list.assemble_as(BundleType::Revocation, root).expect("a sound list");
+    let unsigned = list.assemble_list(root).expect("a sound list");
     pack::sign(&unsigned, root, &key(7)).expect("key 7 may sign")
 }
 

@@ -385,7 +385,7 @@ fn a_state_record_of_the_version_before_is_read_and_followed_by_one_of_this() {
     let record = |which: usize| folder.join(format!("state.{which}"));
     let (_, found) = Pair::open(Arc::new(Machine), &folder, "state");
     let body = found.body().expect("a record").to_vec();
-    assert_eq!((body[0], body.len()), (2, 257));
+    assert_eq!((body[0], body.len()), (2, 361));
     let old = [&[1], &body[1..121]].concat();
     (0..2).for_each(|which| fs::remove_file(record(which)).expect("removed"));
     let (mut pair, _) = Pair::open(Arc::new(Machine), &folder, "state");

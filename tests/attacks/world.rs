@@ -214,6 +214,7 @@ pub fn judge(bytes: &[u8]) -> Result<Digest, Refused> {
     match verify(&mut Whole(std::io::Cursor::new(bytes)), &by, compile, &mut Findings::default())? {
         Verdict::Accepted(verified) => Ok(verified.digest()),
         Verdict::Revocations(list) => Ok(list.digest()),
+        Verdict::Permit(permit) => Ok(permit.digest()),
         Verdict::AlreadyInstalled(digest) => Ok(digest),
     }
 }
@@ -298,6 +299,7 @@ impl Device {
     pub fn takes(&mut self, bytes: &[u8]) {
         match self.offer(bytes).result {
             Imported::Activated(active) => self.serving = Some((active.digest, active.policy)),
+            Imported::Permitted(_) => {}
             Imported::Revoked(list) => self.list = Some((list.digest, list.policy)),
             other => panic!("{other:?}"),
         }
