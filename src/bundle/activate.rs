@@ -38,7 +38,7 @@ use super::root::RootDocument;
 use super::roots::Roots;
 use super::state::{Chosen, State};
 use super::trust::{History, RootName, Rotated, Seen, Table, Trust};
-use super::verify::{Findings, Judge, Purpose, Source, Verdict, Verified, verify};
+use super::verify::{Findings, Hashed, Judge, Purpose, Source, Verdict, Verified, verify};
 use crate::disk::Disk;
 use crate::ids::{Digest, KeyId};
 use crate::policy::revocations::Revocations;
@@ -259,12 +259,16 @@ impl Slots {
         Ok(Active::of(verified))
     }
 
-    /// Step 17 for a list of revocations: it takes the place of the one before it.
-    pub fn revoke(&mut self, verified: Verified<Revocations>) -> Result<Active<Revocations>, Refused> {
+    /// Step 17 for a list of revocations, which comes from its source once more: it takes the place of the one before it.
+    pub fn revoke(
+        &mut self,
+        verified: Verified<Revocations>,
+        source: &mut dyn Source,
+    ) -> Result<Active<Revocations>, Refused> {
         let (seq, digest) = (verified.manifest().seq(), verified.digest());
         let History { serving, list, .. } = self.trust.history;
         if list != Some(digest) {
-            self.write_slot(&verified).map_err(|error| stored("the slot", &error))?;
+            self.write_list(&verified, source)?;
             let state = self.state.after_list(Seen { seq, digest });
             self.commit(&state)?;
             self.trust.history = state.history(serving, Some(digest));
@@ -287,6 +291,21 @@ impl Slots {
         let written = self.pair.write(&state.to_bytes());
         written.map_err(|error| Refused::StateLost(format!("writing the state record: {error}")))?;
         self.state = *state;
+        Ok(())
+    }
+
+    /// As [`Slots::write_slot`]; what is written is hashed once more as it goes by.
+    fn write_list(&self, verified: &Verified<Revocations>, source: &mut dyn Source) -> Result<(), Refused> {
+        self.write_slot(verified).map_err(|error| stored("the slot", &error))?;
+        let slot = self.folder.join(verified.digest().to_string());
+        let preamble = verified.head().preamble();
+        for entry in &verified.manifest().entries(preamble.payload_len())? {
+            let unread = |error| Refused::SourceIo(format!("reading entry {}: {error}", entry.kind));
+            let mut blob = Hashed::of(source.blob(entry, preamble.head_len()).map_err(unread)?, entry);
+            let written = self.disk.write_from(&slot.join(entry.kind.name()), &mut blob, 0o600);
+            written.and_then(|()| self.disk.sync_folder(&slot)).map_err(|error| stored("the slot", &error))?;
+            blob.check()?;
+        }
         Ok(())
     }
 
@@ -474,8 +493,8 @@ struct KeptTable {
 }
 
 impl Table for KeptTable {
-    fn read(&self) -> io::Result<Box<dyn Read + Send>> {
-        Ok(self.disk.open(&self.path)?.0)
+    fn read(&self) -> io::Result<(Box<dyn Read + Send>, u64)> {
+        self.disk.open(&self.path)
     }
 }
 

@@ -403,15 +403,18 @@ pub(super) fn revocations(rows: &entry::RevocationRows<'_>) -> Revocations {
     for id in rows.ids() {
         builder.list(RevokedId(id.hash));
     }
-    for cut_off in rows.cut_offs() {
-        let kind = match cut_off.kind {
-            entry::CutOffKind::Subject => Kind::Sub,
-            entry::CutOffKind::Client => Kind::Client,
-            entry::CutOffKind::Key => Kind::Kid,
-        };
-        builder.cut_off(RevokedId::of(kind, cut_off.issuer, cut_off.value), cut_off.before);
-    }
+    rows.cut_offs().for_each(|row| cut_off(&mut builder, &row));
     builder.build()
+}
+
+/// Adds a cut-off.
+pub(super) fn cut_off(to: &mut RevocationsBuilder, row: &entry::CutOffRow<'_>) {
+    let kind = match row.kind {
+        entry::CutOffKind::Subject => Kind::Sub,
+        entry::CutOffKind::Client => Kind::Client,
+        entry::CutOffKind::Key => Kind::Kid,
+    };
+    to.cut_off(RevokedId::of(kind, row.issuer, row.value), row.before);
 }
 
 /// Stands for a parameter while a template is checked; a template cannot hold it.

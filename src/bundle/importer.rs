@@ -21,9 +21,9 @@ use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::{DeviceFacts, Permit};
 use super::root::{Role, RootDocument};
-use super::staging::{Identity, open_regular, stage};
+use super::staging::{Identity, Staged, open_regular, stage};
 use super::trust::History;
-use super::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
+use super::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
@@ -216,7 +216,8 @@ impl<T> Importer<T> {
         let mut found = Findings::default();
         let mut source = SourceFound::default();
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
-        let judged = self.steps(path, bounds.lower, &mut found, &mut source);
+        let mut staged = None;
+        let judged = self.steps(path, bounds.lower, &mut found, (&mut source, &mut staged));
         // Step 6's other half: a root that follows stands by its own signatures, whatever became of the bundle.
         let rotated = self.slots.rotate(&found.roots);
         let mut resumed = Resumed::default();
@@ -229,7 +230,7 @@ impl<T> Importer<T> {
                 Ok(active) => Imported::Activated(Box::new(active)),
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Verdict::Revocations(verified)), Ok(())) => match self.slots.revoke(*verified) {
+            (Ok(Verdict::Revocations(verified)), Ok(())) => match self.revoke(*verified, staged) {
                 Ok(list) => {
                     resumed.serving = self.slots.resume(&self.device, self.compile).serving.or(resumed.serving);
                     Imported::Revoked(Box::new(list))
@@ -280,6 +281,16 @@ impl<T> Importer<T> {
         ImportOutcome { name, result, digest: found.digest, resumed, root, judged: source.identity, report, unrecorded }
     }
 
+    /// 17 for a list of revocations: the slot takes it from the private copy.
+    fn revoke(
+        &mut self,
+        verified: Verified<Revocations>,
+        staged: Option<Staged>,
+    ) -> Result<Active<Revocations>, Refused> {
+        let staged = staged.ok_or_else(|| Refused::SourceIo("the private copy is gone".into()))?;
+        self.slots.revoke(verified, &mut Whole(&staged.file))
+    }
+
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
     pub fn record(&mut self, refused: &Refused, medium: &Medium, now: &Moment) -> io::Result<()> {
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
@@ -294,11 +305,11 @@ impl<T> Importer<T> {
         path: &Path,
         lower: UnixSeconds,
         found: &mut Findings,
-        source: &mut SourceFound,
+        (source, kept): (&mut SourceFound, &mut Option<Staged>),
     ) -> Result<Verdict<T>, Refused> {
         let offered = open_regular(path)?;
         source.identity = Some(offered.identity());
-        let staged = stage(offered, &self.staging, &*self.disk)?;
+        let staged = kept.insert(stage(offered, &self.staging, &*self.disk)?);
         source.sha256 = Some(staged.sha256);
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
         verify(&mut Whole(&staged.file), &by, self.compile, found)

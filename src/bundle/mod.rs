@@ -17,6 +17,7 @@ pub mod importer;
 pub mod inbox;
 pub mod journal;
 pub mod keyfile;
+mod list;
 pub mod manifest;
 pub mod pack;
 pub mod root;

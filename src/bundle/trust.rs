@@ -101,8 +101,8 @@ pub struct Trust {
 
 /// An entry that a device keeps, to be read once more.
 pub trait Table: std::fmt::Debug + Send + Sync {
-    /// From its first byte.
-    fn read(&self) -> io::Result<Box<dyn Read + Send>>;
+    /// From its first byte, and its length in bytes.
+    fn read(&self) -> io::Result<(Box<dyn Read + Send>, u64)>;
 }
 
 /// Where a bundle stands in the order.

@@ -9,13 +9,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use ring::digest::{Context, SHA256};
 
-use super::compile::revocations;
 use super::container::{BundleType, Head};
-use super::entry::RevocationRows;
 use super::error::{Refused, SemanticProblem};
+use super::list;
 use super::manifest::{Author, DeviceFacts, Entries, Entry, EntryKind, Manifest, Permit, Target};
 use super::root::Role;
-use super::trust::{Order, Rotated, Table, Trust, plausible};
+use super::trust::{Order, Rotated, Trust, plausible};
 use crate::ids::{Digest, KeyId};
 use crate::keys::sha256;
 use crate::policy::revocations::Revocations;
@@ -136,7 +135,7 @@ impl<T> Verified<T> {
         &self.head
     }
 
-    /// Its entries.
+    /// Its entries; none of a list of revocations, which is too long to be held.
     #[must_use]
     pub fn entries(&self) -> &Entries {
         &self.entries
@@ -257,16 +256,21 @@ pub fn verify<T>(
     }
 
     // 15 parse every kind, cross-references, weak keys; what is parsed is hashed again as it is read
+    if let (BundleType::Revocation, [entry]) = (bundle_type, &*table) {
+        // A list is never held as a whole: it has no entries for the slot, which takes them from the source too.
+        let before = trust.binding_list().filter(|_| by.purpose == Purpose::Install);
+        let mut blob = Hashed::of(source.blob(entry, payload).map_err(unread)?, entry);
+        let policy = list::read(&mut blob, entry.len, before, lower)?;
+        blob.check()?;
+        let verified = Verified { digest, manifest, signers, head, entries: Entries::new(), policy };
+        return Ok(Verdict::Revocations(Box::new(verified)));
+    }
     let mut entries = Entries::new();
     for entry in &table {
         let mut blob = Vec::with_capacity(usize::try_from(entry.len).unwrap_or(0));
         let mut from = source.blob(entry, payload).map_err(unread)?;
         check_blob(&mut *from, entry, &mut buffer, |part| blob.extend_from_slice(part))?;
         entries.insert(entry.kind, blob);
-    }
-    if bundle_type == BundleType::Revocation {
-        let policy = check_list(&entries, trust.binding_list().filter(|_| by.purpose == Purpose::Install), lower)?;
-        return Ok(Verdict::Revocations(Box::new(Verified { digest, manifest, signers, head, entries, policy })));
     }
     if let Some(policy) = manifest.permit() {
         return Ok(Verdict::Permit(Box::new(Verified { digest, manifest, signers, head, entries, policy })));
@@ -309,21 +313,6 @@ fn check_addressee(manifest: &Manifest, by: &Judge<'_>) -> Result<(), Refused> {
     }
 }
 
-/// Step 15 for a list of revocations: the table, checked where it lies, must take away all that the one before it does.
-fn check_list(entries: &Entries, before: Option<&dyn Table>, lower: UnixSeconds) -> Result<Revocations, Refused> {
-    let bytes = entries.get(&EntryKind::Revocations).map_or(&[][..], Vec::as_slice);
-    let invalid = |error| Refused::SemanticInvalid(format!("entry {}: {error}", EntryKind::Revocations));
-    let rows = RevocationRows::from_bytes(bytes).map_err(invalid)?;
-    if let Some(before) = before {
-        let unread = |error: io::Error| Refused::StateLost(format!("reading the list in force: {error}"));
-        let lacking = rows.lacks(&mut *before.read().map_err(unread)?, lower).map_err(unread)?;
-        if let Some(what) = lacking {
-            return Err(Refused::RevocationShrunk(format!("it lacks {what}")));
-        }
-    }
-    Ok(revocations(&rows))
-}
-
 /// Reads a blob to its end; its length and digest must be the entry's.
 fn check_blob(
     from: &mut dyn Read,
@@ -348,6 +337,37 @@ fn check_blob(
         return Err(mismatch(entry));
     }
     Ok(())
+}
+
+/// A blob that is hashed as it is read.
+pub(super) struct Hashed<'e, R> {
+    from: R,
+    entry: &'e Entry,
+    hash: Context,
+    read: u64,
+}
+
+impl<'e, R: Read> Hashed<'e, R> {
+    pub(super) fn of(from: R, entry: &'e Entry) -> Self {
+        Self { from, entry, hash: Context::new(&SHA256), read: 0 }
+    }
+
+    /// Whether it was the entry, all of it and nothing else.
+    pub(super) fn check(mut self) -> Result<(), Refused> {
+        let unread = |error| Refused::SourceIo(format!("reading entry {}: {error}", self.entry.kind));
+        let more = self.from.read(&mut [0]).map_err(unread)?;
+        let whole = more == 0 && self.read == self.entry.len && self.hash.finish().as_ref() == self.entry.sha256.0;
+        if whole { Ok(()) } else { Err(mismatch(self.entry)) }
+    }
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.hash.update(buffer.get(..n).unwrap_or_default());
+        self.read = self.read.saturating_add(n as u64);
+        Ok(n)
+    }
 }
 
 fn mismatch(entry: &Entry) -> Refused {

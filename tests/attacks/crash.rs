@@ -189,7 +189,7 @@ fn a_power_cut_at_any_step_of_a_list_leaves_the_list_before_or_the_new_one_and_t
         let device = device_facts();
         let by = Judge { trust: slots.trust(), lower: BUILD_TIME, device: &device, purpose: Purpose::Install };
         match verify(&mut Whole(Cursor::new(list)), &by, compile, &mut Findings::default()) {
-            Ok(Verdict::Revocations(verified)) => slots.revoke(*verified).map(|_| ()),
+            Ok(Verdict::Revocations(verified)) => slots.revoke(*verified, &mut Whole(Cursor::new(list))).map(|_| ()),
             other => panic!("{other:?}"),
         }
     };

@@ -13,8 +13,8 @@
 //!
 //! An id (of a token, a subject or a client) is hashed with its kind and issuer: `policy::revocations`.
 //!
-//! A million ids are 16 MB: devices check the table where it lies ([`RevocationRows`]), and compare the next one with
-//! the one before it as that is read ([`RevocationRows::lacks`]). [`Revocations`] is for the author's side.
+//! A million ids are 16 MB: devices check the table of a policy where it lies ([`RevocationRows`]), and that of a
+//! revocation bundle as it comes by ([`RevocationReader`], called by `list`). [`Revocations`] is for the author's side.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
@@ -23,6 +23,7 @@ use super::EntryError;
 use super::table::{Reader, Writer, width};
 
 const MAGIC: [u8; 8] = *b"TGREVO\0\x01";
+const HEAD: usize = 20;
 const WIDTHS: [usize; 2] = [width(2, 9), 16];
 
 /// The entry.
@@ -132,13 +133,13 @@ impl<'b> RevocationRows<'b> {
     }
 
     /// The cut-offs, in order.
-    pub fn cut_offs(&self) -> impl Iterator<Item = CutOffRow<'b>> {
-        let pool = self.pool;
-        self.cut_offs.iter().filter_map(move |row| cut_off(row, pool))
+    pub fn cut_offs(&self) -> impl Iterator<Item = CutOffRow<'b>> + use<'b> {
+        let Self { cut_offs, pool, .. } = *self;
+        cut_offs.iter().filter_map(move |row| cut_off(row, pool))
     }
 
     /// The ids, in order.
-    pub fn ids(&self) -> impl ExactSizeIterator<Item = HashedId> + 'b {
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = HashedId> + use<'b> {
         self.ids.iter().map(hashed_id)
     }
 
@@ -164,46 +165,110 @@ impl<'b> RevocationRows<'b> {
         }
         if sorted && end == self.pool.len() { Ok(()) } else { Err(EntryError::NotCanonical) }
     }
+}
 
-    /// The first thing that the list in `before` takes away and this one does not, though it still counts when it is at
-    /// least `lower`: an id that ends later than that, or ends sooner here; a cut-off, or an earlier one here. Reads
-    /// `before` once, from front to end.
-    pub fn lacks(&self, before: &mut dyn Read, lower: i64) -> io::Result<Option<String>> {
-        let mut before = BufReader::with_capacity(64 << 10, before);
-        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
-        let mut head = [0; 20];
-        before.read_exact(&mut head)?;
-        let count = |at: usize| head[at..at + 4].iter().fold(0_u64, |n, byte| n << 8 | u64::from(*byte));
-        if head[..8] != MAGIC {
-            return Err(malformed());
+/// Reads a table from front to end: the rows of the cut-offs, which are held, then id by id, then the pool. It checks
+/// sizes (`InvalidData`), and leaves the order of the ids to its caller.
+#[derive(Debug)]
+pub struct RevocationReader<R> {
+    from: BufReader<R>,
+    cut_offs: Vec<[u8; WIDTHS[0]]>,
+    left: u64,
+    next: Option<HashedId>,
+    pool: u64,
+}
+
+impl<R: Read> RevocationReader<R> {
+    /// Begins a table of `len` bytes.
+    pub fn new(from: R, len: u64) -> io::Result<Self> {
+        let mut from = BufReader::with_capacity(64 << 10, from);
+        let mut head = [0; HEAD];
+        if len < HEAD as u64 {
+            return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut old_rows = Vec::new();
-        before.by_ref().take(count(8) * WIDTHS[0] as u64).read_to_end(&mut old_rows)?;
-        let mut ids = self.ids().peekable();
-        for _ in 0..count(12) {
-            let mut row = [0; WIDTHS[1]];
-            before.read_exact(&mut row)?;
-            let old = hashed_id(&row);
-            while ids.next_if(|new| new.hash < old.hash).is_some() {}
-            let kept = ids.peek().is_some_and(|new| new.hash == old.hash && new.until >= old.until);
-            if !kept && old.until > lower {
-                return Ok(Some(format!("the id {:016x}, which counts until {}", old.hash, old.until)));
-            }
+        from.read_exact(&mut head)?;
+        let [cut_offs, left, pool] = [8, 12, 16].map(|at| number(&head, at) as u64);
+        let [rows, ids] = [cut_offs * WIDTHS[0] as u64, left * WIDTHS[1] as u64];
+        if head[..MAGIC.len()] != MAGIC || HEAD as u64 + rows + ids + pool != len {
+            return Err(io::ErrorKind::InvalidData.into());
         }
+        let mut reader = Self { from, cut_offs: Vec::new(), left, next: None, pool };
+        for _ in 0..cut_offs {
+            let row = reader.row()?;
+            reader.cut_offs.push(row);
+        }
+        reader.load()?;
+        Ok(reader)
+    }
+
+    /// How many ids are still to come.
+    #[must_use]
+    pub fn ids_left(&self) -> usize {
+        usize::try_from(self.left).unwrap_or(usize::MAX).saturating_add(usize::from(self.next.is_some()))
+    }
+
+    /// The next id, left where it is.
+    #[must_use]
+    pub fn peek(&self) -> Option<HashedId> {
+        self.next
+    }
+
+    /// The next id.
+    pub fn next_id(&mut self) -> io::Result<Option<HashedId>> {
+        let next = self.next;
+        self.load()?;
+        Ok(next)
+    }
+
+    /// The cut-offs, once all ids were read.
+    pub fn finish(mut self) -> io::Result<CutOffRows> {
+        while self.next_id()?.is_some() {}
         let mut pool = String::new();
-        before.take(count(16)).read_to_string(&mut pool)?;
-        let mut cut_offs = self.cut_offs().peekable();
-        for row in old_rows.as_chunks().0 {
-            let old = cut_off(row, &pool).ok_or_else(malformed)?;
-            let named = |row: &CutOffRow<'_>| (row.kind, row.issuer.to_owned(), row.value.to_owned());
-            let old_name = named(&old);
-            while cut_offs.next_if(|new| named(new) < old_name).is_some() {}
-            if !cut_offs.peek().is_some_and(|new| named(new) == old_name && new.before >= old.before) {
-                let kind = format!("{:?}", old.kind).to_lowercase();
-                return Ok(Some(format!("the cut-off of a {kind} at {}", old.before)));
-            }
+        let read = self.from.take(self.pool).read_to_string(&mut pool)?;
+        if read as u64 != self.pool {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(None)
+        Ok(CutOffRows { rows: self.cut_offs, pool })
+    }
+
+    fn load(&mut self) -> io::Result<()> {
+        self.next = match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Some(hashed_id(&self.row()?))
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    fn row<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut row = [0; N];
+        self.from.read_exact(&mut row)?;
+        Ok(row)
+    }
+}
+
+/// The cut-offs of a table that was read from front to end.
+#[derive(Debug)]
+pub struct CutOffRows {
+    rows: Vec<[u8; WIDTHS[0]]>,
+    pool: String,
+}
+
+impl CutOffRows {
+    /// As [`RevocationRows::from_bytes`].
+    pub fn check(&self) -> Result<(), EntryError> {
+        self.table().check()
+    }
+
+    /// They, in order.
+    pub fn rows(&self) -> impl Iterator<Item = CutOffRow<'_>> {
+        self.table().cut_offs()
+    }
+
+    fn table(&self) -> RevocationRows<'_> {
+        RevocationRows { cut_offs: &self.rows, ids: &[], pool: &self.pool }
     }
 }
 
@@ -227,8 +292,12 @@ fn cut_off<'p>(row: &[u8; WIDTHS[0]], pool: &'p str) -> Option<CutOffRow<'p>> {
 
 /// Where the issuer and the value lie in the pool: offset and length.
 fn texts(row: &[u8; WIDTHS[0]]) -> [(usize, usize); 2] {
-    let number = |at: usize| row[at..at + 4].iter().fold(0_usize, |n, byte| n << 8 | usize::from(*byte));
-    [(number(1), number(5)), (number(9), number(13))]
+    [(number(row, 1), number(row, 5)), (number(row, 9), number(row, 13))]
+}
+
+/// The u32 at `at`, which lies inside.
+fn number(bytes: &[u8], at: usize) -> usize {
+    bytes[at..at + 4].iter().fold(0, |n, byte| n << 8 | usize::from(*byte))
 }
 
 fn text((at, len): (usize, usize), pool: &str) -> &str {
