@@ -13,11 +13,12 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::policy::revocations::Revocations;
 use crate::policy::{
     ApiIndex, ApplicationIndex, Auth, BadPath, Method, Miss, PlanIndex, Policy, Route, RouteIndex, Standing, Uncertain,
     check_path, without_parameters,
 };
-use crate::token::{Binding, Circumstances, TimeVerdict, TokenCache, TokenError, VerifiedClaims, judge};
+use crate::token::{Binding, Circumstances, TimeVerdict, TokenCache, TokenError, VerifiedClaims, judge, not_revoked};
 use crate::units::TimeBounds;
 
 pub use limits::{Charges, Level};
@@ -119,9 +120,11 @@ pub enum Reject<'p> {
 
 /// Judges a request.
 ///
-/// `cache` belongs to the caller and remembers verified tokens; one of no bytes remembers none.
+/// `revoked` is what is taken back beside the policy's own list. `cache` belongs to the caller and remembers verified
+/// tokens; one of no bytes remembers none.
 pub fn admit<'p, 'r, F>(
     policy: &'p Policy,
+    revoked: &Revocations,
     cache: &mut TokenCache,
     parts: &Parts<'r, F>,
     bounds: TimeBounds,
@@ -130,12 +133,13 @@ where
     F: Fn(&str) -> Field<'r>,
 {
     let mut facts = Facts::default();
-    let verdict = judge_request(policy, cache, parts, bounds, &mut facts);
+    let verdict = judge_request(policy, revoked, cache, parts, bounds, &mut facts);
     (facts, verdict)
 }
 
 fn judge_request<'p, 'r, F>(
     policy: &'p Policy,
+    revoked: &Revocations,
     cache: &mut TokenCache,
     parts: &Parts<'r, F>,
     bounds: TimeBounds,
@@ -179,6 +183,7 @@ where
         let now =
             Circumstances { audiences: &api.audiences, bounds, revocations: &policy.revocations, certificate: None };
         let time = judge(claims, &now)?;
+        not_revoked(claims, revoked)?;
         certain_enough(route, claims, time)?;
 
         // 3. the scopes: one of the route's alternatives, whole

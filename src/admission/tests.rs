@@ -1,5 +1,5 @@
 use crate::policy::issuer::{Alg, Issuer, IssuerTerms, Issuers, Profile, TypSet};
-use crate::policy::revocations::Revocations;
+use crate::policy::revocations::{Builder, Kind, Revocations, RevokedId};
 use crate::policy::{Api, Endpoint, Limit, Plan, Router, SubscribersBuilder, Upstream, Window};
 use crate::token::mint::MintKey;
 
@@ -108,10 +108,35 @@ fn token(key: &MintKey, iss: &str, client: &str, scope: &str) -> String {
     key.mint(Some("at+jwt"), &claims).expect("the key signs")
 }
 
+#[test]
+fn a_token_must_be_in_neither_list() {
+    let key = key();
+    let mut policy = policy(&key);
+    let token = token(&key, "a", "app-key", "x all");
+    let at = TimeBounds::exact(1_500);
+    let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
+    let parts = Parts { authority: "[::1]:8080", path: "/pets/a", method: "GET", header };
+    let of = |kind, value: &str| {
+        let mut list = Builder::default();
+        list.cut_off(RevokedId::of(kind, "a", value), 1_001);
+        list.build()
+    };
+    let judged = |policy: &Policy, revoked: &Revocations| {
+        admit(policy, revoked, &mut TokenCache::new(0), &parts, at).1.map(|_| ()).map_err(|reject| reject.to_string())
+    };
+    let refused = Err(TokenError::RevokedBefore.to_string());
+    let (hit, miss) = (of(Kind::Client, "app-key"), of(Kind::Client, "another"));
+    assert_eq!(judged(&policy, &miss), Ok(()));
+    assert_eq!(judged(&policy, &hit), refused);
+    policy.revocations = hit;
+    assert_eq!(judged(&policy, &miss), refused, "one list does not take the other's place");
+    assert_eq!(judged(&policy, &Revocations::default()), refused);
+}
+
 fn ask<'p>(policy: &'p Policy, path: &str, token: &str, bounds: TimeBounds) -> (Facts, Result<Admitted, Reject<'p>>) {
     let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
     let parts = Parts { authority: "[::1]:8080", path, method: "GET", header };
-    admit(policy, &mut TokenCache::new(0), &parts, bounds)
+    admit(policy, &Revocations::default(), &mut TokenCache::new(0), &parts, bounds)
 }
 
 #[test]
@@ -174,7 +199,8 @@ fn a_resource_is_counted_once_for_all_methods_of_its_route() {
     let counted = |method| {
         let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
         let parts = Parts { authority: "h", path: "/pets/two", method, header };
-        let (_, verdict) = admit(&policy, &mut TokenCache::new(0), &parts, TimeBounds::exact(1_500));
+        let nothing = Revocations::default();
+        let (_, verdict) = admit(&policy, &nothing, &mut TokenCache::new(0), &parts, TimeBounds::exact(1_500));
         let charges = verdict.expect("a good request").charges;
         charges.all().iter().map(|charge| (charge.limit_id, charge.subject_id)).collect::<Vec<_>>()
     };

@@ -161,7 +161,10 @@ impl Inbox {
         let judged = outcome.judged.filter(|judged| self.stat(name) == Some(*judged));
         let settled = match (judged, &outcome.result) {
             (None, _) => Ok(()),
-            (Some(_), Imported::Activated(_) | Imported::AlreadyInstalled) => fs::remove_file(path),
+            (
+                Some(_),
+                Imported::Activated(_) | Imported::Revoked(_) | Imported::Permitted(_) | Imported::AlreadyInstalled,
+            ) => fs::remove_file(path),
             (
                 Some(_),
                 Imported::Refused(

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::canonical;
 use super::error::{Refused, plain};
 use super::manifest::Author;
+use super::trust::Rotated;
 use super::verify::Findings;
 use crate::clock::BootId;
 use crate::disk::Disk;
@@ -61,6 +62,8 @@ pub enum Event {
     StateDamaged,
     /// The journal had a break; this line begins after it.
     JournalBroken,
+    /// A root that a bundle brought is trusted from here on, whatever became of the bundle; the digest is the root's.
+    RootRotated,
     /// A bundle was offered.
     Import,
 }
@@ -70,8 +73,8 @@ pub enum Event {
 pub struct Line {
     /// What happened.
     pub event: Event,
-    /// The name of how it ended: a refusal's, or `Activated`, `AlreadyInstalled`, `Serving`, `Nothing`,
-    /// `StateDamaged`.
+    /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `AlreadyInstalled`, `Serving`, `Nothing`,
+    /// `StateDamaged`, `RootRotated`.
     pub result: String,
     /// What was found, for people.
     pub detail: String,
@@ -145,6 +148,15 @@ impl Line {
         self.signers.clone_from(&found.signers);
         self.author.clone_from(&found.author);
         self
+    }
+
+    /// The line of a root that came with the bundle that this line is about.
+    #[must_use]
+    pub fn rotated(self, by: &Rotated) -> Self {
+        let detail = format!("version {} of epoch {}", by.root.version(), by.root.epoch());
+        let (digest, signers) = (Some(by.root.digest()), by.signers.clone());
+        let (event, result) = (Event::RootRotated, "RootRotated".into());
+        Self { event, result, digest, signers, seq: None, author: None, ..self }.saying(&detail)
     }
 
     /// With a detail for people.

@@ -17,10 +17,13 @@ pub mod importer;
 pub mod inbox;
 pub mod journal;
 pub mod keyfile;
+mod list;
 pub mod manifest;
 pub mod pack;
 pub mod root;
+mod roots;
 pub mod staging;
+mod state;
 pub mod trust;
 pub mod verify;
 

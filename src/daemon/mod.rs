@@ -119,7 +119,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let settings = bundle::Settings { state: config.state.clone(), root: config.trust.root.clone(), device };
     let disk: Arc<dyn Disk> = Arc::new(crate::disk::Machine);
     let now = timekeeper::moment(&config.time.trust);
-    let Opened { importer, serving, origin, unrecorded } = Importer::open(disk, settings, bundle::compile, &now)?;
+    let Opened { importer, serving, list, origin, unrecorded } = Importer::open(disk, settings, bundle::compile, &now)?;
     say_origin(&origin);
     if let Some(error) = unrecorded {
         warn!(%error, "the start could not be written into the journal or the time floor; serving all the same");
@@ -134,6 +134,9 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     spool.watched(hearts.register("spool", Instant::now()));
 
     let outcomes = Arc::new(imports::Outcomes::new());
+    if let Some(list) = list {
+        outcomes.put_list_in_force(list);
+    }
     if let Some(active) = serving {
         let at = importer.time().floor().bounds(&now.reading, now.trusted).lower;
         spool.policy_is(outcomes.put_in_force(active, at));
@@ -152,7 +155,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let inbox = bundle::inbox::Inbox::open(&config.inbox, &config.state.join("rejected"), wall)
         .map_err(|error| Error::Path(config.inbox.clone(), error))?;
     let wakes = upload::Wakes::default();
-    let (_hubs, hubs) = watch::channel(hub_keys);
+    let (rotated_hubs, hubs) = watch::channel(hub_keys);
     let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
     let doors = admin::Doors::open(&config.admin)?;
     let listeners = sockets::open(&config.gateway.listeners)?;
@@ -167,6 +170,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         inbox,
         outcomes: Arc::clone(&outcomes),
         spool: Arc::clone(&spool),
+        hubs: rotated_hubs,
         time: config.time.trust.clone(),
         heart: hearts.register("imports", Instant::now()),
     };
@@ -315,6 +319,13 @@ fn say_origin(origin: &Origin) {
         Origin::Active => {}
         Origin::Previous(why) => {
             error!(result = why.name(), "the active bundle does not verify ({why}); the one before it serves")
+        }
+        Origin::NoList(why) => {
+            let result = why.name();
+            error!(
+                result,
+                "the list of revocations does not verify ({why}); safe mode until it or a later one is brought"
+            )
         }
         Origin::Nothing(why) => {
             error!(result = why.name(), "no bundle verifies ({why}); safe mode until one is brought")

@@ -162,7 +162,7 @@ impl Entry {
     fn close(&mut self, now: Instant) {
         self.is_closed = true;
         self.peer.is_sending.set(self.is_still_sent());
-        let policy = self.in_force.snapshot.policy.as_ref();
+        let policy = self.in_force.snapshot.policy.as_deref();
         let api = policy.zip(self.facts.api).map(|(policy, api)| policy.api(api));
         let route = policy.zip(self.facts.route).map(|(policy, route)| policy.route(route));
         let plan = policy.zip(self.facts.plan).map(|(policy, plan)| policy.plan(plan));

@@ -16,6 +16,7 @@ use super::reply::Refusal;
 use super::time::Moment;
 use super::worker::{InForce, Worker};
 use crate::admission::{Field, Parts, admit};
+use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, Route};
 use crate::spool::record::Outcome;
 use crate::throttle::Permit;
@@ -48,9 +49,9 @@ async fn stages(
     entry: &mut Entry,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
     // 1. a policy
-    let policy = in_force.snapshot.policy.as_ref().ok_or_else(|| Refusal::new(Outcome::NoPolicy))?;
+    let policy = in_force.snapshot.policy.as_deref().ok_or_else(|| Refusal::new(Outcome::NoPolicy))?;
     // 2. admit; 3. throttle
-    let (route, permit) = judge(worker, policy, moment, &request, entry)?;
+    let (route, permit) = judge(worker, (policy, &in_force.snapshot.revoked), moment, &request, entry)?;
     // 4. forward; 5. meter: the entry closes when the answer has ended
     let errand = Errand { worker, in_force, policy, route, peer, now: moment.at };
     forward(permit, errand, request, entry).await
@@ -59,7 +60,7 @@ async fn stages(
 /// What is decided without waiting; nothing of it is carried through the waits that follow.
 fn judge<'p>(
     worker: &Worker,
-    policy: &'p Policy,
+    (policy, revoked): (&'p Policy, &Revocations),
     moment: Moment,
     request: &Request<Incoming>,
     entry: &mut Entry,
@@ -79,7 +80,7 @@ fn judge<'p>(
             false => field(request.headers(), name),
         },
     };
-    let (facts, verdict) = admit(policy, &mut worker.tokens.borrow_mut(), &parts, moment.bounds);
+    let (facts, verdict) = admit(policy, revoked, &mut worker.tokens.borrow_mut(), &parts, moment.bounds);
     entry.facts = facts;
     let admitted = verdict?;
     // throttle: every limit, or none

@@ -126,7 +126,7 @@ impl InForce {
 }
 
 fn outlets(upstream: &Upstream, (settings, shared): (&Settings, &Shared), before: Option<&InForce>) -> Outlets {
-    let before = before.and_then(|before| Some((before.snapshot.policy.as_ref()?, &before.outlets)));
+    let before = before.and_then(|before| Some((before.snapshot.policy.as_deref()?, &before.outlets)));
     let earlier =
         |policy: &Policy| policy.upstreams.iter().position(|was| was.name == upstream.name && was.ca == upstream.ca);
     let earlier = before.and_then(|(policy, outlets)| outlets.get(earlier(policy)?));

@@ -10,7 +10,10 @@ mod format;
 mod inbox;
 mod manifest;
 mod order;
+mod permit;
+mod revocation;
 mod root;
+mod rotation;
 mod signatures;
 mod source;
 mod start;
@@ -22,8 +25,18 @@ use tidegate::bundle::Refused;
 use world::{Case, Device};
 
 fn families() -> Vec<Case> {
-    [container::cases(), root::cases(), signatures::cases(), manifest::cases(), order::cases(), entries::cases()]
-        .concat()
+    [
+        container::cases(),
+        root::cases(),
+        rotation::cases(),
+        signatures::cases(),
+        manifest::cases(),
+        order::cases(),
+        entries::cases(),
+        revocation::cases(),
+        permit::cases(),
+    ]
+    .concat()
 }
 
 #[test]
@@ -39,7 +52,7 @@ fn each_hostile_bundle_is_refused_by_its_name_and_changes_nothing() {
 fn every_name_has_a_case() {
     // The families' names are compared with what is seen above; the other modules give what they saw themselves.
     let by_bundle = families().into_iter().map(|case| case.name.to_owned());
-    let elsewhere = [source::seen(), start::seen(), inbox::seen()].concat();
+    let elsewhere = [revocation::seen(), permit::seen(), source::seen(), start::seen(), inbox::seen()].concat();
     let seen: BTreeSet<String> = by_bundle.chain(elsewhere).collect();
     let missing: Vec<_> = Refused::NAMES.iter().filter(|name| !seen.contains(**name)).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");

@@ -1,4 +1,4 @@
-//! Step 6: the chain of roots that a bundle brings. This version has one root and rotates none.
+//! Step 6: the form of the chain of roots that a bundle brings; `rotation` is about roots that follow.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ pub fn cases() -> Vec<Case> {
         with("RootGap", "a root two versions on", chain(&[&version(4)])),
         with("RootGap", "a chain with a hole", chain(&[&version(1), &version(3)])),
         with("RootGap", "a chain that goes backwards", chain(&[&mine, &version(1)])),
-        with("UnsupportedRequirement", "the next root: rotation is not done yet", chain(&[&mine, &version(3)])),
+        with("RootThresholdOld", "the next root, unsigned", chain(&[&mine, &version(3)])),
         with(
             "RootWrongDeployment",
             "the root of another deployment",

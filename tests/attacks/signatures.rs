@@ -48,12 +48,6 @@ pub fn cases() -> Vec<Case> {
         case("SignatureInvalid", "signed as a permit", with(&[good(4), as_type(5, BundleType::Permit)])),
         case("SignatureInvalid", "all zeros", with(&[good(4), Signature { key: good(5).key, bytes: [0; 64] }])),
         // Types that the format knows and this version cannot apply, soundly signed by their own role.
-        case(
-            "UnsupportedRequirement",
-            "a revocation bundle",
-            signed_bytes(BundleType::Revocation, &[], &m, &[7], b"p"),
-        ),
-        case("UnsupportedRequirement", "a permit", signed_bytes(BundleType::Permit, &[], &m, &[7], b"p")),
         case("UnsupportedRequirement", "a release", signed_bytes(BundleType::Release, &[], &m, &[7], b"p")),
         case(
             "ThresholdNotMet",

@@ -82,6 +82,10 @@ impl Disk for Unkind {
         self.check(path)?;
         self.machine.write(path, bytes, mode)
     }
+    fn write_from(&self, path: &Path, from: &mut dyn Read, mode: u32) -> io::Result<()> {
+        self.check(path)?;
+        self.machine.write_from(path, from, mode)
+    }
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.check(path)?;
         self.machine.append(path, bytes)

@@ -23,6 +23,7 @@ use tidegate::clock::Reading;
 use tidegate::disk::{Disk, Machine};
 use tidegate::ids::{DeviceId, Digest};
 use tidegate::keys::{SigningKey, sha256};
+use tidegate::policy::revocations::Revocations;
 use tidegate::store::time::BUILD_TIME;
 
 /// When the golden bundle was made.
@@ -212,6 +213,8 @@ pub fn judge(bytes: &[u8]) -> Result<Digest, Refused> {
     let by = Judge { trust: &trust, lower: BUILD_TIME, device: &device, purpose: Purpose::Install };
     match verify(&mut Whole(std::io::Cursor::new(bytes)), &by, compile, &mut Findings::default())? {
         Verdict::Accepted(verified) => Ok(verified.digest()),
+        Verdict::Revocations(list) => Ok(list.digest()),
+        Verdict::Permit(permit) => Ok(permit.digest()),
         Verdict::AlreadyInstalled(digest) => Ok(digest),
     }
 }
@@ -223,6 +226,8 @@ pub struct Device {
     pub importer: Option<Importer<Policy>>,
     pub origin: Origin,
     pub serving: Option<(Digest, Policy)>,
+    /// The list of revocations in force.
+    pub list: Option<(Digest, Revocations)>,
     minutes: u64,
 }
 
@@ -232,7 +237,8 @@ impl Device {
         fs::write(folder.path().join("root.json"), root().bytes()).expect("the root is placed");
         fs::create_dir(folder.path().join("state")).expect("the state folder");
         fs::create_dir(folder.path().join("in")).expect("the drop folder");
-        let mut device = Self { folder, disk, importer: None, origin: Origin::Fresh, serving: None, minutes: 0 };
+        let mut device =
+            Self { folder, disk, importer: None, origin: Origin::Fresh, serving: None, list: None, minutes: 0 };
         device.start();
         device
     }
@@ -267,11 +273,20 @@ impl Device {
         self.importer = Some(opened.importer);
         self.origin = opened.origin;
         self.serving = opened.serving.map(|active| (active.digest, active.policy));
+        self.list = opened.list.map(|list| (list.digest, list.policy));
     }
 
     pub fn import(&mut self, path: &Path) -> ImportOutcome<Policy> {
         let now = self.now();
-        self.importer.as_mut().expect("it runs").import(path, &Medium::Usb("0781:5567/4C53".into()), &now)
+        let medium = Medium::Usb("0781:5567/4C53".into());
+        let mut outcome = self.importer.as_mut().expect("it runs").import(path, &medium, &now);
+        if let Some(list) = outcome.resumed.list.take() {
+            self.list = Some((list.digest, list.policy));
+        }
+        if let Some(active) = outcome.resumed.serving.take() {
+            self.serving = Some((active.digest, active.policy));
+        }
+        outcome
     }
 
     /// Puts the bytes into a file and imports it.
@@ -284,6 +299,8 @@ impl Device {
     pub fn takes(&mut self, bytes: &[u8]) {
         match self.offer(bytes).result {
             Imported::Activated(active) => self.serving = Some((active.digest, active.policy)),
+            Imported::Permitted(_) => {}
+            Imported::Revoked(list) => self.list = Some((list.digest, list.policy)),
             other => panic!("{other:?}"),
         }
     }

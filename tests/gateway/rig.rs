@@ -1,6 +1,7 @@
 //! A policy of its own for the gateway's tests and bench: one issuer, one API with a few routes, one application.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::policy::issuer::{Alg, Issuer, IssuerTerms, Issuers, Profile, TypSet};
@@ -89,7 +90,7 @@ impl Rig {
     }
 
     pub(crate) fn snapshot(&self, terms: &Terms) -> Snapshot {
-        Snapshot { policy: Some(self.policy(terms)), id: None }
+        Snapshot { policy: Some(Arc::new(self.policy(terms))), ..Snapshot::safe_mode() }
     }
 
     pub(crate) fn policy(&self, terms: &Terms) -> Policy {

@@ -14,7 +14,9 @@ mod table;
 mod throttle;
 
 pub use issuers::{Claims, Issuer, Issuers, Jwk, Key};
-pub use revocations::{CutOff, CutOffKind, HashedId, Revocations};
+pub use revocations::{
+    CutOff, CutOffKind, CutOffRow, CutOffRows, HashedId, RevocationReader, RevocationRows, Revocations,
+};
 pub use routes::{Api, Route, Routes, Upstream};
 pub use subscriptions::{Application, ConsumerKey, Subscription, Subscriptions};
 pub use throttle::{Limit, Per, Plan, Throttle};
@@ -99,4 +101,4 @@ impl Formatter for Exact {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
