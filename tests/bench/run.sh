@@ -96,7 +96,8 @@ on 0 "$bare" 127.0.0.1:19101 127.0.0.1:19100; p_bare=$last
 on 0 nginx -c "$run/peer.conf"; p_nginx=$last
 
 # As its unit starts it.
-for setting in $(sed -n 's/^Environment=//p' "$root/systemd/tidegated.service"); do export "${setting?}"; done
+setting=$(sed -n 's/^Environment=//p' "$root/systemd/tidegated.service")
+export "${setting?}"
 
 # --- start, idle, load -------------------------------------------------------------------------------------------------
 measure="python3 $here/measure.py"
