@@ -29,8 +29,8 @@ const ALLOCATOR: [(&str, &str); 3] =
     [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
 /// A child that does not answer for this long is given up: a slow card's sync takes seconds, not minutes.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Requests before a child is let go, whatever they are.
-const REQUESTS_LIMIT: u32 = 8;
+/// Files that a child seals or reads before it is let go: its memory grows with them.
+const FILES_LIMIT: u32 = 8;
 
 /// The child's whole life: answers requests on standard input until the daemon closes it. Call it first
 /// thing in `main`, before any thread or runtime is made; after an error end with a code that is not 0.
@@ -118,7 +118,7 @@ fn failed(error: &ledger::Error) -> Reply {
 pub(super) struct Link {
     socket: UnixStream,
     process: Child,
-    requests: u32,
+    files: u32,
     /// The generation that it used last, and whether it is still opening it.
     generation: Option<u32>,
     is_opening: bool,
@@ -136,12 +136,12 @@ impl Link {
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { socket, process, requests: 0, generation: None, is_opening: false })
+        Ok(Self { socket, process, files: 0, generation: None, is_opening: false })
     }
 
     /// Asks and waits for the answer.
     pub(super) fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        self.requests += u32::from(!matches!(request, Request::Open { .. }));
+        self.files += u32::from(matches!(request, Request::Seal(_) | Request::Oldest { .. }));
         send(&mut self.socket, request)?;
         loop {
             let reply = receive(&mut self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -182,7 +182,7 @@ impl Link {
 
     /// Whether it has done enough, and a new one would be smaller.
     pub(super) fn is_worn(&self) -> bool {
-        self.requests >= REQUESTS_LIMIT
+        self.files >= FILES_LIMIT
     }
 
     /// Lets the child go: it ends by itself.

@@ -91,7 +91,7 @@ pub struct Config {
     pub free_floor: Bytes,
     /// Size at which an open log is followed by the next.
     pub log_size: Bytes,
-    /// Size at which a generation is followed by the next.
+    /// Size at which a generation is followed by the next. Each opening of one writes what is free in it.
     pub generation_size: Bytes,
 }
 
@@ -106,7 +106,7 @@ impl Default for Config {
             backlog_limit: Bytes(1 << 30),
             free_floor: Bytes(32 << 20),
             log_size: Bytes(4 << 20),
-            generation_size: Bytes(4 << 20),
+            generation_size: Bytes(512 << 10),
         }
     }
 }

@@ -2,23 +2,32 @@
 //!
 //! ```text
 //! cargo run --release --example spool-bench -- DIR RATE SECONDS     RATE 0: as fast as it goes
+//! cargo run --example spool-bench -- DIR flash KIB                  bytes that each step sends to the disk, with
+//!                                                                   generations of this many KiB
 //! ```
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tidegate::ids::RequestId;
 use tidegate::keys::SigningKey;
-use tidegate::spool::backlog::Backlog as _;
+use tidegate::spool::backlog::{Backlog as _, UsageFile};
 use tidegate::spool::record::{Outcome, UsageRecord};
 use tidegate::spool::{Config, Program, Spool, child};
-use tidegate::units::TimeQuality;
+use tidegate::units::{Bytes, Span, TimeQuality};
 
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "spool-child") {
         child::run().expect("the child serves");
+        return std::process::ExitCode::SUCCESS;
+    }
+    if let [folder, word, kib] = &arguments[..]
+        && word == "flash"
+    {
+        flash(Path::new(folder), kib.parse().expect("a size"));
         return std::process::ExitCode::SUCCESS;
     }
     let [folder, rate, seconds] = &arguments[..] else { panic!("spool-bench DIR RATE SECONDS") };
@@ -71,6 +80,81 @@ fn run(folder: &Path, rate: u64, seconds: u64) {
     println!("CPU: {}", cpu());
     drop(intake);
     spool.stop();
+}
+
+/// What sealing, uploading and looking write, by the kernel's count for this process and its ended children.
+fn flash(folder: &Path, kib: u64) {
+    let key = SigningKey::from_seed(&[7; 32]).expect("a key");
+    let program = Program { path: "/proc/self/exe".into(), arguments: vec!["spool-child".into()] };
+    fs::create_dir_all(folder).expect("a folder");
+    let hour = Span::secs(3600);
+    let config =
+        Config { seal_after: hour, seal_after_offline: hour, generation_size: Bytes(kib << 10), ..Config::default() };
+    let spool = Spool::start(&config, folder, &key, program, 1).expect("it starts");
+    let mut intake = spool.intake(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let oldest = || runtime.block_on(spool.oldest(None)).expect("it answers");
+    let acknowledge =
+        |file: &UsageFile| runtime.block_on(spool.acknowledge(file.at, &file.digest)).expect("it answers");
+    // Long enough for the child to be let go, and so to be counted.
+    let step = |what: &str, times: u64, work: &mut dyn FnMut(u64)| {
+        let settle = || std::thread::sleep(Duration::from_millis(2200));
+        settle();
+        let before = written();
+        for time in 0..times {
+            work(time);
+            settle();
+        }
+        println!("{what}: {} KiB each, {} files wait", (written() - before) / times / 1024, spool.status().files);
+    };
+    let mut next = 0;
+    for records in [1, 100, 1000, 10_000] {
+        let mut seal = |_| {
+            (next..next + records).for_each(|number| intake.append(&record(number)));
+            next += records;
+            spool.seal_now();
+        };
+        step(&format!("{records} records, the log, synced, and the seal in a child of its own"), 8, &mut seal);
+    }
+    println!(
+        "{} KiB of files take {} KiB of disk",
+        spool.status().bytes / 1024,
+        taken(&folder.join("generations")) / 1024
+    );
+    step("reading the oldest file", 4, &mut |_| drop(oldest()));
+    step("reading and acknowledging a file", 8, &mut |_| acknowledge(&oldest().expect("there are files")));
+    let mut eight = |_| (0..8).for_each(|_| acknowledge(&oldest().expect("there are files")));
+    step("reading and acknowledging eight files", 2, &mut eight);
+    while let Some(file) = oldest() {
+        acknowledge(&file);
+    }
+    let mut all = |_| {
+        (next..next + 1000).for_each(|number| intake.append(&record(number)));
+        next += 1000;
+        spool.seal_now();
+        acknowledge(&oldest().expect("it was sealed"));
+    };
+    step("1000 records, sealed and acknowledged by one child", 8, &mut all);
+    step("asking an empty spool", 4, &mut |_| drop(oldest()));
+    step("nothing", 4, &mut |_| {});
+    println!("{:?}", spool.status());
+}
+
+/// Bytes of disk that a folder takes.
+fn taken(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).expect("a folder").flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => taken(&entry.path()),
+        metadata => metadata.map_or(0, |metadata| metadata.blocks() * 512),
+    });
+    sizes.sum()
+}
+
+/// Bytes that this process and its ended children sent to the disk.
+fn written() -> u64 {
+    let text = fs::read_to_string("/proc/self/io").expect("procfs");
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("it counts");
+    line.parse().expect("a number")
 }
 
 /// Resident kilobytes of this process and its children, and how many children there are.
