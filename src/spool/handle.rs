@@ -1,11 +1,11 @@
 //! The spool as the rest of the daemon sees it.
 //!
-//! Every call but `start` and `stop` only sends a message to the writer thread, so all of them may be
-//! made on a reactor thread.
+//! Every call but `start`, `intake` and `stop` only sends a message to the writer thread, or leaves it
+//! where that finds it, so all of them may be made on a reactor thread.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -16,9 +16,12 @@ use crate::keys::SigningKey;
 use crate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
 use crate::spool::lane::Lane;
 pub use crate::spool::writer::Waiting;
-use crate::spool::writer::{Command, Writer};
+use crate::spool::writer::{Command, Shared, Writer};
 use crate::spool::{Config, Error, Intake};
 use crate::telemetry::Heart;
+
+/// Commands that may wait for the writer thread.
+const COMMANDS_LIMIT: usize = 64;
 
 /// The binary that serves as the spool's child, and what makes it call [`super::child::run`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub struct Status {
     pub lost: u64,
     /// Bytes of records that wait to be sealed.
     pub open_bytes: u64,
+    /// Bytes of records that a power cut would take now.
+    pub unsynced_bytes: u64,
     /// The last thing that went wrong, until it works again.
     pub last_error: Option<String>,
 }
@@ -51,7 +56,8 @@ pub struct Status {
 /// The running spool.
 #[derive(Debug)]
 pub struct Spool {
-    commands: Sender<Command>,
+    commands: SyncSender<Command>,
+    shared: Arc<Shared>,
     waiting: watch::Receiver<Waiting>,
     lanes: Mutex<Vec<Arc<Lane>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -67,12 +73,14 @@ impl Spool {
         program: Program,
         workers: u16,
     ) -> Result<Self, Error> {
-        let (commands, orders) = channel();
+        let (commands, orders) = sync_channel(COMMANDS_LIMIT);
         let (told, waiting) = watch::channel(Waiting::default());
-        let writer = Writer::start(config.clone(), folder, *device.seed(), program, workers, told)?;
+        let shared = Arc::<Shared>::default();
+        let (config, seed, ours) = (config.clone(), *device.seed(), Arc::clone(&shared));
+        let writer = Writer::start(config, folder, seed, program, workers, told, ours)?;
         let thread = std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&orders));
         let thread = Mutex::new(Some(thread.map_err(Error::System)?));
-        Ok(Self { commands, waiting, lanes: Mutex::default(), thread })
+        Ok(Self { commands, shared, waiting, lanes: Mutex::default(), thread })
     }
 
     /// The intake of a worker, from 0; each worker takes its own once. Blocks while it makes its files.
@@ -87,24 +95,25 @@ impl Spool {
 
     /// Seals what there is, without waiting for its time.
     pub fn seal_now(&self) {
-        let _ = self.commands.send(Command::SealNow { done: None }); // a stopped spool has sealed nothing to lose
+        // A stopped spool does not, and a writer that has so many commands before it will come to it by itself.
+        let _ = self.commands.try_send(Command::SealNow { done: None });
     }
 
     /// As [`Self::seal_now`]; the end of it can be awaited, whether it could be done or not.
     pub fn sealed(&self) -> impl Future<Output = ()> + Send + 'static {
         let (done, end) = oneshot::channel();
-        let _ = self.commands.send(Command::SealNow { done: Some(done) });
+        let _ = self.commands.try_send(Command::SealNow { done: Some(done) });
         async move { end.await.unwrap_or_default() }
     }
 
     /// Tells whether the hub can be reached: files are sealed sooner then.
     pub fn hub_in_reach(&self, in_reach: bool) {
-        let _ = self.commands.send(Command::HubInReach(in_reach));
+        self.shared.in_reach.store(in_reach, Ordering::Relaxed);
     }
 
     /// Tells the manifest digest of the policy bundle in force; files name it.
     pub fn policy_is(&self, manifest: Digest) {
-        let _ = self.commands.send(Command::PolicyIs(manifest));
+        *self.shared.policy.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest);
     }
 
     /// Changes whenever a file is sealed or acknowledged: the uploader waits on it.
@@ -126,6 +135,7 @@ impl Spool {
             rolled_up: sum(|lane| lane.rolled_up.load(Ordering::Relaxed)),
             lost: sum(|lane| lane.lost.load(Ordering::Relaxed)),
             open_bytes: waiting.open_bytes,
+            unsynced_bytes: self.shared.watch.unsynced(),
             last_error: waiting.last_error,
         }
     }
@@ -160,13 +170,13 @@ impl Backlog for Spool {
 
     async fn oldest(&self, after: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Oldest { after, reply }).map_err(|_| Unavailable)?;
+        self.commands.try_send(Command::Oldest { after, reply }).map_err(|_| Unavailable)?;
         answer.await.unwrap_or(Err(Unavailable))
     }
 
     async fn acknowledge(&self, at: Cursor, digest: &Digest) -> Result<(), Unavailable> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Acknowledge { at, digest: *digest, reply }).map_err(|_| Unavailable)?;
+        self.commands.try_send(Command::Acknowledge { at, digest: *digest, reply }).map_err(|_| Unavailable)?;
         answer.await.unwrap_or(Err(Unavailable))
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct OpenLog {
     pub file: File,
     /// Where the next row goes; rows before it are whole.
     pub end: AtomicU64,
+    /// What of it is on the device.
+    pub synced: AtomicU64,
     /// How many rows it has.
     pub rows: AtomicU32,
     /// Nothing more will be written to it.
@@ -44,8 +46,8 @@ impl OpenLog {
     }
 
     pub(super) fn of(name: Name, file: File) -> Self {
-        let end = AtomicU64::new(PREAMBLE as u64);
-        Self { name, file, end, rows: AtomicU32::new(0), closed: AtomicBool::new(false) }
+        let [end, synced] = [(); 2].map(|()| AtomicU64::new(PREAMBLE as u64));
+        Self { name, file, end, synced, rows: AtomicU32::new(0), closed: AtomicBool::new(false) }
     }
 }
 

@@ -115,7 +115,7 @@ impl Ledger {
     /// Opens the newest generation that can be opened; whatever is damaged is set aside and noted.
     /// `known` is what the daemon knows from children before this one.
     pub(super) fn open(setup: Setup, known: &Known, opener: Opener, now_ms: i64) -> Result<Self> {
-        let key = SigningKey::from_seed(&setup.seed).ok_or(Error::Key)?;
+        let key = SigningKey::from_seed(&setup.seed.0).ok_or(Error::Key)?;
         make_room(&setup)?;
         let generations = Generations::open(&setup.folder)?;
         let (boot, builder) = (lane::boot_id(), Builder::new());

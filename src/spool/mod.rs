@@ -4,7 +4,7 @@
 //!  worker ──▶ intake ── one write(2) ─▶ open log ─┐   (sums, where a record cannot be kept)
 //!  worker ──▶ intake ── one write(2) ─▶ open log ─┤
 //!                                                 ▼ in a child process, only while there is work
-//!  writer thread: when to seal, fdatasync ──▶ gather ─▶ segment ─▶ ledger (generations of sled)
+//!  writer thread: when to seal (another one syncs) ──▶ gather ─▶ segment ─▶ ledger (generations of sled)
 //!                                                                     │ oldest, acknowledge
 //!                                             upload ◀── Spool ◀──────┘
 //! ```
@@ -39,6 +39,7 @@ mod ledger;
 mod log;
 mod state;
 mod suspects;
+mod syncer;
 mod wire;
 mod writer;
 
@@ -75,7 +76,8 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// A power cut costs at most this much of the last traffic. Shorter writes more flash.
+    /// A power cut costs at most this much of the last traffic, and what comes while one sync lasts. Shorter
+    /// writes more flash.
     pub sync_interval: Span,
     /// Seal at the latest after this, while the hub is in reach.
     pub seal_after: Span,

@@ -124,3 +124,46 @@ fn a_generation_that_kills_or_fails_its_readers_twice_becomes_a_gap_and_the_next
         assert_eq!(told, [(GapReason::GenerationLost, None)], "{fault}");
     }
 }
+
+/// A child that never answers, and ends after some seconds.
+fn hung(seconds: &str) -> Program {
+    Program { path: "/bin/sleep".into(), arguments: vec![seconds.into()] }
+}
+
+#[test]
+fn no_worker_waits_for_a_child_that_hangs_over_what_an_earlier_run_left() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = start(folder.path(), "none");
+    let mut intake = spool.intake(0);
+    intake.append(&record(1));
+    drop((intake, spool)); // not sealed, so the next start has something to seal
+    let begun = std::time::Instant::now();
+    let spool = Spool::start(&Config::default(), folder.path(), &key(), hung("6"), 3).expect("it starts");
+    let intakes: Vec<_> = (0..3)
+        .map(|worker| {
+            std::thread::sleep(Duration::from_millis(300)); // as if the gateway had to do something in between
+            spool.intake(worker)
+        })
+        .collect();
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    drop((intakes, spool));
+}
+
+#[test]
+fn records_are_synced_at_their_pace_while_the_child_hangs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config { sync_interval: Span::millis(100), ..Config::default() };
+    let spool = Spool::start(&config, folder.path(), &key(), hung("6"), 1).expect("it starts");
+    let mut intake = spool.intake(0);
+    intake.append(&record(1));
+    spool.seal_now(); // the writer thread now waits for the child
+    let begun = std::time::Instant::now();
+    for _ in 0..3 {
+        intake.append(&record(2));
+        while spool.status().unsynced_bytes > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(5), "nothing is synced meanwhile");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    drop(intake);
+}

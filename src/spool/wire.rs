@@ -7,6 +7,7 @@
 //!                 frame, the file's bytes
 //! ```
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use serde::de::DeserializeOwned;
@@ -34,11 +35,22 @@ pub(super) enum Request {
     Acknowledge { stream: u64, seq: u64, digest: Digest, now_ms: i64 },
 }
 
+/// The seed of the device's key. `Debug` shows nothing of it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Seed(pub [u8; 32]);
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed")
+    }
+}
+
 /// Where the spool is and how it is to be kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Setup {
     pub folder: std::path::PathBuf,
-    pub seed: [u8; 32],
+    pub seed: Seed,
     pub generation_size: u64,
     pub backlog_limit: u64,
     pub free_floor: u64,
@@ -162,6 +174,15 @@ pub(super) fn receive_bytes(from: &mut impl Read) -> io::Result<Option<Vec<u8>>>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_is_printed_shows_the_devices_seed() {
+        let setup =
+            Setup { folder: "f".into(), seed: Seed([0xc5; 32]), generation_size: 1, backlog_limit: 2, free_floor: 3 };
+        let request = Request::Open { setup, known: Known::default(), now_ms: 4 };
+        let shown = format!("{request:?}").to_lowercase();
+        assert!(shown.contains("seed") && !shown.contains("197") && !shown.contains("c5"), "{shown}");
+    }
 
     #[test]
     fn a_message_arrives_and_garbage_and_lies_do_not() {

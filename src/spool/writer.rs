@@ -6,9 +6,9 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -27,17 +27,19 @@ use crate::spool::lane::{self, Lane, OpenLog, Sums, left_logs};
 use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason};
 use crate::spool::suspects::Suspects;
-use crate::spool::wire::{Known, Reply, Report, Request, Seal, Setup};
+use crate::spool::syncer::{Syncer, Watch};
+use crate::spool::wire::{Known, Reply, Report, Request, Seal, Seed, Setup};
 use crate::spool::{Config, Error, Intake, Program};
 use crate::telemetry::Heart;
 
 /// How often it looks after things while records come, and while none do.
 const TICK: Duration = Duration::from_millis(200);
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// How long a start may take until all workers have their intakes: so long nothing of an earlier run is sealed.
-const GRACE: Duration = Duration::from_secs(2);
 /// A child with nothing to do is let go after this.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Commands that are done before it looks after things again.
+const COMMANDS_LIMIT: u32 = 16;
 
 /// How often the lock is tried, and the pause between: a second in all.
 const LOCK_TRIES: u32 = 20;
@@ -50,10 +52,17 @@ pub(super) enum Command {
     Oldest { after: Option<Cursor>, reply: oneshot::Sender<Result<Option<UsageFile>, Unavailable>> },
     Acknowledge { at: Cursor, digest: Digest, reply: oneshot::Sender<Result<(), Unavailable>> },
     SealNow { done: Option<oneshot::Sender<()>> },
-    HubInReach(bool),
-    PolicyIs(Digest),
     Watched(Heart),
     Stop,
+}
+
+/// What the handle and the thread share without a message.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub in_reach: AtomicBool,
+    /// Manifest digest of the policy bundle in force.
+    pub policy: Mutex<Option<Digest>>,
+    pub watch: Arc<Watch>,
 }
 
 /// What the writer thread tells everybody.
@@ -79,8 +88,6 @@ struct Held {
     /// What of it is sealed.
     offset: u64,
     rows: u32,
-    /// What of it is on the device.
-    synced: u64,
 }
 
 /// One registered worker.
@@ -88,7 +95,6 @@ struct Held {
 struct Worker {
     lane: Arc<Lane>,
     spares: SyncSender<Arc<OpenLog>>,
-    counts: Option<File>,
     /// The log that it writes, and the one that it will go on to.
     current: Option<Arc<OpenLog>>,
     spare: Option<Arc<OpenLog>>,
@@ -114,8 +120,7 @@ pub(super) struct Writer {
     /// Bytes in logs of earlier runs.
     left_bytes: u64,
     due: Due,
-    in_reach: bool,
-    policy: Option<Digest>,
+    shared: Arc<Shared>,
     left_over: bool,
     /// What has left the generations, for the next child.
     left: Vec<(u32, Stock)>,
@@ -124,8 +129,7 @@ pub(super) struct Writer {
     failing: Option<&'static str>,
     link: Option<Link>,
     link_used: Duration,
-    synced_at: Duration,
-    started: Duration,
+    syncer: Syncer,
     told: watch::Sender<Waiting>,
     heart: Option<Heart>,
     _lock: File,
@@ -140,17 +144,19 @@ impl Writer {
         program: Program,
         workers: u16,
         told: watch::Sender<Waiting>,
+        shared: Arc<Shared>,
     ) -> Result<Self, Error> {
         let at_folder = |source| Error::Folder { path: folder.to_owned(), source };
         let open = folder.join("open");
-        fs::create_dir_all(&open).and_then(|()| disk::sync_folder(folder)).map_err(at_folder)?;
+        let made = fs::create_dir_all(&open).and_then(|()| disk::sync_folder(folder));
+        made.and_then(|()| disk::sync_parent(folder)).map_err(at_folder)?;
         let lock = File::create(folder.join("lock")).map_err(at_folder)?;
         if !locked(&lock) {
             return Err(Error::Locked(folder.to_owned()));
         }
         let setup = Setup {
             folder: folder.to_owned(),
-            seed,
+            seed: Seed(seed),
             generation_size: config.generation_size.0,
             backlog_limit: config.backlog_limit.0,
             free_floor: config.free_floor.0,
@@ -160,6 +166,7 @@ impl Writer {
         let left_over = left_bytes > 0 || last > 0 || has_generations;
         told.send_modify(|told| told.is_known = !has_generations);
         let now = Reading::now();
+        let syncer = Syncer::start(Arc::clone(&shared.watch), config.sync_interval.0).map_err(Error::System)?;
         Ok(Self {
             config,
             setup,
@@ -167,50 +174,44 @@ impl Writer {
             program,
             boot: lane::boot_id(),
             workers: workers.max(1),
-            next_number: last + 1,
+            next_number: last.saturating_add(1), // at the limit only the order is lost, and the ids still differ
             held: Vec::new(),
             lanes: Vec::new(),
             gaps: Vec::new(),
             lost_since_ms: now.wall_ms,
             left_bytes,
             due: Due::default(),
-            in_reach: false,
-            policy: None,
+            shared,
             left_over,
             left: Vec::new(),
             suspects: Suspects::default(),
             failing: None,
             link: None,
             link_used: now.boot,
-            synced_at: now.boot,
-            started: now.boot,
+            syncer,
             told,
             heart: None,
             _lock: lock,
         })
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until it is told to stop. Whoever asks comes first: nothing is sealed while a command waits.
     pub(super) fn run(mut self, orders: &Receiver<Command>) {
-        loop {
-            let is_busy = self.link.is_some() || self.waits() != Unsealed::default();
-            match orders.recv_timeout(if is_busy { TICK } else { IDLE_TICK }) {
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(command) => {
-                    self.obey(command);
-                    // Whoever asks waits for no seal that can come after.
-                    while let Ok(command) = orders.try_recv() {
-                        if matches!(command, Command::Stop) {
-                            return self.stop();
-                        }
-                        self.obey(command);
-                    }
+        let mut patience = Duration::ZERO;
+        while !self.syncer.has_ended() {
+            for _ in 0..COMMANDS_LIMIT {
+                match orders.recv_timeout(std::mem::take(&mut patience)) {
+                    Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return self.stop(),
+                    Ok(command) => self.obey(command),
+                    Err(RecvTimeoutError::Timeout) => break,
                 }
-                Err(RecvTimeoutError::Timeout) => {}
             }
-            self.tick();
+            if !self.tick() {
+                let is_busy = self.link.is_some() || self.waits() != Unsealed::default();
+                patience = if is_busy { TICK } else { IDLE_TICK };
+            }
         }
-        self.stop();
+        tracing::error!("nothing syncs the open logs any more");
     }
 
     fn obey(&mut self, command: Command) {
@@ -231,8 +232,6 @@ impl Writer {
                 self.seal(Reading::now());
                 done.map(|done| done.send(())); // who asked may have gone
             }
-            Command::HubInReach(in_reach) => self.in_reach = in_reach,
-            Command::PolicyIs(manifest) => self.policy = Some(manifest),
             Command::Watched(heart) => self.heart = Some(heart),
             Command::Stop => {}
         }
@@ -247,12 +246,13 @@ impl Writer {
             self.gaps.push(Gap { reason, from_ms: 0, to_ms: now_ms, count: None });
         }
         let lane = Arc::new(Lane::default());
-        let counts = sums.file.as_ref().and_then(|file| file.try_clone().ok());
+        if let Some(file) = sums.file.as_ref().and_then(|file| file.try_clone().ok()) {
+            self.shared.watch.sums(Arc::clone(&lane), file);
+        }
         let index = self.lanes.len();
         self.lanes.push(Worker {
             lane: Arc::clone(&lane),
             spares: sender,
-            counts,
             current: None,
             spare: None,
             lost_told: 0,
@@ -286,7 +286,8 @@ impl Writer {
                 let log = Arc::new(log);
                 let offset = PREAMBLE as u64;
                 self.mend("make an open log for");
-                self.held.push(Held { log: Arc::clone(&log), lane, offset, rows: 0, synced: offset });
+                self.held.push(Held { log: Arc::clone(&log), lane, offset, rows: 0 });
+                self.shared.watch.log(Arc::clone(&log));
                 Some(log)
             }
             Err(error) => {
@@ -303,24 +304,23 @@ impl Writer {
         }
     }
 
-    fn tick(&mut self) {
+    /// Looks after things. Tells whether it has sealed something: then there may be more.
+    fn tick(&mut self) -> bool {
         let now = Reading::now();
         self.beat();
         self.provide();
         self.watch_room();
-        if now.boot.saturating_sub(self.synced_at) >= self.config.sync_interval.0 {
-            self.synced_at = now.boot;
-            self.sync();
-            self.beat();
+        match self.shared.watch.news() {
+            Some(Err(error)) => drop(self.fail("sync the open logs of", &error)),
+            Some(Ok(())) => self.mend("sync the open logs of"),
+            None => {}
         }
-        let after = if self.in_reach { self.config.seal_after } else { self.config.seal_after_offline };
-        // A few files at a time, so that nobody who asks waits for a whole backlog of logs; and none while the workers
-        // of a start still come for their intakes.
-        let is_starting = self.lanes.len() < usize::from(self.workers) && now.boot.saturating_sub(self.started) < GRACE;
-        for _ in 0..4 {
-            if is_starting || !self.due.is_due(now.boot, &self.waits(), after.0) {
-                break;
-            }
+        let in_reach = self.shared.in_reach.load(Ordering::Relaxed);
+        let after = if in_reach { self.config.seal_after } else { self.config.seal_after_offline };
+        // The daemon is not ready before all of its workers are, and none of them waits for a seal.
+        let is_manned = self.lanes.len() >= usize::from(self.workers);
+        let is_due = is_manned && self.due.is_due(now.boot, &self.waits(), after.0);
+        if is_due {
             self.seal(now);
             self.beat();
         }
@@ -332,6 +332,7 @@ impl Writer {
             told.open_bytes = open_bytes;
             false
         });
+        is_due
     }
 
     /// Gives each worker its next log before it needs one.
@@ -363,30 +364,6 @@ impl Writer {
         }
     }
 
-    fn sync(&mut self) {
-        let mut failed = None;
-        for held in &mut self.held {
-            let end = held.log.end.load(Ordering::Acquire);
-            if end > held.synced {
-                match held.log.file.sync_data() {
-                    Ok(()) => held.synced = end,
-                    Err(error) => failed = Some(error),
-                }
-            }
-        }
-        for worker in &self.lanes {
-            if worker.lane.counted.swap(false, Ordering::Acquire)
-                && let Some(Err(error)) = worker.counts.as_ref().map(File::sync_data)
-            {
-                failed = Some(error);
-            }
-        }
-        match failed {
-            Some(error) => drop(self.fail("sync the open logs of", &error)),
-            None => self.mend("sync the open logs of"),
-        }
-    }
-
     /// What there is to seal.
     fn waits(&self) -> Unsealed {
         let mut waits = Unsealed { left_over: self.left_over || !self.gaps.is_empty(), ..Unsealed::default() };
@@ -414,7 +391,8 @@ impl Writer {
         let live = self.held.iter().filter(|held| !held.log.closed.load(Ordering::Acquire));
         let live = live.map(|held| (held.log.name.id, held.log.end.load(Ordering::Acquire))).collect();
         let around = self.suspects.logs();
-        let request = Request::Seal(Seal { live, gaps, around, policy: self.policy, now_ms: now.wall_ms });
+        let policy = *self.shared.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let request = Request::Seal(Seal { live, gaps, around, policy, now_ms: now.wall_ms });
         match self.ask(&request) {
             Ok(Reply::Done(_)) => {
                 self.gaps.clear();
@@ -424,6 +402,7 @@ impl Writer {
                 }
                 self.due.sealed();
                 self.suspects.sealed();
+                self.let_go();
                 self.mend("seal into");
                 if self.left_bytes > 0 {
                     self.left_bytes = self.foreign_bytes();
@@ -432,6 +411,19 @@ impl Writer {
             Ok(_) => self.give_up(now, &io::ErrorKind::InvalidData.into()),
             Err(error) => self.give_up(now, &error),
         }
+    }
+
+    /// Lets go of logs that are gone: the answer that said so may never have come.
+    fn let_go(&mut self) {
+        let Self { held, lanes, open, .. } = self;
+        held.retain(|held| {
+            let is_there = !held.log.closed.load(Ordering::Acquire) || open.join(held.log.name.file_name()).exists();
+            if !is_there && let Some(worker) = lanes.get(held.lane) {
+                let rest = held.log.end.load(Ordering::Acquire).saturating_sub(held.offset);
+                worker.lane.sealed_bytes.fetch_add(rest, Ordering::Relaxed);
+            }
+            is_there
+        });
     }
 
     fn give_up(&mut self, now: Reading, error: &io::Error) {
@@ -452,7 +444,8 @@ impl Writer {
         let after = after.map(|after| (after.stream.0, after.seq));
         match self.ask(&Request::Oldest { after, now_ms: Reading::now().wall_ms })? {
             Reply::File { stream, seq, digest, .. } => {
-                let bytes = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?.bytes()?;
+                let bytes = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?.bytes();
+                let bytes = bytes.inspect_err(|_| self.link = None)?; // half read, it is of no more use
                 let at = Cursor { stream: StreamId(stream), seq };
                 Ok(Some(UsageFile { at, digest, bytes }))
             }
@@ -481,7 +474,7 @@ impl Writer {
         if reply.is_err() {
             self.told.send_if_modified(|told| {
                 told.is_known = false;
-                false
+                false // nobody need wake up for that
             });
         }
         reply
@@ -579,8 +572,8 @@ impl Writer {
     }
 
     fn stop(mut self) {
-        self.sync();
         self.release();
+        self.syncer.stop();
         for held in &self.held {
             // Never begun, so its worker has not closed it either: the next start need not wonder about it.
             if held.log.rows.load(Ordering::Acquire) == 0 && Arc::strong_count(&held.log) > 1 {

@@ -63,6 +63,7 @@ fn an_idle_spool_tells_its_backlog_after_a_start_without_being_asked() {
     spool.stop();
     drop(spool);
     let spool = start(folder.path(), &patient());
+    let _intake = spool.intake(0);
     wait(spool.changes().wait_for(|waiting| waiting.files == 1)).expect("the uploader learns of it");
     let same = wait(spool.oldest(None)).expect("it answers").expect("it is still there");
     assert_eq!(same, file);

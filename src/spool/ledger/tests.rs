@@ -6,12 +6,13 @@ use crate::spool::backlog::Cursor;
 use crate::spool::lane::OpenLog;
 use crate::spool::log::{self, FRAME_LIMIT, HEAD, Preamble, finish_frame};
 use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
+use crate::spool::wire::Seed;
 use crate::units::{Bytes, TimeQuality};
 
 fn setup(folder: &Path) -> Setup {
     Setup {
         folder: folder.to_owned(),
-        seed: [7; 32],
+        seed: Seed([7; 32]),
         generation_size: Bytes(1 << 20).0,
         backlog_limit: u64::MAX,
         free_floor: 0,
@@ -23,8 +24,17 @@ fn open(folder: &Path) -> Ledger {
 }
 
 fn open_with(setup: Setup) -> Ledger {
-    let opener = Opener::new(|_, folder| Generation::open(folder));
-    Ledger::open(setup, &Known::default(), opener, 1000).expect("it opens, whatever is on the disk")
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let opener = Opener::new(|_, folder| Generation::open(folder));
+        match Ledger::open(setup.clone(), &Known::default(), opener, 1000) {
+            // sled's own threads hold a generation for a moment after it was let go; a child has none before it.
+            Err(Error::Store(generation::Error::Busy)) if std::time::Instant::now() < patience => {
+                std::thread::yield_now()
+            }
+            opened => return opened.expect("it opens, whatever is on the disk"),
+        }
+    }
 }
 
 /// A finished log of `rows` requests, whose ids go on from `first`.
