@@ -24,17 +24,8 @@ fn open(folder: &Path) -> Ledger {
 }
 
 fn open_with(setup: Setup) -> Ledger {
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    loop {
-        let opener = Opener::new(|_, folder| Generation::open(folder));
-        match Ledger::open(setup.clone(), &Known::default(), opener, 1000) {
-            // sled's own threads hold a generation for a moment after it was let go; a child has none before it.
-            Err(Error::Store(generation::Error::Busy)) if std::time::Instant::now() < patience => {
-                std::thread::yield_now()
-            }
-            opened => return opened.expect("it opens, whatever is on the disk"),
-        }
-    }
+    let opener = Opener::new(|_, folder| Generation::open(folder));
+    Ledger::open(setup, &Known::default(), opener, 1000).expect("it opens, whatever is on the disk")
 }
 
 /// A finished log of `rows` requests, whose ids go on from `first`.
