@@ -54,6 +54,9 @@ impl Sum {
 
     pub(super) fn to_bytes(self) -> [u8; SLOT] {
         let mut bytes = [0; SLOT];
+        if self == Self::default() {
+            return bytes;
+        }
         let fields = [self.epoch, self.count, self.bytes_in, self.bytes_out];
         for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
             place.copy_from_slice(&field.to_be_bytes());

@@ -4,11 +4,10 @@
 //! over and becomes a gap, exact where a good row follows. Called by the ledger.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::disk;
 use crate::spool::counts::{self, SLOT, Sum};
 use crate::spool::log::{self, BootId, FRAME_LIMIT, Found, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason, Outcome, RollUp, Row};
@@ -55,7 +54,8 @@ impl Gather<'_> {
     /// Fills `builder` as far as it goes.
     pub(super) fn run(&self, builder: &mut Builder) -> io::Result<Gathered> {
         let mut taken = Gathered::default();
-        for gap in self.state.gaps.iter().chain(&self.seal.gaps) {
+        let seen = self.seal.losses.untold(&self.state.heard, self.seal.now_ms);
+        for gap in self.state.gaps.iter().chain(&seen) {
             taken.tell(builder, *gap);
         }
         let mut logs = Vec::new();
@@ -111,12 +111,14 @@ impl Gather<'_> {
 
     /// Tells how much the sums of a worker have grown.
     fn sums(&self, worker: u16, path: &Path, builder: &mut Builder, taken: &mut Gathered) -> io::Result<()> {
-        let bytes = match disk::read_limited(path, counts::FILE as u64) {
-            Ok(bytes) => bytes,
-            // The worker still has them in memory; the next start tells what is damaged.
-            Err(error) if self.gives_up(&error) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let mut bytes = Vec::new();
+        // One of another length is the daemon's to repair; what it holds up to there counts.
+        match File::open(path).and_then(|file| file.take(counts::FILE as u64).read_to_end(&mut bytes)) {
+            Ok(_) => {}
+            Err(error) if is_unreadable(&error) && !self.seal.around => return Err(error),
+            // The worker has them in memory; the daemon, which opens them to write, tells what is damaged.
+            Err(_) => return Ok(()),
+        }
         let mut told = self.told.get(&worker).cloned().unwrap_or_default();
         let mut grown = false;
         for (number, slot) in (0u8..).zip(bytes.as_chunks::<SLOT>().0) {

@@ -80,39 +80,40 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Opens the worker's file, or makes it. Also tells whether a slot was damaged, and so began anew.
-    pub(super) fn open(folder: &Path, worker: u16) -> (Self, bool) {
-        let mut slots = Box::new([Sum::default(); SLOTS]);
-        let Ok(file) = Self::open_file(folder, worker) else { return (Self::none(), false) };
-        let mut damaged = false;
-        for (index, slot) in slots.iter_mut().enumerate() {
+    /// Reads the worker's file, and tells whether it is damaged. Changes nothing on the disk: that is to be told
+    /// before [`Sums::make`] makes it good, or a crash in between would hide it.
+    pub(super) fn read(folder: &Path, worker: u16) -> (Self, bool) {
+        let mut sums = Self::none();
+        let file = match OpenOptions::new().read(true).write(true).open(folder.join(counts::file_name(worker))) {
+            Ok(file) => file,
+            Err(error) => return (sums, error.kind() != io::ErrorKind::NotFound),
+        };
+        let mut is_damaged = file.metadata().map_or(true, |metadata| metadata.len() != counts::FILE as u64);
+        for (slot, offset) in sums.slots.iter_mut().zip((0..).step_by(SLOT)) {
             let mut bytes = [0; SLOT];
-            let offset = (index * SLOT) as u64;
             match file.read_exact_at(&mut bytes, offset).ok().and_then(|()| Sum::parse(&bytes)) {
                 Some(sum) => *slot = sum,
-                None => {
-                    damaged = true;
-                    let _ = file.write_all_at(&[0; SLOT], offset); // if it fails, the first sum overwrites it
-                }
+                None => is_damaged = true,
             }
         }
-        (Self { file: Some(file), slots }, damaged)
+        sums.file = Some(file).filter(|_| !is_damaged);
+        (sums, is_damaged)
+    }
+
+    /// Makes the file where it is missing or damaged; without one every record for the sums is lost.
+    pub(super) fn make(&mut self, folder: &Path, worker: u16) -> io::Result<()> {
+        if self.file.is_none() {
+            let path = folder.join(counts::file_name(worker));
+            let bytes: Vec<u8> = self.slots.iter().flat_map(|sum| sum.to_bytes()).collect();
+            disk::replace(&path, &bytes, 0o600)?;
+            self.file = Some(OpenOptions::new().read(true).write(true).open(&path)?);
+        }
+        Ok(())
     }
 
     /// None at all: every record for them is lost, and counted as that.
     pub(super) fn none() -> Self {
         Self { file: None, slots: Box::new([Sum::default(); SLOTS]) }
-    }
-
-    fn open_file(folder: &Path, worker: u16) -> io::Result<File> {
-        let path = folder.join(counts::file_name(worker));
-        if let Ok(file) = OpenOptions::new().read(true).write(true).open(&path)
-            && file.metadata()?.len() == counts::FILE as u64
-        {
-            return Ok(file);
-        }
-        disk::replace(&path, &[0; counts::FILE], 0o600)?;
-        OpenOptions::new().read(true).write(true).open(&path)
     }
 
     /// Adds a request to the sum at `offset`, on the disk too; on an error the sum is as before.
@@ -132,7 +133,7 @@ impl Sums {
     }
 }
 
-/// The machine's boot; all zero where Linux does not tell: then no log counts as one of this boot.
+/// The machine's boot; all zero where Linux does not tell, which is never the same as another zero.
 pub(super) fn boot_id() -> BootId {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
@@ -142,6 +143,12 @@ pub(super) fn boot_id() -> BootId {
 /// Counts one up.
 pub(super) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The workers whose sums are in a folder.
+pub(super) fn counts_files(open: &Path) -> io::Result<Vec<u16>> {
+    let worker = |entry: io::Result<fs::DirEntry>| counts::worker_of(entry.ok()?.file_name().to_str()?);
+    Ok(fs::read_dir(open)?.filter_map(worker).collect())
 }
 
 /// Bytes of the logs in a folder, and the highest number among them.

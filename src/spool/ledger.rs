@@ -197,7 +197,8 @@ impl Ledger {
         let digest = keys::sha256(&bytes);
 
         let is_full = match &self.open {
-            Some((name, generation)) => name.held.is_some() || generation.disk_bytes()? >= self.setup.generation_size,
+            Some((name, _)) if name.held.is_some() || name.stream != stream => true,
+            Some((_, generation)) => generation.disk_bytes()? >= self.setup.generation_size,
             None => true,
         };
         if is_full {
@@ -223,6 +224,7 @@ impl Ledger {
         self.state.sealed.add(Stock { files: 1, bytes: len.into() });
         self.state.cursors = taken.cursors;
         self.state.gaps = taken.gaps;
+        self.state.heard = seal.losses.heard();
         self.told.extend(taken.told);
         self.write(changes)?;
         self.left_over = taken.left_over;

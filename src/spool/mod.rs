@@ -37,6 +37,7 @@ mod intake;
 mod lane;
 mod ledger;
 mod log;
+mod losses;
 mod state;
 mod suspects;
 mod syncer;

@@ -5,9 +5,9 @@
 //!   Tidegate-Device-Key: 64 hex          the raw Ed25519 key, so that a hub that enrols by itself can check the id
 //!   body: the usage file, with Content-Length
 //! 200  body: the signed receipt (`receipt`); the same again for the same file
-//! 403  UnknownDevice                     the device is not enrolled, or the file is another device's
+//! 403  UnknownDevice                     the device is not enrolled
 //! 409  ChainFork, PreviousMismatch       kept apart; it does not get better by sending it again
-//! 400, 408, 411, 413, 422                the request or the file is at fault
+//! 400, 408, 411, 413, 422                the request or the file is at fault; 422 KeyMismatch: another device's file
 //! 429, 500, 503                          later: Retry-After, in seconds
 //!   body of every refusal: application/problem+json (RFC 9457); `title` is the error's name
 //! ```

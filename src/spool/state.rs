@@ -22,9 +22,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
-use crate::ids::Digest;
+use crate::ids::{Digest, KeyId};
 use crate::spool::counts::Sum;
 use crate::spool::generations::Stock;
+use crate::spool::losses::Heard;
 use crate::spool::record::{Gap, GapReason};
 use crate::store::generation::Key;
 
@@ -82,6 +83,8 @@ pub(super) type ToldSums = BTreeMap<u16, Vec<Told>>;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct State {
     pub stream: u64,
+    /// The key that signs the files of the stream.
+    pub key: Option<KeyId>,
     pub next_seq: u64,
     pub previous: Option<Digest>,
     /// What was sealed in all generations that there ever were.
@@ -89,14 +92,16 @@ pub(super) struct State {
     pub cursors: Vec<LogCursor>,
     /// Losses that are not in a file yet.
     pub gaps: Vec<Gap>,
+    /// How far the daemon's own losses are told.
+    pub heard: Heard,
     /// Stream and number of the last file that was noted as lost, so that a crash does not note it twice.
     pub lost_file: Option<(u64, u64)>,
 }
 
 impl State {
-    /// A new stream, with what `self` knew of the logs.
-    pub(super) fn begin_stream(&mut self, stream: u64) {
-        (self.stream, self.next_seq, self.previous) = (stream, 1, None);
+    /// A new stream, signed by `key`, with what `self` knew of the logs.
+    pub(super) fn begin_stream(&mut self, stream: u64, key: KeyId) {
+        (self.stream, self.key, self.next_seq, self.previous) = (stream, Some(key), 1, None);
     }
 
     /// Notes a loss to be told in the next file.

@@ -1,6 +1,7 @@
 //! The writer thread and its child together, on a disk that fails where a test says. The child is this test
 //! binary, started again with the name of a test that does nothing unless the environment says so.
 
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -166,4 +167,40 @@ fn records_are_synced_at_their_pace_while_the_child_hangs() {
         }
     }
     drop(intake);
+}
+
+#[test]
+fn damaged_sums_are_a_gap_also_if_the_daemon_stops_before_it_can_tell() {
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 4] = [
+        ("cut off", |path| {
+            File::options().write(true).open(path).and_then(|file| file.set_len(4096)).expect("it cuts")
+        }),
+        ("too long", |path| {
+            File::options().write(true).open(path).and_then(|file| file.set_len(9000)).expect("it grows")
+        }),
+        ("a bad slot", |path| fs::write(path, [7; 8192]).expect("it writes")),
+        ("not a file", |path| fs::remove_file(path).and_then(|()| fs::create_dir(path)).expect("it is made")),
+    ];
+    for (what, harm) in harms {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = start(folder.path(), "none");
+        drop(spool.intake(0));
+        drop(spool);
+        harm(&folder.path().join("open/counts-000"));
+        // This daemon sees it, makes the file good, and has no child to tell it.
+        let nobody = Program { path: "/nonexistent".into(), arguments: Vec::new() };
+        let spool = Spool::start(&Config::default(), folder.path(), &key(), nobody, 1).expect("it starts");
+        drop(spool.intake(0));
+        drop(spool);
+        let spool = start(folder.path(), "none");
+        let _intake = spool.intake(0);
+        spool.seal_now();
+        let file = wait(spool.oldest(None)).expect("it answers").expect("a gap is something to seal");
+        let told: Vec<_> = rows(&file).1.iter().map(|gap| (gap.reason, gap.count)).collect();
+        assert_eq!(told, [(GapReason::LogDamaged, None)], "{what}");
+        wait(spool.acknowledge(file.at, &file.digest)).expect("it answers");
+        spool.seal_now();
+        assert_eq!(wait(spool.oldest(None)), Ok(None), "{what}: it is told once");
+    }
 }

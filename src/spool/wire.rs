@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
 use crate::spool::generations::Stock;
-use crate::spool::record::Gap;
+use crate::spool::losses::Losses;
 use crate::spool::segment::FILE_LIMIT;
 
 /// Longest frame, in bytes.
@@ -73,7 +73,7 @@ pub(super) struct Seal {
     /// Logs that are being written: their id, and up to where their rows are whole. All others are finished.
     pub live: Vec<(u64, u64)>,
     /// Losses that the daemon itself saw.
-    pub gaps: Vec<Gap>,
+    pub losses: Losses,
     /// Take what cannot be read of the logs for damaged: it could not be read before either.
     pub around: bool,
     pub policy: Option<Digest>,

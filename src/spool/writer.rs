@@ -23,8 +23,9 @@ use crate::spool::budget::Budget;
 use crate::spool::child::Link;
 use crate::spool::due::{Due, Unsealed};
 use crate::spool::generations::Stock;
-use crate::spool::lane::{self, Lane, OpenLog, Sums, left_logs};
+use crate::spool::lane::{self, Lane, OpenLog, Sums, counts_files, left_logs};
 use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
+use crate::spool::losses::Losses;
 use crate::spool::record::{Gap, GapReason};
 use crate::spool::suspects::Suspects;
 use crate::spool::syncer::{Syncer, Watch};
@@ -98,8 +99,7 @@ struct Worker {
     /// The log that it writes, and the one that it will go on to.
     current: Option<Arc<OpenLog>>,
     spare: Option<Arc<OpenLog>>,
-    /// What of its counters was told to the child.
-    lost_told: u64,
+    /// How many of its sums were told to the child.
     summed_told: u64,
 }
 
@@ -115,8 +115,12 @@ pub(super) struct Writer {
     next_number: u32,
     held: Vec<Held>,
     lanes: Vec<Worker>,
-    gaps: Vec<Gap>,
-    lost_since_ms: i64,
+    losses: Losses,
+    /// What of them is in their file, and since when.
+    losses_saved: Losses,
+    losses_saved_at: Duration,
+    /// Records lost in this run of losses, before this process.
+    lost_before: u64,
     /// Bytes in logs of earlier runs.
     left_bytes: u64,
     due: Due,
@@ -166,8 +170,9 @@ impl Writer {
         let left_over = left_bytes > 0 || last > 0 || has_generations;
         told.send_modify(|told| told.is_known = !has_generations);
         let now = Reading::now();
+        let losses = Losses::load(folder, now.wall_ms);
         let syncer = Syncer::start(Arc::clone(&shared.watch), config.sync_interval.0).map_err(Error::System)?;
-        Ok(Self {
+        let mut writer = Self {
             config,
             setup,
             open,
@@ -177,8 +182,10 @@ impl Writer {
             next_number: last.saturating_add(1), // at the limit only the order is lost, and the ids still differ
             held: Vec::new(),
             lanes: Vec::new(),
-            gaps: Vec::new(),
-            lost_since_ms: now.wall_ms,
+            lost_before: losses.count(),
+            losses_saved: losses.clone(),
+            losses_saved_at: now.boot,
+            losses,
             left_bytes,
             due: Due::default(),
             shared,
@@ -192,7 +199,12 @@ impl Writer {
             told,
             heart: None,
             _lock: lock,
-        })
+        };
+        // The sums of workers that there were once: nobody else would look at those.
+        let mut former = counts_files(&writer.open).map_err(at_folder)?;
+        former.retain(|worker| *worker >= writer.workers);
+        former.into_iter().for_each(|worker| drop(writer.sums(worker)));
+        Ok(writer)
     }
 
     /// Serves until it is told to stop. Whoever asks comes first: nothing is sealed while a command waits.
@@ -239,25 +251,13 @@ impl Writer {
 
     fn register(&mut self, worker: u16) -> Intake {
         let (sender, spares) = sync_channel(1);
-        let (sums, damaged) = Sums::open(&self.open, worker);
-        let now_ms = Reading::now().wall_ms;
-        if damaged {
-            let reason = GapReason::LogDamaged;
-            self.gaps.push(Gap { reason, from_ms: 0, to_ms: now_ms, count: None });
-        }
+        let sums = self.sums(worker);
         let lane = Arc::new(Lane::default());
         if let Some(file) = sums.file.as_ref().and_then(|file| file.try_clone().ok()) {
             self.shared.watch.sums(Arc::clone(&lane), file);
         }
         let index = self.lanes.len();
-        self.lanes.push(Worker {
-            lane: Arc::clone(&lane),
-            spares: sender,
-            current: None,
-            spare: None,
-            lost_told: 0,
-            summed_told: 0,
-        });
+        self.lanes.push(Worker { lane: Arc::clone(&lane), spares: sender, current: None, spare: None, summed_told: 0 });
         let log = self.make_log(index);
         if let Some(worker) = self.lanes.get_mut(index) {
             worker.current.clone_from(&log);
@@ -273,6 +273,37 @@ impl Writer {
             log_size: self.config.log_size.0,
             written: 0,
             frame: [0; FRAME_LIMIT],
+        }
+    }
+
+    /// The sums of a worker, ready to be added to.
+    fn sums(&mut self, worker: u16) -> Sums {
+        let (mut sums, is_damaged) = Sums::read(&self.open, worker);
+        if is_damaged {
+            let (reason, to_ms) = (GapReason::LogDamaged, Reading::now().wall_ms);
+            self.losses.note(Gap { reason, from_ms: 0, to_ms, count: None });
+            self.save_losses();
+        }
+        if let Err(error) = sums.make(&self.open, worker) {
+            self.fail("make the counts of", &error);
+        }
+        sums
+    }
+
+    /// Keeps the losses that wait, so that they are told after the next start if need be.
+    fn save_losses(&mut self) {
+        let lost: u64 = self.lanes.iter().map(|worker| worker.lane.lost.load(Ordering::Relaxed)).sum();
+        self.losses.lost(self.lost_before.saturating_add(lost));
+        if self.losses == self.losses_saved {
+            return;
+        }
+        self.losses_saved_at = Reading::now().boot;
+        match self.losses.save(&self.setup.folder) {
+            Ok(()) => {
+                self.losses_saved = self.losses.clone();
+                self.mend("keep the losses of");
+            }
+            Err(error) => drop(self.fail("keep the losses of", &error)),
         }
     }
 
@@ -314,6 +345,9 @@ impl Writer {
             Some(Err(error)) => drop(self.fail("sync the open logs of", &error)),
             Some(Ok(())) => self.mend("sync the open logs of"),
             None => {}
+        }
+        if now.boot.saturating_sub(self.losses_saved_at) >= self.config.sync_interval.0 {
+            self.save_losses();
         }
         let in_reach = self.shared.in_reach.load(Ordering::Relaxed);
         let after = if in_reach { self.config.seal_after } else { self.config.seal_after_offline };
@@ -366,39 +400,34 @@ impl Writer {
 
     /// What there is to seal.
     fn waits(&self) -> Unsealed {
-        let mut waits = Unsealed { left_over: self.left_over || !self.gaps.is_empty(), ..Unsealed::default() };
+        let mut waits = Unsealed { left_over: self.left_over || !self.losses.is_empty(), ..Unsealed::default() };
         for held in &self.held {
             waits.rows += u64::from(held.log.rows.load(Ordering::Relaxed).saturating_sub(held.rows));
             waits.bytes += held.log.end.load(Ordering::Relaxed).saturating_sub(held.offset);
         }
         for worker in &self.lanes {
-            let counted = worker.lane.rolled_up.load(Ordering::Relaxed) > worker.summed_told
-                || worker.lane.lost.load(Ordering::Relaxed) > worker.lost_told;
-            waits.rows += u64::from(counted);
+            waits.rows += u64::from(worker.lane.rolled_up.load(Ordering::Relaxed) > worker.summed_told);
         }
         waits
     }
 
     fn seal(&mut self, now: Reading) {
-        let lost: Vec<u64> = self.lanes.iter().map(|worker| worker.lane.lost.load(Ordering::Relaxed)).collect();
+        self.save_losses();
         let summed: Vec<u64> = self.lanes.iter().map(|worker| worker.lane.rolled_up.load(Ordering::Relaxed)).collect();
-        let mut gaps = self.gaps.clone();
-        let count = lost.iter().zip(&self.lanes).map(|(lost, worker)| lost - worker.lost_told).sum();
-        if count > 0 {
-            let (from_ms, to_ms) = (self.lost_since_ms.min(now.wall_ms), now.wall_ms);
-            gaps.push(Gap { reason: GapReason::WriteFailed, from_ms, to_ms, count: Some(count) });
-        }
         let live = self.held.iter().filter(|held| !held.log.closed.load(Ordering::Acquire));
         let live = live.map(|held| (held.log.name.id, held.log.end.load(Ordering::Acquire))).collect();
+        let losses = self.losses.clone();
         let around = self.suspects.logs();
         let policy = *self.shared.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        let request = Request::Seal(Seal { live, gaps, around, policy, now_ms: now.wall_ms });
+        let request = Request::Seal(Seal { live, losses: losses.clone(), around, policy, now_ms: now.wall_ms });
         match self.ask(&request) {
             Ok(Reply::Done(_)) => {
-                self.gaps.clear();
-                self.lost_since_ms = now.wall_ms;
-                for (worker, (lost, summed)) in self.lanes.iter_mut().zip(lost.into_iter().zip(summed)) {
-                    (worker.lost_told, worker.summed_told) = (lost, summed);
+                self.losses.are_told(&losses, now.wall_ms);
+                if !losses.is_empty() {
+                    self.save_losses();
+                }
+                for (worker, summed) in self.lanes.iter_mut().zip(summed) {
+                    worker.summed_told = summed;
                 }
                 self.due.sealed();
                 self.suspects.sealed();
@@ -573,6 +602,7 @@ impl Writer {
 
     fn stop(mut self) {
         self.release();
+        self.save_losses();
         self.syncer.stop();
         for held in &self.held {
             // Never begun, so its worker has not closed it either: the next start need not wonder about it.

@@ -121,16 +121,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Sends one usage file and reads the answer whole.
-    pub(super) async fn put(&mut self, device: &PublicKey, file: UsageFile) -> Result<Answer, Failure> {
+    /// Sends one usage file, which `maker` signed, and reads the answer whole. `device` is our own key.
+    pub(super) async fn put(
+        &mut self,
+        device: &PublicKey,
+        maker: DeviceId,
+        file: UsageFile,
+    ) -> Result<Answer, Failure> {
         let limit = self.request_timeout;
-        tokio::time::timeout(limit, self.exchange(device, file)).await.map_err(|_| Failure::RequestTimeout)?
+        tokio::time::timeout(limit, self.exchange(device, maker, file)).await.map_err(|_| Failure::RequestTimeout)?
     }
 
-    async fn exchange(&mut self, device: &PublicKey, file: UsageFile) -> Result<Answer, Failure> {
+    async fn exchange(&mut self, device: &PublicKey, maker: DeviceId, file: UsageFile) -> Result<Answer, Failure> {
         let request = Request::builder()
             .method(Method::PUT)
-            .uri(usage_path(DeviceId::from(device.id()), file.at))
+            .uri(usage_path(maker, file.at))
             .header(header::HOST, &self.authority)
             .header(header::CONTENT_TYPE, USAGE_TYPE)
             .header(DEVICE_KEY, hex(device.raw()))

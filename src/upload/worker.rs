@@ -1,8 +1,9 @@
 //! The uploader's task: rounds of uploads, and the waits between them.
 //!
 //! A round sends files, oldest first, over one connection until none is left or something fails.
-//! A file that the hub refuses for good (a fork, a damaged file) is passed over for the round and
-//! counted, so that it does not hold up the files behind it; it stays in the spool.
+//! A file that the hub refuses for good (a fork, a damaged file, one by a key that this device had
+//! before) is passed over and counted, so that it does not hold up the files behind it. It stays in the
+//! spool, and is tried again once a day, after a kick and after a start: each try costs a whole upload.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +19,14 @@ use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
 use crate::spool::backlog::{Backlog, Cursor};
 use crate::spool::receipt::Receipt;
+use crate::spool::segment::Unverified;
 use crate::telemetry::Heart;
 
 /// Largest authority file, in bytes.
 const AUTHORITY_LIMIT: u64 = 1 << 20;
+
+/// How long a refused file is not sent again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// What wakes the uploader besides its timer.
 #[derive(Debug, Clone, Default)]
@@ -43,8 +48,11 @@ pub struct Status {
     pub bytes: u64,
     /// Rounds that ended early, all in all; [`Link::failures`] are those in a row.
     pub failures: u64,
-    /// Files that the last round passed over, because the hub refuses them for good.
+    /// Files that are passed over, because the hub refuses them for good.
     pub passed_over: u64,
+    /// Those of them that were signed by a key which this device no longer has, and which the hub does not know:
+    /// enrol the old key there as well.
+    pub by_another_key: u64,
     /// Why the last round ended early.
     pub failure: Option<Failure>,
     /// The hub's time in the newest receipt, in milliseconds since the Unix epoch.
@@ -61,6 +69,16 @@ pub struct Worker<B> {
     wakes: Wakes,
     config: Config,
     status: watch::Sender<Status>,
+    refused: Refused,
+}
+
+/// The files that the hub refused. Those before the last of them are refused or gone, so a round begins behind it.
+#[derive(Debug, Default)]
+struct Refused {
+    last: Option<Cursor>,
+    files: u64,
+    by_another_key: u64,
+    since: Option<tokio::time::Instant>,
 }
 
 /// What a round came to.
@@ -92,7 +110,7 @@ impl<B: Backlog> Worker<B> {
     ) -> Result<Option<Self>, Error> {
         let Some(client) = client(&config)? else { return Ok(None) };
         let status = watch::Sender::new(Status::default());
-        Ok(Some(Self { backlog, client, device, hubs, wakes, config, status }))
+        Ok(Some(Self { backlog, client, device, hubs, wakes, config, status, refused: Refused::default() }))
     }
 
     /// Follows the task.
@@ -111,12 +129,14 @@ impl<B: Backlog> Worker<B> {
                     let Self { wakes, config, .. } = &self;
                     let idle = async {
                         tokio::select! {
-                            () = wakes.sealed.notified() => {}
-                            () = wakes.kick.notified() => {}
-                            () = tokio::time::sleep(config.interval.0) => {}
+                            () = wakes.sealed.notified() => false,
+                            () = wakes.kick.notified() => true,
+                            () = tokio::time::sleep(config.interval.0) => false,
                         }
                     };
-                    heart.during(idle).await;
+                    if heart.during(idle).await {
+                        self.refused = Refused::default();
+                    }
                 }
                 Round::Failed(failure, asked) => {
                     let failures = self.record_failure(failure);
@@ -127,12 +147,14 @@ impl<B: Backlog> Worker<B> {
                     let (kick, hubs) = (&self.wakes.kick, &mut self.hubs);
                     let idle = async {
                         tokio::select! {
-                            () = kick.notified() => {}
-                            Ok(()) = hubs.changed(), if failure == Failure::NoHubKey => {}
-                            () = tokio::time::sleep(wait) => {}
+                            () = kick.notified() => true,
+                            Ok(()) = hubs.changed(), if failure == Failure::NoHubKey => false,
+                            () = tokio::time::sleep(wait) => false,
                         }
                     };
-                    heart.during(idle).await;
+                    if heart.during(idle).await {
+                        self.refused = Refused::default();
+                    }
                 }
             }
         }
@@ -163,10 +185,12 @@ impl<B: Backlog> Worker<B> {
         let early = |failure| (failure, None);
         let hubs = self.hubs.borrow_and_update().clone();
         let mut connection = None;
-        let mut after: Option<Cursor> = None;
-        let mut passed_over = 0;
+        let is_old = self.refused.since.is_some_and(|since| since.elapsed() >= REFUSED_AGAIN);
+        if is_old || self.backlog.waiting().is_some_and(|waiting| waiting < self.refused.files) {
+            self.refused = Refused::default();
+        }
         // Reading costs the device flash and memory, so nothing is read before there is a hub to give it to.
-        while self.backlog.waiting().is_none_or(|waiting| waiting > passed_over) {
+        while self.backlog.waiting().is_none_or(|waiting| waiting > self.refused.files) {
             heart.beat(Instant::now());
             if hubs.is_empty() {
                 return Err(early(Failure::NoHubKey));
@@ -175,10 +199,14 @@ impl<B: Backlog> Worker<B> {
                 Some(open) => open,
                 none => none.insert(self.client.connect().await.map_err(early)?),
             };
-            let Some(file) = self.backlog.oldest(after).await.map_err(|_| early(Failure::Spool))? else { break };
+            let file = self.backlog.oldest(self.refused.last).await.map_err(|_| early(Failure::Spool))?;
+            let Some(file) = file else { break };
             let (at, digest, len) = (file.at, file.digest, file.bytes.len() as u64);
-            let answer = open.put(&self.device, file).await.map_err(early)?;
-            match judge(&answer, self.device.id().into(), at, &digest, &hubs) {
+            let own = DeviceId::from(self.device.id());
+            // After a new key the files by the old one are still another device's, which the hub may know.
+            let maker = Unverified::parse(&file.bytes).map_or(own, |file| file.claimed().device());
+            let answer = open.put(&self.device, maker, file).await.map_err(early)?;
+            match judge(&answer, maker, own, at, &digest, &hubs) {
                 Ok(receipt) => {
                     self.backlog.acknowledge(at, &digest).await.map_err(|_| early(Failure::Spool))?;
                     self.record_success(len, receipt.at_ms);
@@ -186,19 +214,30 @@ impl<B: Backlog> Worker<B> {
                 }
                 Err(Judged::PassOver) => {
                     warn!(stream = %at.stream, seq = at.seq, status = answer.status.as_u16(), "the hub refuses a usage file");
-                    passed_over += 1;
-                    after = Some(at);
+                    self.pass_over(at, maker != own);
                     // The hub may close after a refusal.
                     connection = None;
                 }
                 Err(Judged::Stop(failure)) => return Err((failure, answer.retry_after)),
             }
         }
-        self.status.send_modify(|status| {
-            status.passed_over = passed_over;
-            status.failure = None;
-        });
+        self.status.send_modify(|status| status.failure = None);
+        self.tell_refused();
         Ok(())
+    }
+
+    fn pass_over(&mut self, at: Cursor, by_another_key: bool) {
+        let Refused { last, files, by_another_key: others, since } = &mut self.refused;
+        *last = Some(at);
+        *files += 1;
+        *others += u64::from(by_another_key);
+        since.get_or_insert_with(tokio::time::Instant::now);
+        self.tell_refused();
+    }
+
+    fn tell_refused(&self) {
+        let Refused { files, by_another_key, .. } = self.refused;
+        self.status.send_modify(|status| (status.passed_over, status.by_another_key) = (files, by_another_key));
     }
 
     fn record_success(&self, len: u64, receipt_ms: i64) {
@@ -220,10 +259,11 @@ enum Judged {
     Stop(Failure),
 }
 
-/// Judges an answer to the file `digest` at `at` of `device`. Pure.
+/// Judges an answer to the file `digest` at `at`, which `maker` signed. Pure.
 fn judge(
     answer: &Answer,
-    device: DeviceId,
+    maker: DeviceId,
+    own: DeviceId,
     at: Cursor,
     digest: &Digest,
     hubs: &[PublicKey],
@@ -232,12 +272,13 @@ fn judge(
         StatusCode::OK => {
             let receipt = Receipt::verify(&answer.body, hubs).map_err(|_| Judged::Stop(Failure::ReceiptRefused))?;
             let Receipt { stream, seq, .. } = receipt;
-            let for_this = receipt.device == device && Cursor { stream, seq } == at && receipt.digest == *digest;
+            let for_this = receipt.device == maker && Cursor { stream, seq } == at && receipt.digest == *digest;
             if for_this { Ok(receipt) } else { Err(Judged::Stop(Failure::ReceiptRefused)) }
         }
         StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
             Err(Judged::PassOver)
         }
+        StatusCode::FORBIDDEN if maker != own => Err(Judged::PassOver),
         StatusCode::FORBIDDEN => Err(Judged::Stop(Failure::UnknownDevice)),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(Judged::Stop(Failure::Busy)),
         _ => Err(Judged::Stop(Failure::UnexpectedStatus)),

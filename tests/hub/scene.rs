@@ -63,13 +63,24 @@ pub(crate) fn record(number: u64) -> UsageRecord<'static> {
 
 /// A sealed file of ten records, those of `mark`, signed by `device`.
 pub(crate) fn file(device: &SigningKey, seq: u64, previous: Option<Digest>, mark: u64) -> UsageFile {
+    file_of(STREAM, device, seq, previous, mark)
+}
+
+/// The same in a stream of its own.
+pub(crate) fn file_of(
+    stream: StreamId,
+    device: &SigningKey,
+    seq: u64,
+    previous: Option<Digest>,
+    mark: u64,
+) -> UsageFile {
     let mut builder = Builder::new();
     for number in 0..10 {
         builder.push(&Row::Request(record(mark * 10 + number))).expect("there is room");
     }
-    let place = Place { stream: STREAM, seq, previous, policy: None };
+    let place = Place { stream, seq, previous, policy: None };
     let bytes = builder.seal(&place, device).expect("it seals");
-    UsageFile { at: Cursor { stream: STREAM, seq }, digest: sha256(&bytes), bytes }
+    UsageFile { at: Cursor { stream, seq }, digest: sha256(&bytes), bytes }
 }
 
 pub(crate) fn chain(len: u64) -> Vec<UsageFile> {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidegate::hub::{Config as HubConfig, Tls};
-use tidegate::ids::Digest;
+use tidegate::hub::{Config as HubConfig, DeviceEntry, Tls};
+use tidegate::ids::{Digest, StreamId, hex};
 use tidegate::keys::{PublicKey, sha256};
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, file, hub_key, key};
+use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, file, file_of, hub_key, key};
 
 /// An uploader that runs; aborted when dropped.
 struct Uploader {
@@ -125,13 +125,54 @@ async fn a_forked_file_stays_and_does_not_hold_up_the_files_behind_it() {
     let mut before = Uploader::start(plain(hub.address), Shelf::of(files[..2].to_vec()), hub_key().public());
     before.until(|status| status.files == 2).await;
     files[1] = file(&device(), 2, Some(files[0].digest), 99);
+    let last = files[2].digest;
     let mut uploader = Uploader::start(plain(hub.address), Shelf::of(files), hub_key().public());
     uploader.until(|status| status.files == 2 && status.passed_over == 1).await;
     assert_eq!(uploader.shelf.len(), 1);
+    // Another file comes: only that one is sent, each byte may cost money.
+    uploader.shelf.0.lock().expect("no test panics with it").push(file(&device(), 4, Some(last), 4));
+    uploader.wakes.sealed.notify_one();
+    uploader.until(|status| status.files == 3 && status.passed_over == 1).await;
+    assert_eq!(premises.number("SELECT times FROM forks"), 1);
+    // Somebody asks: it is tried again.
+    uploader.wakes.kick.notify_one();
+    let again = async {
+        while premises.number("SELECT times FROM forks") < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, again).await.expect("it is sent again");
     hub.stop().await;
-    assert_eq!(premises.number("SELECT contiguous FROM streams"), 3);
-    assert_eq!(premises.number("SELECT count(*) FROM records"), 30);
+    assert_eq!(premises.number("SELECT contiguous FROM streams"), 4);
+    assert_eq!(premises.number("SELECT count(*) FROM records"), 40);
     assert_eq!(premises.number("SELECT count(*) FROM forks"), 1);
+}
+
+#[tokio::test]
+async fn files_of_a_key_that_the_device_had_before_do_not_hold_up_those_of_the_new_one() {
+    let old = key(3);
+    let first = file_of(StreamId(1), &old, 1, None, 51);
+    let second = file_of(StreamId(1), &old, 2, Some(first.digest), 52);
+    let files = [vec![first, second], chain(3)].concat();
+
+    // A hub that knows only the new key.
+    let premises = Premises::new();
+    let hub = Running::start(premises.config()).await;
+    let mut uploader = Uploader::start(plain(hub.address), Shelf::of(files.clone()), hub_key().public());
+    let status = uploader.until(|status| status.files == 3).await;
+    assert_eq!((status.passed_over, status.by_another_key, uploader.shelf.len()), (2, 2, 2));
+    hub.stop().await;
+
+    // One that knows both takes all.
+    let premises = Premises::new();
+    let mut config = premises.config();
+    config.devices.push(DeviceEntry { name: "till before".into(), key: hex(old.public().raw()) });
+    let hub = Running::start(config).await;
+    let mut uploader = Uploader::start(plain(hub.address), Shelf::of(files), hub_key().public());
+    uploader.until(|status| status.files == 5 && status.passed_over == 0).await;
+    hub.stop().await;
+    assert_eq!(premises.number("SELECT count(*) FROM streams"), 2);
+    assert_eq!(premises.number("SELECT count(*) FROM records"), 50);
 }
 
 #[tokio::test]

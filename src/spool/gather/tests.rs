@@ -56,12 +56,16 @@ fn gathered(bytes: &[u8]) -> (usize, Vec<Gap>) {
 
 /// The same, read in a way of its own, and around what cannot be read or not.
 fn gathered_with(bytes: &[u8], read: ReadAt, around: bool) -> io::Result<(usize, Vec<Gap>)> {
+    gathered_in(bytes, read, around, lane::boot_id())
+}
+
+fn gathered_in(bytes: &[u8], read: ReadAt, around: bool, boot: BootId) -> io::Result<(usize, Vec<Gap>)> {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join(Name { number: 1, id: 1 }.file_name()), bytes).expect("it writes");
     let mut builder = Builder::new();
     let seal = Seal { now_ms: NOW_MS, around, ..Seal::default() };
     let (state, told) = (State::default(), ToldSums::new());
-    let gather = Gather { folder: folder.path(), state: &state, told: &told, seal: &seal, boot: lane::boot_id(), read };
+    let gather = Gather { folder: folder.path(), state: &state, told: &told, seal: &seal, boot, read };
     let taken = gather.run(&mut builder)?;
     assert_eq!(taken.finished.len(), 1, "a finished log is done with, whatever is in it");
     if builder.rows() == 0 {
@@ -149,5 +153,16 @@ fn a_sector_that_cannot_be_read_is_an_error_at_first_and_then_a_gap_of_its_rows(
         let lost = 3000 - rows as u64;
         assert!((30..200).contains(&lost), "{lost}");
         assert_eq!((gaps.len(), gaps[0].reason, gaps[0].count), (1, GapReason::LogDamaged, Some(lost)));
+    }
+}
+
+#[test]
+fn where_linux_does_not_tell_the_boot_every_unclosed_log_may_be_a_power_cut() {
+    let zero = BootId::default();
+    for (ends, gaps) in [(false, 1), (true, 0)] {
+        let read: ReadAt = |file, buffer, at| file.read_at(buffer, at);
+        let (rows, found) = gathered_in(&log(zero, 3, ends), read, false, zero).expect("it reads");
+        assert_eq!((rows, found.len()), (3, gaps));
+        assert!(found.iter().all(|gap| gap.reason == GapReason::UncleanStop));
     }
 }

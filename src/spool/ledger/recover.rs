@@ -82,12 +82,15 @@ impl Ledger {
         }
         let is_old = is_behind || is_set_back;
         if let Some((mark, told)) = mark.filter(|_| is_old) {
-            (self.state.cursors, self.state.gaps, self.state.lost_file, self.told) =
-                (mark.cursors, mark.gaps, mark.lost_file, told);
+            let State { cursors, gaps, heard, lost_file, .. } = mark;
+            self.state = State { cursors, gaps, heard, lost_file, ..std::mem::take(&mut self.state) };
+            self.told = told;
         }
-        if self.state.stream == 0 || is_old {
+        // A stream is one device's: with another key this is another device to the hub.
+        let key = self.key.public().id();
+        if self.state.stream == 0 || is_old || self.state.key != Some(key) {
             let stream = u64::from_be_bytes(keys::random().ok_or(Error::Key)?) | 1;
-            self.state.begin_stream(stream);
+            self.state.begin_stream(stream, key);
         }
         if !gaps.is_empty() {
             let first_ms = gaps.iter().map(|gap| gap.from_ms).min().unwrap_or(now_ms);

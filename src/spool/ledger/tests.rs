@@ -5,6 +5,7 @@ use crate::ids::RequestId;
 use crate::spool::backlog::Cursor;
 use crate::spool::lane::OpenLog;
 use crate::spool::log::{self, FRAME_LIMIT, HEAD, Preamble, finish_frame};
+use crate::spool::losses::Losses;
 use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
 use crate::spool::wire::Seed;
 use crate::units::{Bytes, TimeQuality};
@@ -362,4 +363,47 @@ fn a_report_and_a_seal_open_the_newest_generation_and_no_other() {
     let mut ledger = Ledger::open(setup, &Known::default(), opener, 1000).expect("it opens");
     assert_eq!(ledger.report().expect("it tells").files, 13);
     assert_eq!(ledger.seal(&seal()).expect("it seals").files, 14);
+}
+
+#[test]
+fn a_new_device_key_begins_a_new_stream_behind_the_files_of_the_old_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let seal_one = |ledger: &mut Ledger, number| {
+        write_log(folder.path(), number, 10);
+        ledger.seal(&seal()).expect("it seals");
+    };
+    let mut ledger = open(folder.path());
+    (1..=2).for_each(|number| seal_one(&mut ledger, number));
+    let (old, old_key) = (ledger.state.stream, ledger.key.public());
+    drop(ledger);
+    let mut ledger = open_with(Setup { seed: Seed([8; 32]), ..setup(folder.path()) });
+    (3..=4).for_each(|number| seal_one(&mut ledger, number));
+    let new = ledger.state.stream;
+    let (mut after, mut found) = (None, Vec::new());
+    while let Some(file) = ledger.oldest(after, 1).expect("it reads") {
+        let key = if file.at.stream.0 == old { &old_key } else { &ledger.key.public() };
+        segment::open(&file.bytes, key).expect("it was signed by the key of its stream");
+        found.push((file.at.stream.0, file.at.seq));
+        after = Some(file.at);
+    }
+    assert_eq!(found, [(old, 1), (old, 2), (new, 1), (new, 2)]);
+}
+
+#[test]
+fn losses_that_a_child_told_before_it_died_are_not_told_again_by_the_next() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(folder.path().join("open")).expect("a folder");
+    let mut losses = Losses::load(folder.path(), 1);
+    losses.note(Gap { reason: GapReason::LogDamaged, from_ms: 0, to_ms: 1, count: None });
+    losses.lost(40);
+    let asked = Seal { losses, ..seal() };
+    assert_eq!(open(folder.path()).seal(&asked).expect("it seals").rows, 2);
+    // Its answer never came, so the daemon asks for the same once more; then more is lost.
+    assert_eq!(open(folder.path()).seal(&asked).expect("it answers").rows, 0);
+    let mut more = asked;
+    more.losses.lost(50);
+    open(folder.path()).seal(&more).expect("it seals");
+    let gaps = drain(&mut open(folder.path())).gaps;
+    assert_eq!(gaps.iter().filter_map(|gap| gap.count).sum::<u64>(), 50);
+    assert_eq!(gaps.len(), 3);
 }
