@@ -6,7 +6,7 @@
 pub mod double;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -16,6 +16,12 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)>;
     /// Makes or overwrites a file; its content is durable, its name is so after [`Disk::sync_folder`].
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>;
+    /// As [`Disk::write`], of all that `from` gives, which is not held as a whole where that can be helped.
+    fn write_from(&self, path: &Path, from: &mut dyn Read, mode: u32) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes)?;
+        self.write(path, &bytes, mode)
+    }
     /// Adds to the end of a file, made 0600 if it is not there; its content is durable.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Renames a file, over another one if need be; durable after [`Disk::sync_folder`].
@@ -63,6 +69,12 @@ impl Disk for Machine {
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
         file.write_all(bytes)?;
+        file.sync_all()
+    }
+
+    fn write_from(&self, path: &Path, from: &mut dyn Read, mode: u32) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+        io::copy(&mut BufReader::with_capacity(64 << 10, from), &mut file)?;
         file.sync_all()
     }
 

@@ -46,14 +46,14 @@ pub struct NotHex {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(HEX[usize::from(byte >> 4)]));
-        text.push(char::from(HEX[usize::from(byte & 15)]));
-    }
+    text.extend(bytes.iter().flat_map(|byte| digits(*byte)).map(char::from));
     text
 }
 
-const HEX: [u8; 16] = *b"0123456789abcdef";
+fn digits(byte: u8) -> [u8; 2] {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
+}
 
 /// Exactly `N` bytes from `2 N` lower-case hex digits.
 pub fn unhex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
@@ -82,7 +82,12 @@ macro_rules! hex_id {
     ($($name:ident $len:literal),*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                // In one piece: each request's name passes here.
+                let mut text = [0; 2 * $len];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&digits(byte));
+                }
+                f.write_str(std::str::from_utf8(&text).expect("hex digits are ASCII"))
             }
         }
 

@@ -1,6 +1,7 @@
 //! Quantities with their unit in the type, and the bounds that the device can put on "now".
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -69,6 +70,12 @@ impl Span {
         Self(Duration::from_millis(ms))
     }
 
+    /// Whole hours.
+    #[must_use]
+    pub const fn hours(h: u64) -> Self {
+        Self(Duration::from_secs(h * 3_600))
+    }
+
     /// Whole seconds.
     #[must_use]
     pub const fn secs(s: u64) -> Self {
@@ -134,6 +141,28 @@ impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown(self.0, &SIZES))
     }
+}
+
+/// A setting that can be read but not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// Its key within its section, as `limits.connections`.
+    pub key: &'static str,
+    /// What is wrong with its value, and why.
+    pub message: String,
+}
+
+/// What to say of the setting `key` unless its `value` lies within `bounds`; `why` says what the bounds keep off.
+#[must_use]
+pub fn within<T: PartialOrd + fmt::Display>(
+    key: &'static str,
+    value: T,
+    bounds: RangeInclusive<T>,
+    why: &str,
+) -> Option<Unfit> {
+    let (low, high) = (bounds.start(), bounds.end());
+    let message = || format!("{value} is not within {low} to {high}: {why}");
+    (!bounds.contains(&value)).then(|| Unfit { key, message: message() })
 }
 
 macro_rules! as_text {

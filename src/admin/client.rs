@@ -1,4 +1,4 @@
-//! Asks a daemon on this machine through its socket; `cli` does so.
+//! Asks a daemon on this machine through its socket. The operator's command is to use it; so far tests do.
 //!
 //! One request a connection, one deadline for all of it, at most [`REPLY_LIMIT`] bytes of an answer.
 

@@ -11,7 +11,7 @@
 //! system's decision (mode 0660); the port cannot be bound to anything but loopback, and answers only to
 //! a loopback `Host`, so that a web page in a browser on the device cannot read it by a name that it controls.
 //! It runs on the control runtime, never on a worker, and holds no lock across an await. The daemon starts
-//! it with something that [`Answers`]; `cli` asks through [`client`].
+//! it with something that [`Answers`]; [`client`] is the other end, for programs on the same machine.
 
 pub mod client;
 mod server;
@@ -24,8 +24,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, de::Error as _};
 
+use crate::units::{Unfit, within};
+
 pub use server::{Answers, Doors};
 pub use status::{Imported, PolicyStatus, SpoolStatus, Status, TimeStatus, UploadStatus};
+
+/// Bytes of the socket's path: what the kernel takes, less the name that it is made under.
+const SOCKET_PATH_LIMIT: usize = 100;
 
 /// `[admin]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -41,6 +46,17 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { socket: PathBuf::from("/run/tidegate/admin.sock"), listen: None }
+    }
+}
+
+impl Config {
+    /// What of it could be read but not used.
+    #[must_use]
+    pub fn check(&self) -> Vec<Unfit> {
+        let length = self.socket.as_os_str().len();
+        within("socket", length, 1..=SOCKET_PATH_LIMIT, "so many bytes the path of a Unix socket may have")
+            .into_iter()
+            .collect()
     }
 }
 

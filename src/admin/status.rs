@@ -1,4 +1,4 @@
-//! What `/status` tells, typed: the daemon writes it, `tidegate status` reads it.
+//! What `/status` tells, typed: the daemon writes it, [`client`](super::client) reads it.
 //!
 //! Fields are only ever added. A reader ignores those that it does not know, and `default` stands in for those
 //! that an older daemon does not send, so the command and the daemon may be of different versions.
@@ -79,9 +79,6 @@ impl From<TimeBounds> for TimeStatus {
 /// The usage that waits on this device, and what became of the records since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolStatus {
-    /// The spool's identity in hex; absent until it is open.
-    #[serde(default)]
-    pub stream: Option<String>,
     /// Usage files that the hub has not acknowledged.
     pub backlog_files: u64,
     /// Their bytes.
@@ -99,7 +96,7 @@ pub struct SpoolStatus {
 pub struct UploadStatus {
     /// Usage files acknowledged since the start.
     pub files: u64,
-    /// Attempts that failed since the start.
+    /// Rounds of uploads that ended early since the start; a success forgets none.
     pub failures: u64,
     /// Seconds since the last receipt; absent before the first.
     #[serde(default)]
@@ -114,7 +111,7 @@ pub struct UploadStatus {
 pub struct Imported {
     /// Its file name in the inbox, cut to 128 bytes.
     pub name: String,
-    /// The result's name: `Accepted`, `AlreadyInstalled`, or the name of the error.
+    /// The result's name: `Activated`, `AlreadyInstalled`, or the name of the error.
     pub result: String,
     /// When, by the device's lower bound of the time.
     pub at: UnixSeconds,

@@ -45,7 +45,7 @@ fn status() -> Status {
             stale: false,
         },
         time: TimeBounds::floor(1_700_000_000).into(),
-        spool: SpoolStatus { stream: None, backlog_files: 2, backlog_bytes: 4096, appended: 9, rolled_up: 1, lost: 0 },
+        spool: SpoolStatus { backlog_files: 2, backlog_bytes: 4096, appended: 9, rolled_up: 1, lost: 0 },
         upload: Some(UploadStatus { files: 3, failures: 1, last_success_seconds: Some(5), last_error: None }),
         imports: vec![Imported { name: "a.tgb".into(), result: "Rollback".into(), at: 1_700_000_001, seq: Some(40) }],
     }

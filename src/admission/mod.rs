@@ -13,11 +13,12 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::policy::revocations::Revocations;
 use crate::policy::{
     ApiIndex, ApplicationIndex, Auth, BadPath, Method, Miss, PlanIndex, Policy, Route, RouteIndex, Standing, Uncertain,
-    check_path,
+    check_path, without_parameters,
 };
-use crate::token::{Binding, Circumstances, TimeVerdict, TokenCache, TokenError, VerifiedClaims, judge};
+use crate::token::{Binding, Circumstances, TimeVerdict, TokenCache, TokenError, VerifiedClaims, judge, not_revoked};
 use crate::units::TimeBounds;
 
 pub use limits::{Charges, Level};
@@ -100,8 +101,8 @@ pub enum Reject<'p> {
     /// The token is missing or not good.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The token holds none of the route's scopes: have the issuer grant one.
-    #[error("the token holds none of the route's scopes")]
+    /// The token does not hold the scopes that the route wants: have the issuer grant them.
+    #[error("the token does not hold the scopes that the route wants")]
     ScopeMissing {
         /// They.
         wanted: &'p [Box<str>],
@@ -119,9 +120,11 @@ pub enum Reject<'p> {
 
 /// Judges a request.
 ///
-/// `cache` belongs to the caller and remembers verified tokens; one of no bytes remembers none.
+/// `revoked` is what is taken back beside the policy's own list. `cache` belongs to the caller and remembers verified
+/// tokens; one of no bytes remembers none.
 pub fn admit<'p, 'r, F>(
     policy: &'p Policy,
+    revoked: &Revocations,
     cache: &mut TokenCache,
     parts: &Parts<'r, F>,
     bounds: TimeBounds,
@@ -130,12 +133,13 @@ where
     F: Fn(&str) -> Field<'r>,
 {
     let mut facts = Facts::default();
-    let verdict = judge_request(policy, cache, parts, bounds, &mut facts);
+    let verdict = judge_request(policy, revoked, cache, parts, bounds, &mut facts);
     (facts, verdict)
 }
 
 fn judge_request<'p, 'r, F>(
     policy: &'p Policy,
+    revoked: &Revocations,
     cache: &mut TokenCache,
     parts: &Parts<'r, F>,
     bounds: TimeBounds,
@@ -153,6 +157,12 @@ where
         Miss::Method { allow } if method == Some(Method::Options) => Reject::Options { allow },
         Miss::Method { allow } => Reject::MethodNotAllowed { allow },
     })?;
+    if let Some(plain) = without_parameters(parts.path) {
+        check_path(&plain)?;
+        if policy.router.find(host, &plain, method) != Ok(found) {
+            return Err(BadPath::Parameter.into());
+        }
+    }
     let route = policy.route(found.route);
     let api = policy.api(route.api);
     (facts.api, facts.route) = (Some(route.api), Some(found.route));
@@ -173,10 +183,12 @@ where
         let now =
             Circumstances { audiences: &api.audiences, bounds, revocations: &policy.revocations, certificate: None };
         let time = judge(claims, &now)?;
+        not_revoked(claims, revoked)?;
         certain_enough(route, claims, time)?;
 
-        // 3. the scopes: at least one of the route's
-        if !route.scopes.is_empty() && !route.scopes.iter().any(|scope| claims.has_scope(scope)) {
+        // 3. the scopes: one of the route's alternatives, whole
+        let holds = |together: &str| together.split(' ').all(|scope| claims.has_scope(scope));
+        if !route.scopes.is_empty() && !route.scopes.iter().any(|together| holds(together)) {
             return Err(Reject::ScopeMissing { wanted: &route.scopes });
         }
 
@@ -199,7 +211,9 @@ where
 
     // 5. the limits on what is called, whoever calls
     charges.add(policy, Level::Api, api.plan, &[&api.name, &api.version])?;
-    charges.add(policy, Level::Resource, route.plan, &[&api.name, &api.version, &route.template, parts.method])?;
+    // A template's routes have no method in common: the first tells them apart.
+    let first = route.methods.iter().next().map_or("", Method::name);
+    charges.add(policy, Level::Resource, route.plan, &[&api.name, &api.version, &route.template, first])?;
     Ok(Admitted { route: found.route, charges })
 }
 

@@ -1,5 +1,5 @@
 use crate::policy::issuer::{Alg, Issuer, IssuerTerms, Issuers, Profile, TypSet};
-use crate::policy::revocations::Revocations;
+use crate::policy::revocations::{Builder, Kind, Revocations, RevokedId};
 use crate::policy::{Api, Endpoint, Limit, Plan, Router, SubscribersBuilder, Upstream, Window};
 use crate::token::mint::MintKey;
 
@@ -26,6 +26,11 @@ fn issuer(name: &str, key: &MintKey) -> Issuer {
 
 /// One API that takes issuer `a` alone, its token in `x-key`; a route that wants a certain time.
 fn policy(key: &MintKey) -> Policy {
+    policy_behind(key, 0)
+}
+
+/// The policy with so many other plans before its own, so that every plan has another index.
+fn policy_behind(key: &MintKey, others: PlanIndex) -> Policy {
     let limit = |count| Limit::Quota { count, window: Window::Day };
     let plan = |name: &str, limits: &[Limit]| Plan { name: name.into(), limits: limits.into() };
     let api = Api {
@@ -38,16 +43,16 @@ fn policy(key: &MintKey) -> Policy {
         token_header: "x-key".into(),
         forward_token: false,
         needs_subscription: false,
-        plan: Some(0),
+        plan: Some(others),
         max_body: 0,
     };
-    let route = |template: &str, uncertain, plan| Route {
+    let route = |template: &str, uncertain, plan: Option<PlanIndex>| Route {
         api: 0,
         template: template.into(),
         methods: [Method::Get].into_iter().collect(),
         auth: Auth::Token,
-        scopes: ["read".into(), "all".into()].into(),
-        plan,
+        scopes: ["read".into(), "all".into(), "list peek".into()].into(),
+        plan: plan.map(|plan| others + plan),
         upstream: 0,
         uncertain,
     };
@@ -55,14 +60,19 @@ fn policy(key: &MintKey) -> Policy {
         route("/a", Uncertain::Allow, Some(1)),
         route("/sure", Uncertain::Deny, None),
         route("/b", Uncertain::Bound, None),
+        route("/{name}", Uncertain::Allow, None),
+        Route {
+            methods: [Method::Get, Method::Post].into_iter().collect(),
+            ..route("/two", Uncertain::Allow, Some(1))
+        },
     ];
     let router = Router::build(
         routes.iter().zip(0..).map(|(route, at)| (&[] as &[Box<str>], "/pets", &*route.template, route.methods, at)),
     );
     let mut subscribers = SubscribersBuilder::default();
-    let app = subscribers.application("app", "acme", Some(2));
+    let app = subscribers.application("app", "acme", Some(others + 2));
     subscribers.key("app-key", app);
-    subscribers.subscription(app, 0, 3, Standing::Active);
+    subscribers.subscription(app, 0, others + 3, Standing::Active);
     Policy {
         apis: [api].into(),
         routes: routes.into(),
@@ -76,13 +86,15 @@ fn policy(key: &MintKey) -> Policy {
         }]
         .into(),
         issuers: Issuers::new([issuer("a", key), issuer("b", key)], 7).expect("two issuers"),
-        plans: [
-            plan("api", &[limit(1)]),
-            plan("route", &[limit(2), limit(3)]),
-            plan("app", &[limit(4)]),
-            plan("sub", &[limit(5)]),
-        ]
-        .into(),
+        plans: (0..others)
+            .map(|other| plan(&format!("other-{other}"), &[limit(9)]))
+            .chain([
+                plan("api", &[limit(1)]),
+                plan("route", &[limit(2), limit(3)]),
+                plan("app", &[limit(4)]),
+                plan("sub", &[limit(5)]),
+            ])
+            .collect(),
         subscribers: subscribers.build().expect("nothing twice"),
         revocations: Revocations::default(),
         router: router.expect("no conflict"),
@@ -96,10 +108,35 @@ fn token(key: &MintKey, iss: &str, client: &str, scope: &str) -> String {
     key.mint(Some("at+jwt"), &claims).expect("the key signs")
 }
 
+#[test]
+fn a_token_must_be_in_neither_list() {
+    let key = key();
+    let mut policy = policy(&key);
+    let token = token(&key, "a", "app-key", "x all");
+    let at = TimeBounds::exact(1_500);
+    let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
+    let parts = Parts { authority: "[::1]:8080", path: "/pets/a", method: "GET", header };
+    let of = |kind, value: &str| {
+        let mut list = Builder::default();
+        list.cut_off(RevokedId::of(kind, "a", value), 1_001);
+        list.build()
+    };
+    let judged = |policy: &Policy, revoked: &Revocations| {
+        admit(policy, revoked, &mut TokenCache::new(0), &parts, at).1.map(|_| ()).map_err(|reject| reject.to_string())
+    };
+    let refused = Err(TokenError::RevokedBefore.to_string());
+    let (hit, miss) = (of(Kind::Client, "app-key"), of(Kind::Client, "another"));
+    assert_eq!(judged(&policy, &miss), Ok(()));
+    assert_eq!(judged(&policy, &hit), refused);
+    policy.revocations = hit;
+    assert_eq!(judged(&policy, &miss), refused, "one list does not take the other's place");
+    assert_eq!(judged(&policy, &Revocations::default()), refused);
+}
+
 fn ask<'p>(policy: &'p Policy, path: &str, token: &str, bounds: TimeBounds) -> (Facts, Result<Admitted, Reject<'p>>) {
     let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
     let parts = Parts { authority: "[::1]:8080", path, method: "GET", header };
-    admit(policy, &mut TokenCache::new(0), &parts, bounds)
+    admit(policy, &Revocations::default(), &mut TokenCache::new(0), &parts, bounds)
 }
 
 #[test]
@@ -120,6 +157,58 @@ fn every_level_with_a_plan_is_charged_and_the_caller_is_known() {
 }
 
 #[test]
+fn one_alternative_of_the_scopes_is_enough_and_each_is_wanted_whole() {
+    let key = key();
+    let policy = policy(&key);
+    for (scope, passes) in [
+        ("read", true),
+        ("peek list", true),
+        ("list", false),
+        ("peek x", false),
+        ("list+peek", false),
+        ("", false),
+        ("list peek x", true),
+        ("listpeek", false),
+    ] {
+        let (_, verdict) = ask(&policy, "/pets/a", &token(&key, "a", "app-key", scope), TimeBounds::exact(1_500));
+        let missing = matches!(verdict, Err(Reject::ScopeMissing { .. }));
+        assert_eq!((verdict.is_ok(), missing), (passes, !passes), "{scope:?}");
+    }
+}
+
+#[test]
+fn a_path_parameter_leads_to_no_route_that_the_path_without_it_does_not() {
+    let key = key();
+    let policy = policy(&key);
+    let token = token(&key, "a", "app-key", "read");
+    let verdict = |path| ask(&policy, path, &token, TimeBounds::exact(1_500)).1.map(|admitted| admitted.route);
+    assert_eq!(verdict("/pets/c;x=1").ok(), Some(3), "the same route both ways");
+    for path in ["/pets/sure;x", "/pets/sure;", "/pets;v=1/sure", "/pets/a;b;c"] {
+        assert!(matches!(verdict(path), Err(Reject::BadPath(BadPath::Parameter) | Reject::NoRoute)), "{path}");
+    }
+    for path in ["/pets/;x/c", "/pets/..;x/c", "/pets/x;/.."] {
+        assert!(matches!(verdict(path), Err(Reject::BadPath(_) | Reject::NoRoute)), "{path}");
+    }
+}
+
+#[test]
+fn a_resource_is_counted_once_for_all_methods_of_its_route() {
+    let key = key();
+    let policy = policy(&key);
+    let token = token(&key, "a", "app-key", "read");
+    let counted = |method| {
+        let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
+        let parts = Parts { authority: "h", path: "/pets/two", method, header };
+        let nothing = Revocations::default();
+        let (_, verdict) = admit(&policy, &nothing, &mut TokenCache::new(0), &parts, TimeBounds::exact(1_500));
+        let charges = verdict.expect("a good request").charges;
+        charges.all().iter().map(|charge| (charge.limit_id, charge.subject_id)).collect::<Vec<_>>()
+    };
+    assert_eq!(counted("GET"), counted("POST"));
+    assert_eq!(counted("GET"), counted("HEAD"));
+}
+
+#[test]
 fn counters_are_named_by_what_they_count_and_not_by_the_order_of_the_policy() {
     let key = key();
     let token = token(&key, "a", "app-key", "read");
@@ -128,7 +217,7 @@ fn counters_are_named_by_what_they_count_and_not_by_the_order_of_the_policy() {
         let charges = verdict.expect("a good request").charges;
         charges.all().iter().map(|charge| (charge.limit_id, charge.subject_id)).collect::<Vec<_>>()
     };
-    assert_eq!(names(&policy(&key)), names(&policy(&key)));
+    assert_eq!(names(&policy(&key)), names(&policy_behind(&key, 3)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tidegate::bundle::keyfile::AuthorKey;
+use tidegate::cli::unparsed;
 use tidegate::exit;
 use tidegate::hub::{self, Config, read_key};
 use tidegate::ids::hex;
@@ -53,7 +54,11 @@ enum KeyCommand {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let outcome = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return unparsed(&error),
+    };
+    let outcome = match arguments.command {
         Command::Run { config } => return run(&config),
         Command::Check { config } => check(&config).map_err(|error| (exit::CONFIG, error)),
         Command::Key(KeyCommand::New { file }) => new_key(&file).map_err(|error| (exit::CANT_CREATE, error)),

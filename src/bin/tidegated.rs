@@ -12,7 +12,8 @@ const USAGE: &str = "\
 tidegated: the gateway's daemon
 
   tidegated run   [--config FILE]   serve until SIGTERM; settings from FILE, FILE's .d folder and TIDEGATE_*
-  tidegated check [--config FILE]   report every problem of the settings at once; exit 78 if there is one
+  tidegated check [--config FILE]   report every problem of the settings at once; exit 78 if there is one. Changes
+                                    nothing. Run it as the daemon's user: root may do more
   tidegated --version | --help
 
 FILE is /etc/tidegate/tidegated.toml unless given.
@@ -37,7 +38,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|first| first == SPOOL_CHILD) {
+    if std::env::args_os().nth(1).is_some_and(|first| first == SPOOL_CHILD) {
         return spool_child();
     }
     match flags() {
@@ -74,26 +75,30 @@ fn flags() -> Result<Option<(Task, PathBuf)>, lexopt::Error> {
 }
 
 fn perform(task: &Task, path: &std::path::Path) -> u8 {
-    let config = match Config::load(path, std::env::vars()) {
-        Ok(config) => config,
-        Err(problems) => return complain(problems.0),
-    };
-    let problems = daemon::check(&config);
-    if !problems.is_empty() {
-        return complain(problems);
-    }
+    let (config, mut problems) = Config::read(path, std::env::vars_os());
+    let Some(config) = config else { return complain(problems) };
+    daemon::check(&config, &mut problems);
+    let is_wrong = !problems.is_empty();
+    daemon::probe(&config, &mut problems);
     match task {
-        Task::Check => {
+        Task::Check if problems.is_empty() => {
             println!("{}: all settings are good", path.display());
             exit::OK
         }
-        Task::Run => match daemon::run(config, SPOOL_CHILD) {
-            Ok(()) => exit::OK,
-            Err(error) => {
-                eprintln!("tidegated: {}", daemon::chain(&error));
-                error.exit_code()
+        Task::Check => complain(problems),
+        Task::Run if is_wrong => complain(problems),
+        Task::Run => {
+            if !problems.is_empty() {
+                complain(problems); // and try: what a folder lacks may come yet
             }
-        },
+            match daemon::run(config, SPOOL_CHILD) {
+                Ok(()) => exit::OK,
+                Err(error) => {
+                    eprintln!("tidegated: {}", daemon::chain(&error));
+                    error.exit_code()
+                }
+            }
+        }
     }
 }
 

@@ -3,33 +3,45 @@
 //! ```text
 //! slots/<manifest digest>/head     all before the payload
 //! slots/<manifest digest>/<kind>   a blob
-//! trust/state.0 and .1             (store/pair) the commit point; body, big-endian:
-//!   off  size  field
-//!   0    1     version = 1
-//!   1    8     epoch            of the root that the numbers belong to
-//!   9    8     highest seq      0 = none
-//!   17   32    highest digest
-//!   49   8     security floor
-//!   57   32    active digest    zeros = none
-//!   89   32    previous digest  zeros = none
+//! trust/state.0 and .1             (`state`) the commit point
+//! trust/roots/<version>            (`roots`) the roots that followed the pinned one
 //! ```
 //!
-//! A slot is whole and durable, names included, before a state record names it; nothing that a state
-//! record names is touched. So a power cut leaves the old policy or the new one. The record says what was
-//! chosen; what serves is what verifies again at each start: active, else previous, else nothing.
+//! A slot is whole and durable, names included, before a state record names it; the slot that serves is
+//! never touched. One that a record names is written again only where it did not verify, and another one or
+//! none serves. So a power cut leaves the old policy or the new one. The record says what was chosen; what
+//! serves is what verifies again at each start: active, else previous, else nothing.
+//!
+//! What was seen (highest, floor, epoch, root) never goes back. With one record broken, the other one may be from
+//! before the last activation: the slots then tell what it cannot. What a start finds out is written at
+//! once; where that fails (a full disk) it holds all the same, and is found out again by the next start.
+//!
+//! A root that follows is kept whatever becomes of the bundle that brought it. A slot is judged by the root under
+//! which it was accepted, so a rotation of the policy keys takes nothing out of service. If the record names a later
+//! root than can be reached from the pinned one, the root is lost: nothing serves and nothing is taken until a bundle
+//! brings the chain that leads there, for an older root may trust keys that were given up. A newer root that the
+//! operator pins counts at once; slots from before it are then judged by it.
+//!
+//! A permit waits in the record, and is gone with the next activation, whichever that is.
+//!
+//! A list of revocations is a slot of its own, beside the policy's. It goes with no policy and has nothing to fall back
+//! to: the one before it would give access back. If it does not verify, nothing serves until a list is brought.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::container::PREAMBLE;
+use super::container::{BundleType, PREAMBLE};
 use super::error::{Refused, SemanticProblem};
-use super::manifest::{DeviceFacts, Entries, Entry, EntryKind, Manifest};
+use super::manifest::{DeviceFacts, Entries, Entry, EntryKind, Manifest, Permit};
 use super::root::RootDocument;
-use super::trust::{History, Seen, Trust};
-use super::verify::{Findings, Judge, Purpose, Source, Verdict, Verified, verify};
+use super::roots::Roots;
+use super::state::{Chosen, State};
+use super::trust::{History, RootName, Rotated, Seen, Table, Trust};
+use super::verify::{Findings, Hashed, Judge, Purpose, Source, Verdict, Verified, verify};
 use crate::disk::Disk;
 use crate::ids::{Digest, KeyId};
+use crate::policy::revocations::Revocations;
 use crate::store::pair::{Found, Pair};
 use crate::units::UnixSeconds;
 
@@ -49,6 +61,35 @@ pub struct Active<T> {
     pub policy: T,
 }
 
+impl<T> Active<T> {
+    /// Gives up the bytes and keeps what serves.
+    fn of(verified: Verified<T>) -> Self {
+        let (digest, manifest, signers, policy) = verified.into_parts();
+        Self { digest, manifest, signers, policy }
+    }
+}
+
+/// What serves again, though it did not at the start.
+#[derive(Debug)]
+pub struct Resumed<T> {
+    /// The policy.
+    pub serving: Option<Active<T>>,
+    /// The list of revocations.
+    pub list: Option<Active<Revocations>>,
+}
+
+impl<T> Default for Resumed<T> {
+    fn default() -> Self {
+        Self { serving: None, list: None }
+    }
+}
+
+struct Choice<T> {
+    serving: Option<Active<T>>,
+    list: Option<Active<Revocations>>,
+    origin: Origin,
+}
+
 /// Where that which serves after a start comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -60,6 +101,8 @@ pub enum Origin {
     Previous(Refused),
     /// Nothing: safe mode, for no slot verified. The reason is the active slot's.
     Nothing(Refused),
+    /// Nothing: safe mode, for the list of revocations in force did not verify.
+    NoList(Refused),
 }
 
 /// What a start found.
@@ -69,10 +112,26 @@ pub struct Started<T> {
     pub slots: Slots,
     /// What serves; `None` is safe mode.
     pub serving: Option<Active<T>>,
+    /// The list of revocations in force.
+    pub list: Option<Active<Revocations>>,
     /// Why that.
     pub origin: Origin,
-    /// The state records were lost, and were made again from the slots.
-    pub state_lost: bool,
+    /// What the state records were worth.
+    pub records: Records,
+    /// What could not be written down.
+    pub unrecorded: Option<io::Error>,
+}
+
+/// What the two state records were worth at a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// As they were written.
+    Sound,
+    /// One was broken: the last activation was cut off, or the flash rots. What the other did not know was
+    /// taken from the slots.
+    Damaged,
+    /// Neither was there or whole; they were made again from the slots.
+    Lost,
 }
 
 /// A device that could not be started with its trust.
@@ -95,22 +154,14 @@ pub enum OpenError {
     Busy(Refused),
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct State {
-    epoch: u64,
-    highest: Option<Seen>,
-    security_floor: u64,
-    active: Option<Digest>,
-    previous: Option<Digest>,
-}
-
-/// The slots and the state record.
+/// The slots, the state record and the roots.
 #[derive(Debug)]
 pub struct Slots {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     pair: Pair,
     state: State,
+    roots: Roots,
     trust: Trust,
 }
 
@@ -129,26 +180,39 @@ impl Slots {
             disk.create_folder(each)?;
         }
         disk.sync_folder(state_folder)?;
+        let roots = Roots::open(Arc::clone(&disk), trust_folder.join("roots"), root)?;
         let (pair, found) = Pair::open(Arc::clone(&disk), &trust_folder, "state");
         let held: Vec<Digest> = disk.list(&folder)?.iter().filter_map(|name| name.parse().ok()).collect();
-        let recorded = match &found {
-            Found::Record(bytes) => Some(State::from_bytes(bytes)?),
-            Found::Fresh | Found::Lost => None,
+        // A record's checksum is good, so another form is another version's.
+        let read = |body| State::from_bytes(body).ok_or(OpenError::Newer);
+        let recorded = found.body().map(read).transpose()?;
+        let records = match found {
+            Found::Record(_) => Records::Sound,
+            Found::Survivor(_) => Records::Damaged,
+            Found::Fresh if held.is_empty() && roots.highest_kept().is_none() => Records::Sound,
+            Found::Fresh | Found::Lost => Records::Lost,
         };
-        let state_lost = found == Found::Lost || found == Found::Fresh && !held.is_empty();
-        let mut slots = Self { disk, folder, pair, state: recorded.unwrap_or_default(), trust: Trust::new(root) };
-        slots.adopt_epoch(recorded.is_some())?;
-        if state_lost {
-            slots.rebuild(&held, device, compile);
+        let state = recorded.unwrap_or_default();
+        let lost = lost_root(&state, records, &roots)?;
+        let state = lost.map_or_else(|| state.under(roots.newest()), |root| State { root, ..state });
+        let trust = Trust { lost, ..Trust::new(roots.newest().clone()) };
+        let mut slots = Self { disk, folder, pair, state, roots, trust };
+        match records {
+            Records::Sound => {}
+            Records::Damaged => slots.catch_up(&held, device, compile),
+            Records::Lost => slots.rebuild(&held, device, compile),
         }
-        if recorded.is_none() {
-            // From here on a missing record is a lost one.
-            slots.pair.write(&slots.state.to_bytes())?;
+        // A first record, so that from here on a missing one is a lost one; a broken one made good; a later root or
+        // epoch, from which there is no way back.
+        let known = records == Records::Sound && recorded == Some(slots.state);
+        let written = if known { Ok(()) } else { slots.pair.write(&slots.state.to_bytes()) };
+        let Choice { serving, list, origin } = slots.choose(device, compile);
+        // With the root lost, nobody can tell what is of use.
+        if lost.is_none() {
+            slots.drop_others();
+            slots.roots.drop_others();
         }
-        let (serving, origin) = slots.choose(device, compile);
-        slots.trust.history = slots.state.history(serving.as_ref().map(|active| active.digest));
-        slots.drop_others();
-        Ok(Started { slots, serving, origin, state_lost })
+        Ok(Started { slots, serving, list, origin, records, unrecorded: written.err() })
     }
 
     /// The root and what was seen.
@@ -157,20 +221,92 @@ impl Slots {
         &self.trust
     }
 
+    /// Step 6, on disk: keeps the roots that a bundle brought, and judges by the newest from here on. On an error the
+    /// root is the old one; the next start may find the new one.
+    pub fn rotate(&mut self, rotated: &[Rotated]) -> Result<(), Refused> {
+        let Some(Rotated { root, .. }) = rotated.last() else { return Ok(()) };
+        self.roots.keep(rotated).map_err(|error| stored("a root", &error))?;
+        let state = self.state.under(root);
+        self.commit(&state)?;
+        self.roots.taken(rotated);
+        self.trust = self.trust.rotated(rotated).into_owned();
+        self.trust.history = state.history(self.trust.history.serving, self.trust.history.list);
+        Ok(())
+    }
+
+    /// What was in the way of serving may be made good by a root or a list that came: what then serves that did not.
+    pub fn resume<T>(&mut self, device: &DeviceFacts, compile: Compile<T>) -> Resumed<T> {
+        let History { serving: None, list: before, .. } = self.trust.history else { return Resumed::default() };
+        let Choice { serving, list, .. } = self.choose(device, compile);
+        Resumed { serving, list: list.filter(|list| before != Some(list.digest)) }
+    }
+
     /// Step 17: makes a verified bundle the active one. On an error nothing that served is touched.
     pub fn activate<T>(&mut self, verified: Verified<T>) -> Result<Active<T>, Refused> {
-        let digest = verified.digest();
-        self.write_slot(&verified).map_err(|error| stored(&error))?;
-        let state = self.state.after(&verified, self.trust.history.serving);
-        // The commit point. If it fails the slot stays: the record may have reached the disk all the same.
-        self.pair
-            .write(&state.to_bytes())
-            .map_err(|error| Refused::StateLost(format!("writing the state record: {error}")))?;
-        self.state = state;
-        self.trust.history = state.history(Some(digest));
-        self.drop_others();
-        let (digest, manifest, signers, policy) = verified.into_parts();
-        Ok(Active { digest, manifest, signers, policy })
+        let (seq, digest) = (verified.manifest().seq(), verified.digest());
+        let History { serving, list, .. } = self.trust.history;
+        if self.state.list.is_some() && list.is_none() {
+            return Err(Refused::StateLost("the list of revocations does not verify; bring it, or a later one".into()));
+        }
+        if serving != Some(digest) {
+            self.write_slot(&verified).map_err(|error| stored("the slot", &error))?;
+            let state = self.state.after(Seen { seq, digest }, verified.manifest().security_floor(), serving);
+            // The commit point. If it fails the slot stays: the record may have reached the disk all the same.
+            self.commit(&state)?;
+            self.trust.history = state.history(Some(digest), list);
+            self.drop_others();
+        }
+        Ok(Active::of(verified))
+    }
+
+    /// Step 17 for a list of revocations, which comes from its source once more: it takes the place of the one before it.
+    pub fn revoke(
+        &mut self,
+        verified: Verified<Revocations>,
+        source: &mut dyn Source,
+    ) -> Result<Active<Revocations>, Refused> {
+        let (seq, digest) = (verified.manifest().seq(), verified.digest());
+        let History { serving, list, .. } = self.trust.history;
+        if list != Some(digest) {
+            self.write_list(&verified, source)?;
+            let state = self.state.after_list(Seen { seq, digest });
+            self.commit(&state)?;
+            self.trust.history = state.history(serving, Some(digest));
+            self.trust.list = Some(self.table(digest));
+            self.drop_others();
+        }
+        Ok(Active::of(verified))
+    }
+
+    /// Step 17 for a permit: it waits for the bundle that it names.
+    pub fn permit(&mut self, verified: &Verified<Permit>) -> Result<Permit, Refused> {
+        let (seq, digest, permit) = (verified.manifest().seq(), verified.digest(), *verified.policy());
+        let state = self.state.permitting(Seen { seq, digest }, permit);
+        self.commit(&state)?;
+        self.trust.history = state.history(self.trust.history.serving, self.trust.history.list);
+        Ok(permit)
+    }
+
+    fn commit(&mut self, state: &State) -> Result<(), Refused> {
+        let written = self.pair.write(&state.to_bytes());
+        written.map_err(|error| Refused::StateLost(format!("writing the state record: {error}")))?;
+        self.state = *state;
+        Ok(())
+    }
+
+    /// As [`Slots::write_slot`]; what is written is hashed once more as it goes by.
+    fn write_list(&self, verified: &Verified<Revocations>, source: &mut dyn Source) -> Result<(), Refused> {
+        self.write_slot(verified).map_err(|error| stored("the slot", &error))?;
+        let slot = self.folder.join(verified.digest().to_string());
+        let preamble = verified.head().preamble();
+        for entry in &verified.manifest().entries(preamble.payload_len())? {
+            let unread = |error| Refused::SourceIo(format!("reading entry {}: {error}", entry.kind));
+            let mut blob = Hashed::of(source.blob(entry, preamble.head_len()).map_err(unread)?, entry);
+            let written = self.disk.write_from(&slot.join(entry.kind.name()), &mut blob, 0o600);
+            written.and_then(|()| self.disk.sync_folder(&slot)).map_err(|error| stored("the slot", &error))?;
+            blob.check()?;
+        }
+        Ok(())
     }
 
     /// Every file and every name of the slot, durable.
@@ -187,63 +323,128 @@ impl Slots {
         self.disk.sync_folder(&self.folder)
     }
 
-    /// A root of a later epoch restarts the counters; one of an earlier epoch is refused.
-    fn adopt_epoch(&mut self, recorded: bool) -> Result<(), OpenError> {
-        let epoch = self.trust.root.epoch();
-        if recorded && epoch < self.state.epoch {
-            let detail = format!("epoch {epoch}; the device has seen epoch {}", self.state.epoch);
-            return Err(OpenError::Root(Refused::RootEpochRegression(detail)));
+    /// The slots that verify, in the order in which they were accepted.
+    fn good<T>(&self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) -> Vec<(Manifest, Chosen)> {
+        let known = [self.state.active, self.state.previous, self.state.list];
+        let mut good: Vec<(Manifest, Chosen)> = Vec::new();
+        for digest in held {
+            // One that no record names was accepted under the newest root that takes it, as far as anybody can tell.
+            let named = known.into_iter().flatten().find(|slot| slot.digest == *digest);
+            let unnamed = self.roots.newest_first().map(|root| Chosen { digest: *digest, root: root.version() });
+            let slots: Vec<Chosen> = named.map_or_else(|| unnamed.collect(), |slot| vec![slot]);
+            let verified = slots.into_iter().find_map(|slot| Some((self.verify(slot, device, compile).ok()?, slot)));
+            good.extend(verified.and_then(|(verdict, slot)| Some((verdict.manifest()?.clone(), slot))));
         }
-        if epoch > self.state.epoch {
-            self.state = State { epoch, highest: None, security_floor: 0, ..self.state };
+        good.sort_by_key(|(manifest, _)| (manifest.epoch(), manifest.seq()));
+        good
+    }
+
+    /// What the slots know and the record does not: a slot of this epoch above the highest was accepted after it was
+    /// written. Nothing is lowered. If the activation was cut off, this ends it.
+    fn catch_up<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
+        let active = self.state.active.map(|slot| slot.digest);
+        let permitted = self.state.pending.filter(|permit| Some(permit.from) == active);
+        for (manifest, slot) in self.good(held, device, compile) {
+            if permitted.is_some_and(|permit| permit.to == slot.digest) {
+                let seen = Seen { seq: manifest.seq(), digest: slot.digest };
+                self.state = State { active: Some(slot), ..self.state.after(seen, manifest.security_floor(), active) };
+                continue;
+            }
+            let seen = Seen { seq: manifest.seq(), digest: slot.digest };
+            let list = manifest.kind() == BundleType::Revocation;
+            let highest = if list { self.state.revoked } else { self.state.highest };
+            if manifest.epoch() != self.state.epoch || highest.is_some_and(|highest| seen.seq <= highest.seq) {
+                continue;
+            }
+            if list {
+                self.state.revoked = Some(seen);
+                self.state.list = Some(slot);
+            } else {
+                self.state.highest = Some(seen);
+                self.state.security_floor = self.state.security_floor.max(manifest.security_floor());
+                self.state.previous = self.state.active.replace(slot);
+            }
         }
-        Ok(())
     }
 
     /// The state as the slots tell it: whatever verifies was accepted once, and the highest was the last.
     fn rebuild<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
-        let verified = held.iter().filter_map(|digest| self.verify_slot(*digest, device, compile).ok());
-        let mut good: Vec<(Manifest, Digest)> = verified.map(|active| (active.manifest, active.digest)).collect();
-        good.sort_by_key(|(manifest, _)| (manifest.epoch(), manifest.seq()));
-        if let Some((newest, digest)) = good.pop() {
-            if newest.epoch() == self.state.epoch {
-                self.state.highest = Some(Seen { seq: newest.seq(), digest });
-                self.state.security_floor = newest.security_floor();
+        for (manifest, slot) in self.good(held, device, compile) {
+            let seen =
+                (manifest.epoch() == self.state.epoch).then_some(Seen { seq: manifest.seq(), digest: slot.digest });
+            if manifest.kind() == BundleType::Revocation {
+                self.state.revoked = seen;
+                self.state.list = Some(slot);
+            } else {
+                self.state.highest = seen;
+                self.state.security_floor = seen.map_or(0, |_| manifest.security_floor());
+                self.state.previous = self.state.active.replace(slot);
             }
-            self.state.active = Some(digest);
-            self.state.previous = good.pop().map(|(_, digest)| digest);
         }
     }
 
-    /// Active, else previous, else nothing; each verified in full.
-    fn choose<T>(&self, device: &DeviceFacts, compile: Compile<T>) -> (Option<Active<T>>, Origin) {
-        let Some(active) = self.state.active else { return (None, Origin::Fresh) };
-        let why = match self.verify_slot(active, device, compile) {
-            Ok(active) => return (Some(active), Origin::Active),
+    /// The list of revocations, and with it active, else previous, else nothing; each verified in full.
+    fn choose<T>(&mut self, device: &DeviceFacts, compile: Compile<T>) -> Choice<T> {
+        let choice = self.choice(device, compile);
+        let list = choice.list.as_ref().map(|list| list.digest);
+        self.trust.history = self.state.history(choice.serving.as_ref().map(|active| active.digest), list);
+        // A list that cannot be read is no measure for the next one.
+        let kept = self.state.list.filter(|_| !matches!(choice.origin, Origin::NoList(_)));
+        self.trust.list = kept.map(|slot| self.table(slot.digest));
+        choice
+    }
+
+    fn choice<T>(&self, device: &DeviceFacts, compile: Compile<T>) -> Choice<T> {
+        let without = |origin| Choice { serving: None, list: None, origin };
+        if let Some(lost) = self.trust.lost {
+            let has = self.trust.root.version();
+            let detail = format!("root version {} was taken; what is kept leads to {has} only", lost.version);
+            return without(Origin::Nothing(Refused::StateLost(detail)));
+        }
+        let list = match self.state.list.map(|slot| self.verify(slot, device, compile)) {
+            Some(Ok(Verdict::Revocations(verified))) => Some(Active::of(*verified)),
+            Some(Ok(_)) => return without(Origin::NoList(of_another_type())),
+            Some(Err(why)) => return without(Origin::NoList(why)),
+            None => None,
+        };
+        let policy = |slot| match self.verify(slot, device, compile)? {
+            Verdict::Accepted(verified) => Ok(Active::of(*verified)),
+            _ => Err(of_another_type()),
+        };
+        let Some(active) = self.state.active else { return Choice { list, ..without(Origin::Fresh) } };
+        let why = match policy(active) {
+            Ok(active) => return Choice { serving: Some(active), list, origin: Origin::Active },
             Err(why) => why,
         };
-        let previous = self.state.previous.and_then(|digest| self.verify_slot(digest, device, compile).ok());
-        match previous {
-            Some(previous) => (Some(previous), Origin::Previous(why)),
-            None => (None, Origin::Nothing(why)),
+        match self.state.previous.and_then(|slot| policy(slot).ok()) {
+            Some(previous) => Choice { serving: Some(previous), list, origin: Origin::Previous(why) },
+            None => Choice { list, ..without(Origin::Nothing(why)) },
         }
     }
 
-    fn verify_slot<T>(&self, digest: Digest, device: &DeviceFacts, compile: Compile<T>) -> Result<Active<T>, Refused> {
-        let mut source = Slot { disk: &*self.disk, folder: self.folder.join(digest.to_string()) };
-        let by = Judge { trust: &self.trust, lower: UnixSeconds::MIN, device, purpose: Purpose::Serve };
-        match verify(&mut source, &by, compile, &mut Findings::default())? {
-            Verdict::Accepted(verified) if verified.digest() == digest => {
-                let (digest, manifest, signers, policy) = verified.into_parts();
-                Ok(Active { digest, manifest, signers, policy })
-            }
-            _ => Err(Refused::EntryDigestMismatch("the slot holds another bundle than its name says".into())),
+    /// Judges a slot by the root of its time.
+    fn verify<T>(&self, slot: Chosen, device: &DeviceFacts, compile: Compile<T>) -> Result<Verdict<T>, Refused> {
+        let trust = Trust::new(self.roots.nearest(slot.root).clone());
+        let by = Judge { trust: &trust, lower: UnixSeconds::MIN, device, purpose: Purpose::Serve };
+        let mut source = Slot { disk: &*self.disk, folder: self.folder.join(slot.digest.to_string()) };
+        let mut found = Findings::default();
+        let verdict = verify(&mut source, &by, compile, &mut found)?;
+        if found.digest != Some(slot.digest) {
+            return Err(Refused::EntryDigestMismatch("the slot holds another bundle than its name says".into()));
         }
+        Ok(verdict)
+    }
+
+    fn table(&self, list: Digest) -> Arc<dyn Table> {
+        let path = self.folder.join(list.to_string()).join(EntryKind::Revocations.name());
+        Arc::new(KeptTable { disk: Arc::clone(&self.disk), path })
     }
 
     /// Frees the room of slots that no record names. Best effort: what stays is dropped next time.
     fn drop_others(&self) {
-        let kept = [self.state.active, self.state.previous, self.trust.history.serving];
+        let slot = |slot: Option<Chosen>| slot.map(|slot| slot.digest);
+        let State { active, previous, list, .. } = self.state;
+        let kept = [slot(active), slot(previous), slot(list), self.trust.history.serving];
         for name in self.disk.list(&self.folder).unwrap_or_default() {
             if !kept.iter().flatten().any(|digest| digest.to_string() == name) {
                 let _ = self.disk.remove_folder(&self.folder.join(name));
@@ -252,13 +453,48 @@ impl Slots {
     }
 }
 
+/// The root that the device had and that cannot be reached, if there is one. The pinned root counts where it is not
+/// older than what the record names; then its epoch may not be before the device's.
+fn lost_root(state: &State, records: Records, roots: &Roots) -> Result<Option<RootName>, OpenError> {
+    let (pinned, newest) = (roots.pinned(), roots.newest());
+    if pinned.epoch() <= state.epoch && pinned.version() < state.root.version {
+        if !roots.newest_first().any(|root| state.root.is(root)) {
+            return Ok(Some(state.root));
+        }
+    } else if newest.epoch() < state.epoch {
+        let detail = format!("epoch {}; the device has seen epoch {}", newest.epoch(), state.epoch);
+        return Err(OpenError::Root(Refused::RootEpochRegression(detail)));
+    }
+    // A record that may be the one before the last may name the root before the last: what is kept of a later one and
+    // does not follow was one.
+    let rotten = roots.highest_kept().filter(|kept| records != Records::Sound && *kept > newest.version());
+    Ok(rotten.map(|version| RootName { version, digest: None }))
+}
+
 /// A write that failed before the commit.
-fn stored(error: &io::Error) -> Refused {
+fn stored(what: &str, error: &io::Error) -> Refused {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Refused::NoSpace(format!("writing the slot: {error}"))
+            Refused::NoSpace(format!("writing {what}: {error}"))
         }
-        _ => Refused::SourceIo(format!("writing the slot: {error}")),
+        _ => Refused::SourceIo(format!("writing {what}: {error}")),
+    }
+}
+
+fn of_another_type() -> Refused {
+    Refused::TypeMismatch("the slot holds a bundle of another type than the record says".into())
+}
+
+/// The table of a list that a slot keeps.
+#[derive(Debug)]
+struct KeptTable {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl Table for KeptTable {
+    fn read(&self) -> io::Result<(Box<dyn Read + Send>, u64)> {
+        self.disk.open(&self.path)
     }
 }
 
@@ -286,63 +522,5 @@ impl Source for Slot<'_> {
 
     fn blob(&mut self, entry: &Entry, _payload: u64) -> io::Result<Box<dyn Read + '_>> {
         Ok(self.disk.open(&self.folder.join(entry.kind.name()))?.0)
-    }
-}
-
-const VERSION: u8 = 1;
-const NONE: [u8; 32] = [0; 32];
-
-impl State {
-    fn after<T>(&self, verified: &Verified<T>, serving: Option<Digest>) -> Self {
-        let manifest = verified.manifest();
-        Self {
-            epoch: self.epoch,
-            highest: Some(Seen { seq: manifest.seq(), digest: verified.digest() }),
-            security_floor: self.security_floor.max(manifest.security_floor()),
-            active: Some(verified.digest()),
-            previous: serving,
-        }
-    }
-
-    fn history(&self, serving: Option<Digest>) -> History {
-        History { highest: self.highest, security_floor: self.security_floor, serving }
-    }
-
-    fn to_bytes(self) -> Vec<u8> {
-        let seen = self.highest.unwrap_or(Seen { seq: 0, digest: Digest(NONE) });
-        let digest = |digest: Option<Digest>| digest.map_or(NONE, |digest| digest.0);
-        [
-            &[VERSION][..],
-            &self.epoch.to_be_bytes(),
-            &seen.seq.to_be_bytes(),
-            &seen.digest.0,
-            &self.security_floor.to_be_bytes(),
-            &digest(self.active),
-            &digest(self.previous),
-        ]
-        .concat()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<Self, OpenError> {
-        let read = || {
-            let (version, rest) = bytes.split_first()?;
-            let (epoch, rest) = rest.split_first_chunk::<8>()?;
-            let (seq, rest) = rest.split_first_chunk::<8>()?;
-            let (highest, rest) = rest.split_first_chunk::<32>()?;
-            let (floor, rest) = rest.split_first_chunk::<8>()?;
-            let (active, rest) = rest.split_first_chunk::<32>()?;
-            let previous: &[u8; 32] = rest.try_into().ok()?;
-            let digest = |bytes: &[u8; 32]| (*bytes != NONE).then_some(Digest(*bytes));
-            let seq = u64::from_be_bytes(*seq);
-            (*version == VERSION).then(|| Self {
-                epoch: u64::from_be_bytes(*epoch),
-                highest: (seq > 0).then_some(Seen { seq, digest: Digest(*highest) }),
-                security_floor: u64::from_be_bytes(*floor),
-                active: digest(active),
-                previous: digest(previous),
-            })
-        };
-        // The record's checksum is good, so another form is another version's.
-        read().ok_or(OpenError::Newer)
     }
 }

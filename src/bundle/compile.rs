@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use base64::Engine as _;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 
 use super::entry::{self, EntryError, JsonEntry as _};
 use super::error::SemanticProblem;
@@ -41,15 +43,21 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
     };
     let read = |kind: EntryKind| move |error: EntryError| invalid(format!("entry {kind}: {error}"));
     let routes = entry::Routes::from_bytes(required(EntryKind::Routes)?).map_err(read(EntryKind::Routes))?;
-    let issuers = entry::Issuers::from_bytes(required(EntryKind::Issuers)?).map_err(read(EntryKind::Issuers))?;
+    let issuers = required(EntryKind::Issuers)?;
+    let issuers = entry::Issuers::from_bytes(issuers).map_err(|error| {
+        if holds_private_key(issuers) {
+            return SemanticProblem::PrivateKeyInBundle("entry issuers: a private or symmetric key".into());
+        }
+        read(EntryKind::Issuers)(error)
+    })?;
     let throttle = entry::Throttle::from_bytes(required(EntryKind::Throttle)?).map_err(read(EntryKind::Throttle))?;
     let subscriptions = match bytes(EntryKind::Subscriptions) {
         [] => entry::Subscriptions::default(),
         bytes => entry::Subscriptions::from_bytes(bytes).map_err(read(EntryKind::Subscriptions))?,
     };
     let revocations = match bytes(EntryKind::Revocations) {
-        [] => entry::Revocations::default(),
-        bytes => entry::Revocations::from_bytes(bytes).map_err(read(EntryKind::Revocations))?,
+        [] => Revocations::default(),
+        bytes => revocations(&entry::RevocationRows::from_bytes(bytes).map_err(read(EntryKind::Revocations))?),
     };
 
     let plans = throttle.plans.iter().map(plan).collect::<Result<Box<[_]>, _>>()?;
@@ -71,7 +79,7 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
     let router = router(&routes.apis, &apis, &compiled)?;
     let subscribers = subscribers(&subscriptions, &apis, &plan_names)?;
     Ok(Policy {
-        revocations: compiled_revocations(&revocations),
+        revocations,
         apis: apis.into(),
         routes: compiled.into(),
         upstreams,
@@ -154,7 +162,10 @@ fn upstream(wire: &entry::Upstream) -> Result<Upstream, SemanticProblem> {
     let endpoints = wire.endpoints.iter().map(endpoint).collect::<Result<Box<[_]>, _>>()?;
     let certificate = |text: &String| {
         let der = base64::engine::general_purpose::STANDARD.decode(text);
-        der.map(Vec::into_boxed_slice).map_err(|_| invalid(format!("{whose} has a certificate that is not base64")))
+        let der = der.map_err(|_| invalid(format!("{whose} has a certificate that is not base64")))?;
+        let sound = RootCertStore::empty().add(CertificateDer::from(der.as_slice()));
+        sound.map_err(|error| invalid(format!("{whose} has a certificate that nothing can chain to: {error}")))?;
+        Ok(der.into_boxed_slice())
     };
     let ca = wire.ca.iter().map(certificate).collect::<Result<Box<[_]>, _>>()?;
     if endpoints.iter().any(|endpoint| endpoint.tls) && ca.is_empty() {
@@ -229,7 +240,13 @@ fn route(index: ApiIndex, api: &entry::Api, wire: &entry::Route, names: &Scope<'
     if methods.is_empty() || !wire.methods.is_sorted_by(|a, b| a < b) {
         return Err(invalid(format!("{whose} has no methods, or not each once and in order")));
     }
-    check_texts(&whose, "scope", &wire.scopes)?;
+    for together in &wire.scopes {
+        let scopes: Vec<_> = together.split(' ').collect();
+        scopes.iter().try_for_each(|scope| check_text(&format!("{whose}: the scope"), scope))?;
+        if !scopes.is_sorted_by(|a, b| a < b) {
+            return Err(invalid(format!("{whose} wants scopes together that are not each there once and in order")));
+        }
+    }
     if wire.auth == Auth::None && !wire.scopes.is_empty() {
         return Err(invalid(format!("{whose} wants scopes but no token")));
     }
@@ -346,6 +363,23 @@ fn issuer_problem(error: IssuerError) -> SemanticProblem {
     }
 }
 
+/// Whether JSON that is not this entry's has, anywhere in it, a JWK that is no public one: the entry has no
+/// members for it, so a leaked key would be refused for its form, and nobody would learn that it leaked.
+fn holds_private_key(bytes: &[u8]) -> bool {
+    fn inside(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Object(members) => {
+                let jwk = serde_json::to_vec(members).unwrap_or_default();
+                keys::import(&jwk, KeyTerms::default()).is_err_and(|error| error == KeyError::PrivateKeyInBundle)
+                    || members.values().any(inside)
+            }
+            serde_json::Value::Array(items) => items.iter().any(inside),
+            _ => false,
+        }
+    }
+    serde_json::from_slice(bytes).is_ok_and(|value| inside(&value))
+}
+
 fn pinned_key(wire: &entry::Key, issuer: &entry::Issuer) -> Result<PinnedKey, SemanticProblem> {
     let whose = || format!("issuer {:?}, key {:?}", issuer.name, wire.kid.as_deref().unwrap_or("without kid"));
     let alg = Alg::from_name(&wire.alg)
@@ -368,20 +402,24 @@ fn pinned_key(wire: &entry::Key, issuer: &entry::Issuer) -> Result<PinnedKey, Se
     Ok(key.with_x5t(wire.x5t.iter().map(|x5t| x5t.as_str().into())))
 }
 
-fn compiled_revocations(wire: &entry::Revocations) -> Revocations {
-    let mut builder = RevocationsBuilder::with_capacity(wire.ids.len());
-    for id in &wire.ids {
+/// What a list takes back, ready for look-up. Beside the rows it holds 8 bytes an id, and nothing twice.
+pub(super) fn revocations(rows: &entry::RevocationRows<'_>) -> Revocations {
+    let mut builder = RevocationsBuilder::with_capacity(rows.ids().len());
+    for id in rows.ids() {
         builder.list(RevokedId(id.hash));
     }
-    for cut_off in &wire.cut_offs {
-        let kind = match cut_off.kind {
-            entry::CutOffKind::Subject => Kind::Sub,
-            entry::CutOffKind::Client => Kind::Client,
-            entry::CutOffKind::Key => Kind::Kid,
-        };
-        builder.cut_off(RevokedId::of(kind, &cut_off.issuer, &cut_off.value), cut_off.before);
-    }
+    rows.cut_offs().for_each(|row| cut_off(&mut builder, &row));
     builder.build()
+}
+
+/// Adds a cut-off.
+pub(super) fn cut_off(to: &mut RevocationsBuilder, row: &entry::CutOffRow<'_>) {
+    let kind = match row.kind {
+        entry::CutOffKind::Subject => Kind::Sub,
+        entry::CutOffKind::Client => Kind::Client,
+        entry::CutOffKind::Key => Kind::Kid,
+    };
+    to.cut_off(RevokedId::of(kind, row.issuer, row.value), row.before);
 }
 
 /// Stands for a parameter while a template is checked; a template cannot hold it.

@@ -134,7 +134,7 @@ type Change = fn(&mut Source);
 
 #[test]
 fn what_does_not_hold_together_is_refused_and_the_detail_names_it() {
-    let cases: [(&str, Change); 28] = [
+    let cases: [(&str, Change); 32] = [
         ("upstream \"gone\"", |s| s.routes.apis[0].upstream = "gone".into()),
         ("upstream \"gone\"", |s| s.routes.apis[0].routes[0].upstream = Some("gone".into())),
         ("plan \"gone\"", |s| s.routes.apis[0].plan = Some("gone".into())),
@@ -159,6 +159,10 @@ fn what_does_not_hold_together_is_refused_and_the_detail_names_it() {
         ("no endpoint", |s| s.routes.upstreams[0].endpoints.clear()),
         ("http://", |s| s.routes.upstreams[0].endpoints = vec!["ftp://x".into()]),
         ("pins no certificate", |s| s.routes.upstreams[0].endpoints = vec!["https://x".into()]),
+        ("not base64", |s| s.routes.upstreams[0].ca = vec!["?".into()]),
+        ("nothing can chain to", |s| s.routes.upstreams[0].ca = vec!["AAAA".into()]),
+        ("once and in order", |s| s.routes.apis[0].routes[0].scopes = vec!["b a".into()]),
+        ("the scope \"\"", |s| s.routes.apis[0].routes[0].scopes = vec!["a  b".into()]),
         ("time-out", |s| s.routes.upstreams[0].connect_timeout_ms = 0),
         ("more than 4 limits", |s| {
             let limit = s.throttle.plans[0].limits[0].clone();

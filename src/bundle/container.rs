@@ -46,6 +46,9 @@ pub const MAX_CHAIN: usize = 64;
 pub const MAX_FILE: u64 =
     PREAMBLE as u64 + MAX_TRUST as u64 + MAX_MANIFEST as u64 + sigs_len(MAX_SIGNATURES) as u64 + MAX_PAYLOAD;
 
+/// Most bytes of one link of a chain.
+pub const MAX_LINK: u64 = 4 + MAX_ROOT as u64 + sigs_len(MAX_SIGNATURES) as u64;
+
 const SIGNATURE: usize = 96;
 
 /// What a bundle is; bound into its signature through the media type.
@@ -108,6 +111,8 @@ pub struct Signature {
 /// One document of the trust chain, not yet judged.
 #[derive(Debug, Clone)]
 pub struct ChainLink<'a> {
+    /// The link's exact bytes: length, document, signature block.
+    pub bytes: &'a [u8],
     /// The root document's exact bytes.
     pub document: &'a [u8],
     /// Its signatures, ascending.
@@ -259,6 +264,12 @@ impl Head {
         if got + PREAMBLE < head {
             return Err(Refused::Truncated(format!("the head ends after {} bytes of {head}", got + PREAMBLE)));
         }
+        // 3 again, now that the count byte is here: it must be the n of sigs_len = 1 + 96n
+        let count = bytes[head - preamble.sigs as usize];
+        if sigs_len(count) != preamble.sigs {
+            let detail = format!("it counts {count} signatures, which sigs_len {} does not hold", preamble.sigs);
+            return Err(Refused::SigSectionMalformed(detail));
+        }
         Ok(Self { preamble, bytes })
     }
 
@@ -290,38 +301,40 @@ impl Head {
     pub fn signatures(&self) -> Result<Vec<Signature>, Refused> {
         let block = &self.bytes[self.bytes.len() - self.preamble.sigs as usize..];
         let (signatures, rest) = take_signatures(block)?;
-        if !rest.is_empty() {
-            return Err(Refused::SigSectionMalformed("its count disagrees with sigs_len".into()));
-        }
+        debug_assert!(rest.is_empty(), "the count was checked when the head was read");
         Ok(signatures)
     }
 
     /// The documents of the trust chain, in file order.
     pub fn chain(&self) -> Result<Vec<ChainLink<'_>>, Refused> {
-        let mut links = Vec::new();
-        let mut rest = self.trust();
-        while !rest.is_empty() {
-            if links.len() == MAX_CHAIN {
-                return Err(Refused::RootChainMalformed(format!("more than {MAX_CHAIN} documents")));
-            }
-            let cut = || Refused::RootChainMalformed("a document ends outside the section".into());
-            let (length, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
-            let length = u32::from_be_bytes(*length);
-            if !(1..=MAX_ROOT).contains(&length) {
-                return Err(Refused::RootChainMalformed(format!(
-                    "doc_len is {length}; the limits are 1 to {MAX_ROOT}"
-                )));
-            }
-            let (document, after) = after.split_at_checked(length as usize).ok_or_else(cut)?;
-            let (signatures, after) = take_signatures(after).map_err(|refused| match refused {
-                Refused::SigSectionMalformed(detail) => Refused::RootChainMalformed(detail),
-                other => other,
-            })?;
-            links.push(ChainLink { document, signatures });
-            rest = after;
-        }
-        Ok(links)
+        chain(self.trust())
     }
+}
+
+/// The links of a trust chain; no bytes are no links.
+pub fn chain(bytes: &[u8]) -> Result<Vec<ChainLink<'_>>, Refused> {
+    let mut links = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        if links.len() == MAX_CHAIN {
+            return Err(Refused::RootChainMalformed(format!("more than {MAX_CHAIN} documents")));
+        }
+        let cut = || Refused::RootChainMalformed("a document ends outside the section".into());
+        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let length = u32::from_be_bytes(*length);
+        if !(1..=MAX_ROOT).contains(&length) {
+            return Err(Refused::RootChainMalformed(format!("doc_len is {length}; the limits are 1 to {MAX_ROOT}")));
+        }
+        let (document, after) = after.split_at_checked(length as usize).ok_or_else(cut)?;
+        let (signatures, after) = take_signatures(after).map_err(|refused| match refused {
+            Refused::SigSectionMalformed(detail) => Refused::RootChainMalformed(detail),
+            other => other,
+        })?;
+        let (bytes, _) = rest.split_at(rest.len() - after.len());
+        links.push(ChainLink { bytes, document, signatures });
+        rest = after;
+    }
+    Ok(links)
 }
 
 /// A signature block from the front of `bytes`, and what follows it.

@@ -2,31 +2,33 @@
 //!
 //! The importer owns the state folder: slots, trust, time floor and journal have one writer. Whoever
 //! brings bundles (inbox, stick, push, pull) comes through here. A refusal changes nothing but the
-//! journal and, where signatures vouch for the moment, the time floor. Blocking: never call it on a
+//! journal and, where signatures vouch for them, the root and the time floor. Blocking: never call it on a
 //! reactor's thread.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::activate::{Active, Compile, OpenError, Origin, Slots, Started};
+use super::activate::{Active, Compile, OpenError, Origin, Records, Resumed, Slots, Started};
 use super::canonical;
 use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
-use super::manifest::DeviceFacts;
+use super::manifest::{DeviceFacts, Permit};
 use super::root::{Role, RootDocument};
-use super::staging::stage;
-use super::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
+use super::staging::{Identity, Staged, open_regular, stage};
+use super::trust::History;
+use super::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
 use crate::keys::PublicKey;
+use crate::policy::revocations::Revocations;
 use crate::store::time::{BUILD_TIME, Known, TimeFile};
 use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
@@ -79,6 +81,10 @@ pub struct Moment {
 pub enum Imported<T> {
     /// The bundle is active: swap this policy in.
     Activated(Box<Active<T>>),
+    /// The list of revocations is in force: swap it in.
+    Revoked(Box<Active<Revocations>>),
+    /// The permit waits for the bundle that it names.
+    Permitted(Permit),
     /// It was active already.
     AlreadyInstalled,
     /// It was refused, and what served still serves.
@@ -90,7 +96,8 @@ impl<T> Imported<T> {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Activated(_) => "Activated",
+            Self::Activated(_) | Self::Revoked(_) => "Activated",
+            Self::Permitted(_) => "Permitted",
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Refused(refused) => refused.name(),
         }
@@ -106,6 +113,14 @@ pub struct ImportOutcome<T> {
     pub result: Imported<T>,
     /// The bundle's claimed identity, as far as it could be read.
     pub digest: Option<Digest>,
+    /// What serves again through a root or a list that came, to be put in force before the result.
+    pub resumed: Resumed<T>,
+    /// The version of the root that came with it and is trusted from here on, whatever became of the bundle.
+    pub root: Option<u64>,
+    /// The file that was judged: what stands at its path now may be another one. `None` where it was not opened.
+    pub judged: Option<Identity>,
+    /// What to leave beside the file, once the policy is in force.
+    pub report: Report,
     /// What could not be written down (journal, time floor), for the log; the result stands all the same.
     pub unrecorded: Option<io::Error>,
 }
@@ -117,9 +132,12 @@ pub struct Opened<T> {
     pub importer: Importer<T>,
     /// What serves; `None` is safe mode.
     pub serving: Option<Active<T>>,
+    /// The list of revocations in force.
+    pub list: Option<Active<Revocations>>,
     /// Why that.
     pub origin: Origin,
-    /// What could not be written down (journal, time floor), for the log: a full disk stops no start.
+    /// What could not be written down (state record, time floor, journal), for the log: a full disk stops no
+    /// start of a device whose folders are there.
     pub unrecorded: Option<io::Error>,
 }
 
@@ -152,31 +170,38 @@ impl<T> Importer<T> {
             disk.create_folder(folder)?;
         }
         disk.sync_folder(&state)?;
-        let root_issued_at = root.issued_at();
-        let Started { slots, serving, origin, state_lost } =
+        let Started { slots, serving, list, origin, records, unrecorded } =
             Slots::open(Arc::clone(&disk), &state, root, &device, compile)?;
 
-        let active = serving.as_ref().map(|active| active.manifest.issued_at());
+        let root_issued_at = slots.trust().root.issued_at();
+        let of_policy = serving.as_ref().map(|active| active.manifest.issued_at());
+        let of_list = list.as_ref().map(|list| list.manifest.issued_at());
+        let History { highest, revoked, .. } = slots.trust().history;
         let known = Known {
             build: BUILD_TIME,
-            signed: active.map_or(root_issued_at, |at| at.max(root_issued_at)),
-            used: slots.trust().history.highest.is_some(),
+            signed: [of_policy, of_list].into_iter().flatten().fold(root_issued_at, UnixSeconds::max),
+            used: highest.is_some() || revoked.is_some(),
         };
         let folder = state.join("trust");
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
         let bounds = time.floor().bounds(&now.reading, now.trusted);
 
-        let (mut journal, broken) = Journal::open(Arc::clone(&disk), &journal);
-        let lines = start_lines(serving.as_ref(), &origin, state_lost, broken.as_ref(), bounds);
-        let unrecorded = lines.into_iter().try_for_each(|line| journal.append(line)).and(written).err();
+        let mut journal = Journal::open(Arc::clone(&disk), &journal);
+        let (why, started) = start_lines(serving.as_ref(), &origin, bounds);
+        let appended = trouble_lines(records, time.was_damaged(), bounds)
+            .try_for_each(|line| journal.append(line))
+            .and_then(|()| journal.append_start(why, started));
+        let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
         let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
-        Ok(Opened { importer, serving, origin, unrecorded })
+        Ok(Opened { importer, serving, list, origin, unrecorded })
     }
 
-    /// Keys that may sign receipts and time: the root's `hub` role.
+    /// Keys that may sign receipts and time: the root's `hub` role, none while the root is lost. They change with an
+    /// import whose outcome names a root.
     pub fn hub_keys(&self) -> impl Iterator<Item = &PublicKey> {
-        self.slots.trust().root.role_keys(Role::Hub)
+        let trust = self.slots.trust();
+        trust.lost.is_none().then(|| trust.root.role_keys(Role::Hub)).into_iter().flatten()
     }
 
     /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
@@ -185,17 +210,46 @@ impl<T> Importer<T> {
         Arc::clone(&self.time)
     }
 
-    /// Steps 0 to 18 for the file at `path`; puts `NAME.result.json` beside it where that can be written.
+    /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the report beside
+    /// the file, so that whoever waits for the report finds in force what it says.
     pub fn import(&mut self, path: &Path, medium: &Medium, now: &Moment) -> ImportOutcome<T> {
         let mut found = Findings::default();
-        let mut file_sha256 = None;
+        let mut source = SourceFound::default();
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
-        let result = match self.steps(path, bounds.lower, &mut found, &mut file_sha256) {
-            Ok(imported) => imported,
-            Err(refused) => Imported::Refused(refused),
+        let mut staged = None;
+        let judged = self.steps(path, bounds.lower, &mut found, (&mut source, &mut staged));
+        // Step 6's other half: a root that follows stands by its own signatures, whatever became of the bundle.
+        let rotated = self.slots.rotate(&found.roots);
+        let mut resumed = Resumed::default();
+        if !found.roots.is_empty() {
+            resumed = self.slots.resume(&self.device, self.compile);
+        }
+        let result = match (judged, &rotated) {
+            // 17 commit
+            (Ok(Verdict::Accepted(verified)), Ok(())) => match self.slots.activate(*verified) {
+                Ok(active) => Imported::Activated(Box::new(active)),
+                Err(refused) => Imported::Refused(refused),
+            },
+            (Ok(Verdict::Revocations(verified)), Ok(())) => match self.revoke(*verified, staged) {
+                Ok(list) => {
+                    resumed.serving = self.slots.resume(&self.device, self.compile).serving.or(resumed.serving);
+                    Imported::Revoked(Box::new(list))
+                }
+                Err(refused) => Imported::Refused(refused),
+            },
+            (Ok(Verdict::Permit(verified)), Ok(())) => match self.slots.permit(&verified) {
+                Ok(permit) => Imported::Permitted(permit),
+                Err(refused) => Imported::Refused(refused),
+            },
+            (Ok(Verdict::AlreadyInstalled(_)), Ok(())) => Imported::AlreadyInstalled,
+            (Ok(_), Err(refused)) => Imported::Refused(refused.clone()),
+            (Err(refused), _) => Imported::Refused(refused),
         };
-        // Step 9's other half: what the signatures vouch for raises the floor, even of a refused bundle.
-        let mut unrecorded = found.issued_at.and_then(|at| self.time.raise(at, &now.reading).err());
+        // Step 9's other half: what the signatures vouch for raises the floor, of a bundle that a later step refused
+        // too. It is written down only here, after step 17, and loses nothing by that: the steps judged with the raised
+        // bound all the same, a start takes `issued_at` of what serves into the floor, and a refused bundle whose
+        // moment a power cut took from us can be offered again.
+        let mut unrecorded = found.moment().and_then(|at| self.time.raise(at, &now.reading).err());
 
         // 18 journal and receipt
         let name = plain(&path.file_name().unwrap_or_default().to_string_lossy());
@@ -203,15 +257,38 @@ impl<T> Importer<T> {
         let mut line = Line::new(Event::Import, result.name(), bounds).about(&found);
         line.medium = Some(medium.to_string());
         line.file = Some(name.clone());
-        line.file_sha256 = file_sha256;
+        line.file_sha256 = source.sha256;
+        let roots = if rotated.is_ok() { &*found.roots } else { &[] };
+        let rotations = roots.iter().try_for_each(|next| self.journal.append(line.clone().rotated(next)));
         let appended = match &result {
-            Imported::Refused(refused) => self.journal.append_refusal(line.saying(refused.detail()), now.reading.boot),
-            Imported::Activated(_) | Imported::AlreadyInstalled => self.journal.append(line),
+            Imported::Refused(refused) => {
+                self.journal.append_unchanged(line.saying(refused.detail()), now.reading.boot)
+            }
+            Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
+            Imported::Activated(_) => self.journal.append(line),
+            Imported::Permitted(Permit { from, to }) => {
+                self.journal.append(line.saying(&format!("from bundle {from} to bundle {to}")))
+            }
+            Imported::Revoked(list) => {
+                let (ids, cut_offs) = list.policy.len();
+                self.journal.append(line.saying(&format!("a list of {ids} ids and {cut_offs} cut-offs")))
+            }
         };
-        unrecorded = appended.err().or(unrecorded);
-        // A stick may be read-only: the journal is the record, this is a courtesy.
-        let _ = put_result(path, &ResultFile::of(&result, &name, &found, bounds));
-        ImportOutcome { name, result, digest: found.digest, unrecorded }
+        let unkept = rotated.as_ref().err().map(|refused| io::Error::other(refused.clone()));
+        unrecorded = unkept.or(rotations.err()).or(appended.err()).or(unrecorded);
+        let root = roots.last().map(|next| next.root.version());
+        let report = Report { root, ..Report::of(&result, &name, &found, bounds) };
+        ImportOutcome { name, result, digest: found.digest, resumed, root, judged: source.identity, report, unrecorded }
+    }
+
+    /// 17 for a list of revocations: the slot takes it from the private copy.
+    fn revoke(
+        &mut self,
+        verified: Verified<Revocations>,
+        staged: Option<Staged>,
+    ) -> Result<Active<Revocations>, Refused> {
+        let staged = staged.ok_or_else(|| Refused::SourceIo("the private copy is gone".into()))?;
+        self.slots.revoke(verified, &mut Whole(&staged.file))
     }
 
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
@@ -219,28 +296,31 @@ impl<T> Importer<T> {
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
         let mut line = Line::new(Event::Import, refused.name(), bounds).saying(refused.detail());
         line.medium = Some(medium.to_string());
-        self.journal.append_refusal(line, now.reading.boot)
+        self.journal.append_unchanged(line, now.reading.boot)
     }
 
-    /// Steps 0 to 17.
+    /// Steps 0 to 16.
     fn steps(
         &mut self,
         path: &Path,
         lower: UnixSeconds,
         found: &mut Findings,
-        file_sha256: &mut Option<Digest>,
-    ) -> Result<Imported<T>, Refused> {
-        let staged = stage(path, &self.staging, &*self.disk)?;
-        *file_sha256 = Some(staged.sha256);
+        (source, kept): (&mut SourceFound, &mut Option<Staged>),
+    ) -> Result<Verdict<T>, Refused> {
+        let offered = open_regular(path)?;
+        source.identity = Some(offered.identity());
+        let staged = kept.insert(stage(offered, &self.staging, &*self.disk)?);
+        source.sha256 = Some(staged.sha256);
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
-        match verify(&mut Whole(&staged.file), &by, self.compile, found)? {
-            Verdict::AlreadyInstalled(_) => Ok(Imported::AlreadyInstalled),
-            // 17 commit
-            Verdict::Accepted(verified) => {
-                self.slots.activate(*verified).map(|active| Imported::Activated(Box::new(active)))
-            }
-        }
+        verify(&mut Whole(&staged.file), &by, self.compile, found)
     }
+}
+
+/// What step 0 found out about the source.
+#[derive(Default)]
+struct SourceFound {
+    identity: Option<Identity>,
+    sha256: Option<Digest>,
 }
 
 /// One process at a time: the state has one writer, and its records are read once.
@@ -261,72 +341,84 @@ pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
     RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).map_err(OpenError::Root)
 }
 
-/// What a start writes into the journal: the troubles, then what serves.
-fn start_lines<T>(
-    serving: Option<&Active<T>>,
-    origin: &Origin,
-    state_lost: bool,
-    broken: Option<&Refused>,
-    now: TimeBounds,
-) -> Vec<Line> {
-    let mut lines = Vec::new();
-    if let Some(broken) = broken {
-        lines.push(Line::new(Event::JournalBroken, broken.name(), now).saying(broken.detail()));
-    }
-    if state_lost {
-        lines.push(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots"));
-    }
-    match origin {
-        Origin::Previous(why) => lines.push(Line::new(Event::FellBack, why.name(), now).saying(why.detail())),
-        Origin::Nothing(why) => lines.push(Line::new(Event::SafeMode, why.name(), now).saying(why.detail())),
-        Origin::Fresh | Origin::Active => {}
-    }
+/// What a start writes into the journal about records that were not as they had been written.
+fn trouble_lines(records: Records, time_was_damaged: bool, now: TimeBounds) -> impl Iterator<Item = Line> {
+    let damaged = |what| Line::new(Event::StateDamaged, "StateDamaged", now).saying(what);
+    let state = match records {
+        Records::Sound => None,
+        Records::Damaged => {
+            Some(damaged("one of the two state records; what it may have held is taken from the slots"))
+        }
+        Records::Lost => Some(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots")),
+    };
+    let time = damaged("one of the two records of the time floor; the floor may be the one before the last");
+    state.into_iter().chain(time_was_damaged.then_some(time))
+}
+
+/// What a start writes into the journal: why it serves not what was chosen, and what it serves.
+fn start_lines<T>(serving: Option<&Active<T>>, origin: &Origin, now: TimeBounds) -> (Option<Line>, Line) {
     let mut started = Line::new(Event::Started, if serving.is_some() { "Serving" } else { "Nothing" }, now);
     if let Some(active) = serving {
         started.digest = Some(active.digest);
         started.seq = Some(active.manifest.seq());
     }
-    lines.push(started);
-    lines
+    let (event, why) = match origin {
+        Origin::Previous(why) => (Event::FellBack, why),
+        Origin::Nothing(why) | Origin::NoList(why) => (Event::SafeMode, why),
+        Origin::Fresh | Origin::Active => return (None, started),
+    };
+    // The name is in both, so that a start that fails otherwise than the last one is told.
+    (Some(Line::new(event, why.name(), now).saying(why.detail())), started.saying(why.name()))
 }
 
-/// What stands beside a bundle after its import.
-#[derive(Serialize)]
-struct ResultFile<'a> {
+/// What stands beside a bundle after its import, for whoever brought it.
+#[derive(Debug, Serialize)]
+pub struct Report {
     at: UnixSeconds,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
-    name: &'a str,
+    name: String,
     quality: TimeQuality,
     result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
 }
 
-impl<'a> ResultFile<'a> {
-    fn of<T>(result: &Imported<T>, name: &'a str, found: &Findings, now: TimeBounds) -> Self {
+/// The mode of a report. It stays the daemon's own; the group of a set-group-id inbox, those who push, reads it,
+/// whatever the daemon's umask is.
+const REPORT_MODE: u32 = 0o640;
+
+impl Report {
+    fn of<T>(result: &Imported<T>, name: &str, found: &Findings, now: TimeBounds) -> Self {
         let detail = match result {
             Imported::Refused(refused) => refused.to_string(),
-            Imported::Activated(_) => "in force".into(),
+            Imported::Activated(_) | Imported::Revoked(_) => "in force".into(),
+            Imported::Permitted(permit) => format!("waiting for bundle {}", permit.to),
             Imported::AlreadyInstalled => "in force already".into(),
         };
         let (at, quality) = (now.lower, now.quality);
-        Self { at, detail, digest: found.digest, name, quality, result: result.name(), seq: found.seq }
+        let name = name.to_owned();
+        Self { at, detail, digest: found.digest, name, quality, result: result.name(), root: None, seq: found.seq }
     }
-}
 
-/// Writes the result by a new file and a rename, so that a link of that name is replaced and never followed.
-fn put_result(source: &Path, result: &ResultFile<'_>) -> io::Result<()> {
-    let mut bytes = canonical::write(result).map_err(io::Error::other)?;
-    bytes.push(b'\n');
-    let beside = |ending: &str| {
-        let mut name = source.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let (part, path) = (beside(".result.part"), beside(".result.json"));
-    let _ = std::fs::remove_file(&part);
-    OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?.write_all(&bytes)?;
-    std::fs::rename(&part, &path)
+    /// Writes `NAME.result.json` beside the bundle at `source`, by a new file and a rename: a link of that name is
+    /// replaced and never followed. A courtesy (a stick may be read-only): the journal is the record.
+    pub fn put_beside(&self, source: &Path) -> io::Result<()> {
+        let mut bytes = canonical::write(self).map_err(io::Error::other)?;
+        bytes.push(b'\n');
+        let beside = |ending: &str| {
+            let mut name = source.as_os_str().to_owned();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        let (part, path) = (beside(".result.part"), beside(".result.json"));
+        let _ = std::fs::remove_file(&part);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(REPORT_MODE).open(&part)?;
+        file.set_permissions(Permissions::from_mode(REPORT_MODE))?;
+        file.write_all(&bytes)?;
+        std::fs::rename(&part, &path)
+    }
 }

@@ -1,25 +1,30 @@
 //! The drop folder: which files are ready to be imported, and where they go afterwards.
 //!
-//! A file is ready when its writer closed it or it was moved in (inotify), or when a slow look finds it as
-//! the look before did. The folder belongs to others: every name in it is hostile, counts are bounded,
-//! nothing is followed. It never parses; the importer judges.
+//! A file is ready when its writer closed it or it was moved in (inotify), or when slow looks find it
+//! unchanged for long enough. The folder belongs to others: every name in it is hostile and may stand for
+//! another file at any moment, counts are bounded, nothing is followed, and no folder is gone into. What was
+//! refused is kept outside, where nobody else can put things in its way. It never parses; the importer judges.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
+use super::container::MAX_FILE;
 use super::error::Refused;
-use super::importer::Imported;
+use super::importer::{ImportOutcome, Imported};
+use super::staging::{Identity, RESERVE, open_regular};
+use crate::disk;
+use crate::units::UnixSeconds;
 
 /// Most bundles that one look takes from a folder.
 pub const MAX_CANDIDATES: usize = 256;
@@ -27,47 +32,65 @@ pub const MAX_CANDIDATES: usize = 256;
 pub const MAX_REJECTED: usize = 16;
 /// Most results that are kept.
 pub const MAX_RESULTS: usize = 64;
-/// Between two looks while a file is being watched for rest.
-const SOON: Duration = Duration::from_secs(2);
-/// Between two looks otherwise.
+/// How long a file must lie unchanged before a slow look takes it for complete. Whoever closes a file or moves it in
+/// is seen and waits for nothing; this is for files from before the start, and for lost events. An upload over a bad
+/// link falls silent for tens of seconds and goes on: taken earlier, its half would be refused as `Truncated` and moved
+/// from under the writer. Counted on the monotonic clock from when the change was seen: the wall clock may be set
+/// meanwhile, and `scp -p` gives a new file an old mtime. Only the rest before the start is read off the file's ctime.
+pub const REST: Duration = Duration::from_secs(60);
+/// Between two slow looks, if no file comes to rest before.
 const SLOW: Duration = Duration::from_secs(60);
-/// Most names of any kind that a look reads.
-const MAX_NAMES: usize = 16_384;
+/// Most files among which the oldest are looked for.
+const MAX_FOUND: usize = 16_384;
 
 /// What a look found.
 #[derive(Debug, Default)]
 pub struct Look {
     /// Files to import, sorted by name.
     pub ready: Vec<PathBuf>,
-    /// `TooManyCandidates`: the folder holds more than are looked at.
+    /// `TooManyCandidates`: the folder holds more than are looked at, and did not at the look before.
     pub refused: Option<Refused>,
 }
 
-/// A file as it was last seen: inode, size, and both times with their nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A file as it was last seen.
+#[derive(Debug, Clone, Copy)]
 struct Seen {
-    inode: u64,
-    size: u64,
-    changed: [i64; 4],
+    identity: Identity,
+    since: Instant,
+    taken: bool,
 }
 
 /// The drop folder.
 #[derive(Debug)]
 pub struct Inbox {
     folder: PathBuf,
+    rejected: PathBuf,
     events: OwnedFd,
-    seen: BTreeMap<OsString, (Seen, bool)>,
+    seen: BTreeMap<OsString, Seen>,
+    crowded: bool,
     next_look: Instant,
+    /// The wall clock at the start, until the first look.
+    opened_at: Option<UnixSeconds>,
 }
 
 impl Inbox {
-    /// Watches `folder`, made if it is not there.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    /// Watches `folder`; what was refused is kept in `rejected`, which nobody else may write to. Both are made if they
+    /// are not there. `now` is the wall clock's.
+    pub fn open(folder: &Path, rejected: &Path, now: UnixSeconds) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(rejected)?;
         let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let closed = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::ONLYDIR;
         inotify::add_watch(&events, folder, closed)?;
-        Ok(Self { folder: folder.into(), events, seen: BTreeMap::new(), next_look: Instant::now() })
+        Ok(Self {
+            folder: folder.into(),
+            rejected: rejected.into(),
+            events,
+            seen: BTreeMap::new(),
+            crowded: false,
+            next_look: Instant::now(),
+            opened_at: Some(now),
+        })
     }
 
     /// Waits up to `timeout` for files that are ready. Blocking; call it in a loop on a thread of its own.
@@ -79,60 +102,96 @@ impl Inbox {
             Err(error) => return Err(error.into()),
         }
         let closed = self.closed()?;
-        let mut look = if Instant::now() >= self.next_look { self.look()? } else { Look::default() };
-        look.ready.extend(closed.into_iter().filter_map(|name| self.take(&name)));
+        let now = Instant::now();
+        let mut look = if now >= self.next_look { self.look(now)? } else { Look::default() };
+        look.ready.extend(closed.into_iter().filter_map(|name| self.take(&name, now)));
         look.ready.sort_unstable();
         look.ready.dedup();
         Ok(look)
     }
 
-    /// One slow look: files that rest since the last one are ready.
-    pub fn look(&mut self) -> io::Result<Look> {
+    /// One slow look: files that have rested for [`REST`] are ready.
+    pub fn look(&mut self, now: Instant) -> io::Result<Look> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.folder)?.take(MAX_NAMES) {
+        for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
             if is_candidate(&name) {
                 names.push(name);
             }
+            if names.len() > MAX_CANDIDATES {
+                break;
+            }
         }
         let mut look = Look::default();
-        if names.len() > MAX_CANDIDATES {
+        let was_crowded = std::mem::replace(&mut self.crowded, names.len() > MAX_CANDIDATES);
+        if self.crowded {
             let detail = format!("more than {MAX_CANDIDATES} bundles in the folder");
-            look.refused = Some(Refused::TooManyCandidates(detail));
+            look.refused = (!was_crowded).then_some(Refused::TooManyCandidates(detail));
             names.clear();
         }
         let before = std::mem::take(&mut self.seen);
-        let mut waiting = false;
+        let opened_at = self.opened_at.take();
+        self.next_look = now + SLOW;
         for name in names {
-            let Some(now) = self.stat(&name) else { continue };
-            let (rests, done) = before.get(&name).map_or((false, false), |(seen, done)| (*seen == now, *done));
-            if rests && !done {
+            let Some(identity) = self.stat(&name) else { continue };
+            let as_before = before.get(&name).copied().filter(|seen| seen.identity == identity);
+            let mut seen = as_before.unwrap_or_else(|| {
+                let rested = opened_at.map(|at| at.saturating_sub(identity.changed_at()));
+                let rested = Duration::from_secs(rested.and_then(|s| u64::try_from(s).ok()).unwrap_or(0)).min(REST);
+                Seen { identity, since: now.checked_sub(rested).unwrap_or(now), taken: false }
+            });
+            let rested = seen.since + REST;
+            if !seen.taken && rested <= now {
+                seen.taken = true;
                 look.ready.push(self.folder.join(&name));
+            } else if !seen.taken {
+                self.next_look = self.next_look.min(rested);
             }
-            waiting |= !rests;
-            self.seen.insert(name, (now, rests));
+            self.seen.insert(name, seen);
         }
-        self.next_look = Instant::now() + if waiting { SOON } else { SLOW };
+        look.ready.sort_unstable();
         Ok(look)
     }
 
-    /// After an import: an accepted file goes, a refused one goes to `rejected/`, and one whose refusal is
-    /// the moment's (no space, a copy under way) stays and is taken again once it changes.
-    pub fn settle<T>(&mut self, path: &Path, result: &Imported<T>) -> io::Result<()> {
+    /// After an import: an accepted file goes, a refused one is moved to the rejected, and one whose refusal is the
+    /// moment's (no space, a copy under way) stays and is taken again once it changes. Only the very file that was
+    /// judged: another one that has its name now waits for its own judgement, and what is no file is left to its owner.
+    pub fn settle<T>(&mut self, path: &Path, outcome: &ImportOutcome<T>) -> io::Result<()> {
         let Some(name) = path.file_name().filter(|_| path.parent() == Some(&self.folder)) else { return Ok(()) };
-        match result {
-            Imported::Activated(_) | Imported::AlreadyInstalled => fs::remove_file(path)?,
-            Imported::Refused(
-                Refused::NoSpace(_) | Refused::SourceIo(_) | Refused::SourceChanged(_) | Refused::StateLost(_),
-            ) => {}
-            Imported::Refused(_) => {
-                let rejected = self.folder.join("rejected");
-                fs::create_dir_all(&rejected)?;
-                prune(&rejected, MAX_REJECTED - 1, |_| true)?;
-                fs::rename(path, rejected.join(name))?;
-            }
+        let judged = outcome.judged.filter(|judged| self.stat(name) == Some(*judged));
+        let settled = match (judged, &outcome.result) {
+            (None, _) => Ok(()),
+            (
+                Some(_),
+                Imported::Activated(_) | Imported::Revoked(_) | Imported::Permitted(_) | Imported::AlreadyInstalled,
+            ) => fs::remove_file(path),
+            (
+                Some(_),
+                Imported::Refused(
+                    Refused::NoSpace(_) | Refused::SourceIo(_) | Refused::SourceChanged(_) | Refused::StateLost(_),
+                ),
+            ) => Ok(()),
+            (Some(judged), Imported::Refused(_)) => self.reject(path, name, judged),
+        };
+        prune(&self.folder, MAX_RESULTS, |name| name.as_bytes().ends_with(b".result.json"));
+        settled
+    }
+
+    /// Moves a refused file out, by a copy where the inbox is on another file system.
+    fn reject(&self, path: &Path, name: &OsStr, judged: Identity) -> io::Result<()> {
+        prune(&self.rejected, MAX_REJECTED - 1, |_| true);
+        let kept = self.rejected.join(name);
+        match fs::rename(path, &kept) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+            other => return other,
         }
-        prune(&self.folder, MAX_RESULTS, |name| name.as_bytes().ends_with(b".result.json"))
+        let part = self.rejected.join(".part");
+        let copied = copy(path, &part, judged).and_then(|()| fs::rename(&part, kept));
+        if copied.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        copied?;
+        if self.stat(name) == Some(judged) { fs::remove_file(path) } else { Ok(()) }
     }
 
     /// Names that inotify says are complete. An overflow only means that the slow look finds them.
@@ -158,21 +217,19 @@ impl Inbox {
     }
 
     /// Marks a file as taken; gives its path if it was not taken before as it is now.
-    fn take(&mut self, name: &OsStr) -> Option<PathBuf> {
-        let now = self.stat(name)?;
-        if self.seen.get(name) == Some(&(now, true)) {
+    fn take(&mut self, name: &OsStr, now: Instant) -> Option<PathBuf> {
+        let identity = self.stat(name)?;
+        if self.seen.get(name).is_some_and(|seen| seen.taken && seen.identity == identity) {
             return None;
         }
         if self.seen.len() < MAX_CANDIDATES {
-            self.seen.insert(name.to_owned(), (now, true));
+            self.seen.insert(name.to_owned(), Seen { identity, since: now, taken: true });
         }
         Some(self.folder.join(name))
     }
 
-    fn stat(&self, name: &OsStr) -> Option<Seen> {
-        let meta = fs::symlink_metadata(self.folder.join(name)).ok()?;
-        let changed = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
-        Some(Seen { inode: meta.ino(), size: meta.size(), changed })
+    fn stat(&self, name: &OsStr) -> Option<Identity> {
+        fs::symlink_metadata(self.folder.join(name)).ok().map(|meta| Identity::of(&meta))
     }
 }
 
@@ -188,20 +245,32 @@ fn is_candidate(name: &OsStr) -> bool {
     name.ends_with(b".tgb") && !name.starts_with(b".")
 }
 
-/// Removes the oldest of the names that `counts`, until `most` are left.
-fn prune(folder: &Path, most: usize, counts: impl Fn(&OsStr) -> bool) -> io::Result<()> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)?.take(MAX_NAMES) {
-        let entry = entry?;
-        if counts(&entry.file_name()) {
-            let meta = fs::symlink_metadata(entry.path())?;
-            found.push(((meta.ctime(), meta.ctime_nsec()), meta.is_dir(), entry.path()));
-        }
+/// Copies the file that was judged. What is longer than any bundle is cut: it is kept to be looked at.
+fn copy(from: &Path, to: &Path, judged: Identity) -> io::Result<()> {
+    let offered = open_regular(from).map_err(|refused| io::Error::other(refused.to_string()))?;
+    if offered.identity() != judged {
+        return Err(io::Error::other("it was replaced"));
     }
+    if disk::free_bytes(to.parent().unwrap_or(to))? < MAX_FILE + RESERVE {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let _ = fs::remove_file(to); // of a copy that was cut off
+    let mut copy = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut offered.file.take(MAX_FILE), &mut copy).map(|_| ())
+}
+
+/// Removes the oldest of the files that `counts`, until `most` are left, as far as they can be removed: one that
+/// stays must not keep others from their place. Folders are not counted and not touched: no folder here is ours.
+fn prune(folder: &Path, most: usize, counts: impl Fn(&OsStr) -> bool) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let files = entries.map_while(Result::ok).filter(|entry| counts(&entry.file_name())).filter_map(|entry| {
+        let meta = entry.metadata().ok().filter(|meta| !meta.is_dir())?;
+        Some(((meta.ctime(), meta.ctime_nsec()), entry.path()))
+    });
+    let mut found: Vec<_> = files.take(MAX_FOUND).collect();
     found.sort_unstable();
     let surplus = found.len().saturating_sub(most);
-    for (_, is_folder, path) in found.into_iter().take(surplus) {
-        if is_folder { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+    for (_, path) in found.into_iter().take(surplus) {
+        let _ = fs::remove_file(path);
     }
-    Ok(())
 }

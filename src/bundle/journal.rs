@@ -6,8 +6,13 @@
 //! ```
 //!
 //! A line is durable when [`Journal::append`] returns. A torn last line was never acknowledged and is cut
-//! off at the next start; any other break is kept as it is, and told. Refusals are rate-limited, so that
-//! whoever can offer files cannot wear the flash out; what was not written is counted in the next line.
+//! off at the next start; any other break is kept as it is, and told by the first line of a new file. A start
+//! looks at the newest file and the one before it; [`read`] checks all.
+//!
+//! The kept files hold so much and no more, so nobody may fill them at will. Offers that change nothing are
+//! rate-limited: whoever can offer files could else wear the flash out and push out what matters; what was
+//! not written is counted in the next line. Starts are, too: a device that cannot stay up restarts every two
+//! seconds, and each start would say the same.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::canonical;
 use super::error::{Refused, plain};
 use super::manifest::Author;
+use super::trust::Rotated;
 use super::verify::Findings;
 use crate::clock::BootId;
 use crate::disk::Disk;
@@ -30,10 +36,12 @@ use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 pub const MAX_FILE: u64 = 1 << 20;
 /// So many files are kept.
 pub const MAX_FILES: usize = 16;
-/// Refusals that may be written at once; one more every [`REFUSAL_EVERY`].
-pub const REFUSAL_BURST: u32 = 20;
-/// How often a further refusal may be written.
-pub const REFUSAL_EVERY: Duration = Duration::from_secs(30);
+/// Offers that changed nothing which may be written at once; one more every [`OFFER_EVERY`].
+pub const OFFER_BURST: u32 = 20;
+/// How often a further offer that changed nothing may be written.
+pub const OFFER_EVERY: Duration = Duration::from_secs(30);
+/// How often starts of one boot that all serve the same are written.
+pub const START_EVERY: Duration = Duration::from_secs(3_600);
 
 /// A file is closed before a line that would pass [`MAX_FILE`]; no line is longer than this.
 const MAX_LINE: u64 = 16 << 10;
@@ -42,7 +50,7 @@ const MAX_LINE: u64 = 16 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
-    /// The device started, and serves what the line says.
+    /// The device started, and serves what the line says; not written where that is known ([`START_EVERY`]).
     Started,
     /// The active slot did not verify; the line says what serves instead.
     FellBack,
@@ -50,8 +58,12 @@ pub enum Event {
     SafeMode,
     /// The state records were lost, and were made again from the slots.
     StateLost,
+    /// One of the two records of the state or of the time floor was broken, and was written again.
+    StateDamaged,
     /// The journal had a break; this line begins after it.
     JournalBroken,
+    /// A root that a bundle brought is trusted from here on, whatever became of the bundle; the digest is the root's.
+    RootRotated,
     /// A bundle was offered.
     Import,
 }
@@ -61,7 +73,8 @@ pub enum Event {
 pub struct Line {
     /// What happened.
     pub event: Event,
-    /// The name of how it ended: a refusal's, or `Activated`, `AlreadyInstalled`, `Serving`, `Nothing`.
+    /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `AlreadyInstalled`, `Serving`, `Nothing`,
+    /// `StateDamaged`, `RootRotated`.
     pub result: String,
     /// What was found, for people.
     pub detail: String,
@@ -92,7 +105,7 @@ pub struct Line {
     /// SHA-256 of the whole file as it was copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_sha256: Option<Digest>,
-    /// Refusals since the line before that were not written.
+    /// Offers since the line before that changed nothing and were not written.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suppressed: u64,
     /// The hash of the line before.
@@ -137,11 +150,31 @@ impl Line {
         self
     }
 
+    /// The line of a root that came with the bundle that this line is about.
+    #[must_use]
+    pub fn rotated(self, by: &Rotated) -> Self {
+        let detail = format!("version {} of epoch {}", by.root.version(), by.root.epoch());
+        let (digest, signers) = (Some(by.root.digest()), by.signers.clone());
+        let (event, result) = (Event::RootRotated, "RootRotated".into());
+        Self { event, result, digest, signers, seq: None, author: None, ..self }.saying(&detail)
+    }
+
     /// With a detail for people.
     #[must_use]
     pub fn saying(mut self, detail: &str) -> Self {
         self.detail = plain(detail);
         self
+    }
+
+    /// Whether a start that this line tells of was like the one of `other`, and not long ago.
+    fn is_start_like(&self, other: &Self) -> bool {
+        (self.event, self.digest) == (other.event, other.digest)
+            && (&self.result, &self.detail, &self.boot) == (&other.result, &other.detail, &other.boot)
+            && self.at.abs_diff(other.at) < START_EVERY.as_secs()
+    }
+
+    fn is_activation(&self) -> bool {
+        self.event == Event::Import && self.result == "Activated"
     }
 }
 
@@ -158,25 +191,45 @@ pub struct Journal {
     prev: Digest,
     /// A write failed: what the file ends with is not known.
     doubtful: bool,
+    /// A break that no line tells of yet.
+    untold: Option<Refused>,
+    /// The newest file's last start, if nothing was activated since.
+    started: Option<Line>,
     allowance: Allowance,
 }
 
 impl Journal {
-    /// Opens the journal in `folder`, which must be there. The second value tells of a break in the newest
-    /// file, which is then left as it is, and a new one begun.
-    pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> (Self, Option<Refused>) {
-        let allowance = Allowance { left: REFUSAL_BURST, since: Duration::ZERO, suppressed: 0 };
-        let folder = folder.to_owned();
-        let mut journal = Self { disk, folder, number: 1, length: 0, prev: ORIGIN, doubtful: false, allowance };
-        let broken = journal.resume_or_begin();
-        (journal, broken)
+    /// Opens the journal in `folder`, which must be there. A break is left as it is, and the next line will
+    /// stand in a new file after one that tells of it.
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> Self {
+        let mut journal = Self {
+            disk,
+            folder: folder.to_owned(),
+            number: 1,
+            length: 0,
+            prev: ORIGIN,
+            doubtful: false,
+            untold: None,
+            started: None,
+            allowance: Allowance { left: OFFER_BURST, since: Duration::ZERO, suppressed: 0 },
+        };
+        journal.resume_or_begin();
+        journal
     }
 
-    fn resume_or_begin(&mut self) -> Option<Refused> {
-        let detail = self.resume().err()?;
-        self.number = self.number.saturating_add(1);
-        self.length = 0;
-        Some(Refused::JournalBroken(detail))
+    /// The break that was found and is not yet told.
+    #[must_use]
+    pub fn broken(&self) -> Option<&Refused> {
+        self.untold.as_ref()
+    }
+
+    fn resume_or_begin(&mut self) {
+        self.started = None;
+        if let Err(detail) = self.resume() {
+            self.number = self.number.saturating_add(1);
+            self.length = 0;
+            self.untold = Some(Refused::JournalBroken(detail));
+        }
     }
 
     /// Goes on after the last whole line of the newest file.
@@ -191,11 +244,37 @@ impl Journal {
         // A file whose only line was torn off follows the one before it.
         let earlier = || before.last().and_then(|number| last_hash(&self.read(*number).ok()?));
         self.prev = last_hash(kept).or_else(earlier).unwrap_or(ORIGIN);
-        check(kept, None).map_err(told)?;
+        let lines = check(kept, None).map_err(told)?;
+        self.check_before(*newest, before.last().copied(), lines.first().map(|(line, _)| line))?;
         if !torn.is_empty() {
             self.disk.replace(&self.path(), kept, 0o600).map_err(|error| told(error.to_string()))?;
         }
         self.length = kept.len() as u64;
+        let mut said = lines.into_iter().map(|(line, _)| line).rev();
+        self.started = said.find(|line| line.event == Event::Started || line.is_activation());
+        self.started.take_if(|line| line.is_activation());
+        Ok(())
+    }
+
+    /// The file `before` the newest is there, is whole, and ends with what the newest's `first` line follows. One
+    /// that begins with a break has told of it: every start would else find it again.
+    fn check_before(&self, newest: u32, before: Option<u32>, first: Option<&Line>) -> Result<(), String> {
+        if first.is_some_and(|line| line.event == Event::JournalBroken) {
+            return Ok(());
+        }
+        let told = |what: String| format!("{:08}.jsonl: {what}", newest.saturating_sub(1));
+        let last = match before {
+            _ if newest == 1 => ORIGIN,
+            Some(number) if number.saturating_add(1) == newest => {
+                let bytes = self.read(number).map_err(|error| told(error.to_string()))?;
+                let lines = check(&bytes, None).map_err(told)?;
+                lines.last().map(|(_, hash)| *hash).ok_or_else(|| told("it is empty".into()))?
+            }
+            Some(_) | None => return Err(told("it is missing".into())),
+        };
+        if first.is_some_and(|line| line.prev != last) {
+            return Err(told("its end is not what the next file follows".into()));
+        }
         Ok(())
     }
 
@@ -204,10 +283,19 @@ impl Journal {
     }
 
     /// Appends a line; it is durable when this returns.
-    pub fn append(&mut self, mut line: Line) -> io::Result<()> {
+    pub fn append(&mut self, line: Line) -> io::Result<()> {
         if self.doubtful {
             self.resume_or_begin();
         }
+        if let Some(broken) = &self.untold {
+            let now = TimeBounds { lower: line.at, upper: None, quality: line.quality };
+            self.put(Line::new(Event::JournalBroken, broken.name(), now).saying(broken.detail()))?;
+            self.untold = None;
+        }
+        self.put(line)
+    }
+
+    fn put(&mut self, mut line: Line) -> io::Result<()> {
         line.suppressed = self.allowance.suppressed;
         line.prev = self.prev;
         let mut bytes = canonical::write(&line).map_err(io::Error::other)?;
@@ -228,12 +316,24 @@ impl Journal {
         self.prev = hash;
         self.doubtful = false;
         self.allowance.suppressed = 0;
+        if line.event == Event::Started || line.is_activation() {
+            self.started = (line.event == Event::Started).then_some(line);
+        }
         Ok(())
     }
 
-    /// Appends the line of a refusal, unless too many came lately; `boot` is CLOCK_BOOTTIME.
-    pub fn append_refusal(&mut self, line: Line, boot: Duration) -> io::Result<()> {
+    /// Appends the line of an offer that changed nothing, unless too many came lately; `boot` is CLOCK_BOOTTIME.
+    pub fn append_unchanged(&mut self, line: Line, boot: Duration) -> io::Result<()> {
         if self.allowance.take(boot) { self.append(line) } else { Ok(()) }
+    }
+
+    /// Appends a start: `why` it does not serve what was chosen, and what it serves. Nothing where the last start of
+    /// this boot said just that, less than [`START_EVERY`] ago.
+    pub fn append_start(&mut self, why: Option<Line>, started: Line) -> io::Result<()> {
+        if self.untold.is_none() && self.started.as_ref().is_some_and(|last| last.is_start_like(&started)) {
+            return Ok(());
+        }
+        why.into_iter().chain([started]).try_for_each(|line| self.append(line))
     }
 
     fn path(&self) -> PathBuf {
@@ -302,7 +402,7 @@ fn path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:08}.jsonl"))
 }
 
-/// How many refusals may still be written.
+/// How many offers that changed nothing may still be written.
 #[derive(Debug)]
 struct Allowance {
     left: u32,
@@ -312,9 +412,9 @@ struct Allowance {
 
 impl Allowance {
     fn take(&mut self, now: Duration) -> bool {
-        let earned = now.saturating_sub(self.since).as_secs() / REFUSAL_EVERY.as_secs();
+        let earned = now.saturating_sub(self.since).as_secs() / OFFER_EVERY.as_secs();
         if earned > 0 {
-            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(REFUSAL_BURST);
+            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(OFFER_BURST);
             self.since = now;
         }
         if let Some(left) = self.left.checked_sub(1) {

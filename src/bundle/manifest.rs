@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! author {reason,tool,who} · base? · deployment · entries [{kind,len,name,sha256}] · epoch · expires_at? ·
-//! issued_at · permit? · requires [] · root_version · security_floor · seq ·
+//! issued_at · permit? {from,to} · requires [] · root_version · security_floor · seq ·
 //! target {"all":true | "devices":[] | "labels":{k:[v]}} · type
 //! ```
 //!
@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::canonical;
-use super::container::BundleType;
+use super::container::{BundleType, MAX_PAYLOAD};
 use super::error::{Refused, plain};
 use crate::ids::{DeviceId, Digest};
 use crate::units::UnixSeconds;
@@ -75,7 +75,8 @@ impl EntryKind {
         match self {
             Self::Routes => 4 << 20,
             Self::Issuers | Self::Throttle | Self::Probes => 1 << 20,
-            Self::Subscriptions | Self::Revocations => 12 << 20,
+            Self::Subscriptions => 12 << 20,
+            Self::Revocations => MAX_PAYLOAD, // a million ids are 16 MB
         }
     }
 }
@@ -145,6 +146,16 @@ impl Target {
     }
 }
 
+/// Leave to go from one exact bundle to another: what a bundle of type permit says. In the order of its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permit {
+    /// The bundle that serves.
+    pub from: Digest,
+    /// The one that may take its place, though it is older, or another of its number.
+    pub to: Digest,
+}
+
 /// One line of the entry table, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -164,6 +175,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     form: Form,
+    kind: BundleType,
     /// For which devices.
     pub target: Target,
 }
@@ -182,7 +194,7 @@ pub(super) struct Form {
     pub(super) expires_at: Option<UnixSeconds>,
     pub(super) issued_at: UnixSeconds,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) permit: Option<Digest>,
+    pub(super) permit: Option<Permit>,
     pub(super) requires: Vec<String>,
     pub(super) root_version: u64,
     pub(super) security_floor: u64,
@@ -231,8 +243,17 @@ impl Manifest {
             let detail = format!("the manifest says {:?}, the preamble {:?}", plain(&form.kind), expected.name());
             return Err(Refused::TypeMismatch(detail));
         }
+        if form.permit.is_some() != (expected == BundleType::Permit) {
+            return Err(Refused::ManifestSchema("permit: a bundle of that type has it, and no other".into()));
+        }
         let target = form.check().map_err(Refused::ManifestSchema)?;
-        Ok(Self { form, target })
+        Ok(Self { form, kind: expected, target })
+    }
+
+    /// What it is the manifest of.
+    #[must_use]
+    pub fn kind(&self) -> BundleType {
+        self.kind
     }
 
     /// Who made it.
@@ -283,18 +304,27 @@ impl Manifest {
         self.form.security_floor
     }
 
+    /// What it gives leave to; a bundle of type permit has it, and no other.
+    #[must_use]
+    pub fn permit(&self) -> Option<Permit> {
+        self.form.permit
+    }
+
     /// What a reader must be able to do, beyond format 1.
     pub fn requires(&self) -> impl Iterator<Item = &str> {
         let base = self.form.base.map(|_| "base");
-        let permit = self.form.permit.map(|_| "permit");
-        self.form.requires.iter().map(String::as_str).chain(base).chain(permit)
+        self.form.requires.iter().map(String::as_str).chain(base)
     }
 
     /// Step 13: the entry table, which must fill `payload_len` bytes exactly.
     pub fn entries(&self, payload_len: u64) -> Result<Vec<Entry>, Refused> {
         let forms = &self.form.entries;
-        if !(1..=EntryKind::ALL.len()).contains(&forms.len()) {
-            let detail = format!("{} entries; a policy has 1 to {}", forms.len(), EntryKind::ALL.len());
+        let most = if self.kind() == BundleType::Permit { 0 } else { EntryKind::ALL.len() };
+        if let Some(form) = forms.first().filter(|_| most == 0) {
+            return Err(Refused::EntryNotAllowed(format!("{:?} in a permit", plain(&form.kind))));
+        }
+        if !(most.min(1)..=most).contains(&forms.len()) {
+            let detail = format!("{} entries; a bundle has 1 to {}", forms.len(), EntryKind::ALL.len());
             return Err(Refused::EntryCount(detail));
         }
         let mut entries: Vec<Entry> = Vec::with_capacity(forms.len());
@@ -304,6 +334,9 @@ impl Manifest {
                 .ok_or_else(|| Refused::EntryKindUnknown(format!("{:?}", plain(&form.kind))))?;
             if !is_name(&form.name) {
                 return Err(Refused::EntryName(format!("{:?} of {kind}", plain(&form.name))));
+            }
+            if self.kind() == BundleType::Revocation && kind != EntryKind::Revocations {
+                return Err(Refused::EntryNotAllowed(format!("{kind} in a list of revocations")));
             }
             if entries.iter().any(|before| before.kind == kind) {
                 return Err(Refused::EntryDuplicate(format!("a second entry of kind {kind}")));

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use super::canonical;
 use super::container::{BundleType, Head, MAX_SIGNATURES, Preamble, Signature, signature_block};
 use super::error::Refused;
-use super::manifest::{Author, EntryForm, EntryKind, Form, Manifest, Target, TargetForm};
-use super::root::{Role, RootDocument};
+use super::manifest::{Author, EntryForm, EntryKind, Form, Manifest, Permit, Target, TargetForm};
+use super::root::{self, Role, RootDocument};
 use crate::ids::{Digest, KeyId};
 use crate::keys::{SigningKey, sha256};
 use crate::units::UnixSeconds;
 
-/// A policy bundle before it has bytes.
+/// A bundle before it has bytes.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// Who makes it, and why.
@@ -49,13 +49,35 @@ pub enum PackError {
     #[error("key {0} has signed already")]
     SignedAlready(KeyId),
     /// Sixteen have signed: no more fit.
-    #[error("the bundle has {MAX_SIGNATURES} signatures already")]
+    #[error("there are {MAX_SIGNATURES} signatures already")]
     Full,
 }
 
 impl Draft {
-    /// The unsigned bundle, for the deployment, epoch and version of `root`.
+    /// The unsigned policy bundle, for the deployment, epoch and version of `root`.
     pub fn assemble(&self, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+        self.assemble_as(BundleType::Policy, None, root)
+    }
+
+    /// The unsigned list of revocations: it has that one entry, and the security floor 0.
+    pub fn assemble_list(&self, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+        self.assemble_as(BundleType::Revocation, None, root)
+    }
+
+    /// The unsigned permit: it has no entry and the security floor 0, and its target is one of exact devices.
+    pub fn assemble_permit(&self, permit: Permit, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+        if !matches!(self.target, Target::Devices(_)) {
+            return Err(Refused::PermitForbidden("the target is not one of exact devices".into()).into());
+        }
+        self.assemble_as(BundleType::Permit, Some(permit), root)
+    }
+
+    fn assemble_as(
+        &self,
+        bundle_type: BundleType,
+        permit: Option<Permit>,
+        root: &RootDocument,
+    ) -> Result<Vec<u8>, PackError> {
         let mut payload = Vec::new();
         let mut entries = Vec::with_capacity(self.entries.len());
         for (kind, (name, blob)) in &self.entries {
@@ -71,22 +93,27 @@ impl Draft {
             epoch: root.epoch(),
             expires_at: self.expires_at,
             issued_at: self.issued_at,
-            permit: None,
+            permit,
             requires: self.requires.clone(),
             root_version: root.version(),
             security_floor: self.security_floor,
             seq: self.seq,
             target: TargetForm::from(&self.target),
-            kind: BundleType::Policy.name().into(),
+            kind: bundle_type.name().into(),
         };
         let bytes = canonical::write(&form).map_err(|error| Refused::ManifestSchema(error.to_string()))?;
         // What no device could read is refused at the desk.
-        let manifest = Manifest::parse(&bytes, BundleType::Policy)?;
+        let manifest = Manifest::parse(&bytes, bundle_type)?;
         manifest.entries(payload.len() as u64)?;
         if manifest.target.is_empty() {
             return Err(Refused::TargetEmpty("the target names no device".into()).into());
         }
-        Ok(lay(BundleType::Policy, &[], &bytes, &[], &payload)?)
+        let highest_floor = if bundle_type == BundleType::Policy { self.seq } else { 0 };
+        if self.security_floor > highest_floor {
+            let detail = format!("security floor {}; the bundle's own sequence is {}", self.security_floor, self.seq);
+            return Err(Refused::SecurityFloorInvalid(detail).into());
+        }
+        Ok(lay(bundle_type, &[], &bytes, &[], &payload)?)
     }
 }
 
@@ -100,6 +127,30 @@ pub fn lay(
 ) -> Result<Vec<u8>, Refused> {
     let preamble = Preamble::new(bundle_type, trust.len(), manifest.len(), signatures.len(), payload.len() as u64)?;
     Ok([&preamble.to_bytes(), trust, manifest, &signature_block(signatures), payload].concat())
+}
+
+/// The signature of a holder of the role `root`, in the old root or in `root` itself, for [`link`].
+#[must_use]
+pub fn sign_root(root: &RootDocument, key: &SigningKey) -> Signature {
+    Signature { key: key.public().id(), bytes: key.sign(root::MEDIA_TYPE, root.bytes()) }
+}
+
+/// A link of a trust chain, for [`with_chain`].
+pub fn link(root: &RootDocument, mut signatures: Vec<Signature>) -> Result<Vec<u8>, PackError> {
+    signatures.sort_unstable_by_key(|signature| signature.key);
+    signatures.dedup_by_key(|signature| signature.key);
+    if signatures.len() > usize::from(MAX_SIGNATURES) {
+        return Err(PackError::Full);
+    }
+    let length = u32::try_from(root.bytes().len()).expect("a root document is at most 16 KiB");
+    Ok([&length.to_be_bytes(), root.bytes(), &signature_block(&signatures)].concat())
+}
+
+/// `bundle` with these links as its chain, oldest first. The chain is no part of its identity.
+pub fn with_chain(bundle: &[u8], links: &[Vec<u8>]) -> Result<Vec<u8>, PackError> {
+    let head = head(bundle)?;
+    let payload = bundle.get(head.bytes().len()..).unwrap_or_default();
+    Ok(lay(head.preamble().bundle_type, &links.concat(), head.manifest(), &head.signatures()?, payload)?)
 }
 
 /// The head of a bundle that an author holds whole in memory.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::canonical;
-use super::container::{BundleType, MAX_ROOT, Signature};
+use super::container::{BundleType, MAX_ROOT, MAX_SIGNATURES, Signature};
 use super::error::{Refused, plain};
 use super::manifest::{LAST_SECOND, is_name};
 use crate::ids::{Digest, KeyId, hex, unhex};
@@ -77,7 +77,7 @@ impl Role {
 pub struct RoleKeys {
     /// Ascending indexes.
     pub keys: Vec<usize>,
-    /// 1 to the number of keys.
+    /// 1 to the number of keys, and no more than a signature block holds.
     pub threshold: usize,
 }
 
@@ -303,6 +303,9 @@ impl RootDraft {
             }
             if !(1..=keys.len()).contains(threshold) {
                 return Err(format!("the threshold of {role} is {threshold} of {} keys", keys.len()));
+            }
+            if *threshold > usize::from(MAX_SIGNATURES) {
+                return Err(format!("the threshold of {role} is {threshold}; {MAX_SIGNATURES} can sign a document"));
             }
         }
         Ok(())

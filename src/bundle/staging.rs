@@ -1,11 +1,12 @@
 //! Steps 0a to 0c: a file that anybody may still write becomes a private copy that nobody else can.
 //!
-//! The source is opened once, never followed through a link, read once, and never looked at again.
+//! The source is opened once, never followed through a link, read once, and never looked at again. What
+//! was opened has an [`Identity`], so that whoever tidies up afterwards touches that file and no other.
 //! Nothing of its content is parsed here.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
@@ -15,6 +16,7 @@ use super::container::MAX_FILE;
 use super::error::Refused;
 use crate::disk::Disk;
 use crate::ids::Digest;
+use crate::units::UnixSeconds;
 
 /// What must stay free beside the copy and the slot, in bytes: state records, journal, a usage file.
 pub const RESERVE: u64 = 1 << 20;
@@ -36,12 +38,51 @@ impl Drop for Staged {
     }
 }
 
-/// Copies the bundle at `source` to `candidate` in the private folder `staging`.
-pub fn stage(source: &Path, staging: &Path, disk: &dyn Disk) -> Result<Staged, Refused> {
-    // 0a open without following links, a regular file, a sane size, room on disk
-    let mut from = open_regular(source)?;
+/// Which file, and as of which change: device, inode, size, and both times with their nanoseconds. A file that
+/// was written to, renamed or replaced has another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: [i64; 4],
+}
+
+impl Identity {
+    /// Of the file that `meta` is of.
+    #[must_use]
+    pub fn of(meta: &Metadata) -> Self {
+        let changed = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+        Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed }
+    }
+
+    /// When the file was last written to or renamed, by the machine's wall clock.
+    #[must_use]
+    pub fn changed_at(&self) -> UnixSeconds {
+        self.changed[2]
+    }
+}
+
+/// A regular file, opened and not yet read.
+#[derive(Debug)]
+pub struct Offered {
+    pub(super) file: File,
+    identity: Identity,
+}
+
+impl Offered {
+    /// The file as it was when it was opened.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+}
+
+/// Copies the bundle at its source to `candidate` in the private folder `staging`.
+pub fn stage(source: Offered, staging: &Path, disk: &dyn Disk) -> Result<Staged, Refused> {
+    // 0a (its rest) a sane size, room on disk
+    let Offered { file: mut from, identity: Identity { size: length, .. } } = source;
     let unread = |error: io::Error| Refused::SourceIo(format!("reading the source: {error}"));
-    let length = from.metadata().map_err(unread)?.len();
     if length > MAX_FILE {
         return Err(Refused::SectionTooLarge(format!("{length} bytes; a bundle has at most {MAX_FILE}")));
     }
@@ -85,8 +126,8 @@ pub fn stage(source: &Path, staging: &Path, disk: &dyn Disk) -> Result<Staged, R
     Ok(staged)
 }
 
-/// Opens a regular file; a link, folder, pipe or device is `SourceNotRegular`, and none of them blocks.
-fn open_regular(source: &Path) -> Result<File, Refused> {
+/// 0a: opens a regular file; a link, folder, pipe or device is `SourceNotRegular`, and none of them blocks.
+pub fn open_regular(source: &Path) -> Result<Offered, Refused> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).expect("open flags fit a C int");
     let file = OpenOptions::new().read(true).custom_flags(flags).open(source).map_err(|error| {
@@ -101,5 +142,5 @@ fn open_regular(source: &Path) -> Result<File, Refused> {
     if !meta.is_file() {
         return Err(Refused::SourceNotRegular("a folder, pipe or device".into()));
     }
-    Ok(file)
+    Ok(Offered { identity: Identity::of(&meta), file })
 }

@@ -1,12 +1,22 @@
-//! What a device goes by when it judges a bundle: the root that it was given, and what it has seen.
+//! What a device goes by when it judges a bundle: the root of its deployment, and what it has seen.
 //!
-//! What was seen never goes back with a slot. Pure; `activate` keeps it on disk.
+//! A root is followed by the next version if the thresholds of both sign it, and by nothing else. Neither the
+//! root nor what was seen ever goes back with a slot. Pure; `activate` keeps it on disk.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::io::{self, Read};
+use std::sync::Arc;
 
 use super::container::{BundleType, ChainLink, Head};
 use super::error::Refused;
-use super::manifest::Manifest;
-use super::root::RootDocument;
-use crate::ids::Digest;
+use super::manifest::{Manifest, Permit};
+use super::root::{self, Role, RootDocument, Signers};
+use crate::ids::{Digest, KeyId};
+use crate::units::UnixSeconds;
+
+/// A document issued further ahead of the time floor than this is refused: ten years, in seconds.
+pub const MAX_AHEAD: UnixSeconds = 10 * 31_557_600;
 
 /// A sequence number, and which bundle had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,24 +27,82 @@ pub struct Seen {
     pub digest: Digest,
 }
 
-/// What a device has seen, in the root's present epoch.
+/// What a device has seen, in one epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct History {
+    /// The epoch that the numbers belong to.
+    pub epoch: u64,
     /// The highest sequence number that was ever activated.
     pub highest: Option<Seen>,
     /// Below this sequence number nothing is taken.
     pub security_floor: u64,
     /// The bundle that serves now.
     pub serving: Option<Digest>,
+    /// The bundle that was activated last, whether its slot still verifies or not.
+    pub active: Option<Digest>,
+    /// The last permit that was taken; permits have an order of their own.
+    pub permit: Option<Seen>,
+    /// What it gives leave to, until the next activation.
+    pub pending: Option<Permit>,
+    /// The highest list of revocations that was ever taken; lists have an order of their own.
+    pub revoked: Option<Seen>,
+    /// The list that is in force now.
+    pub list: Option<Digest>,
+}
+
+/// A root by what a record says of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RootName {
+    /// Its version; 0 = none.
+    pub version: u64,
+    /// Which one of that version, if that is known.
+    pub digest: Option<Digest>,
+}
+
+impl RootName {
+    /// Of `root`.
+    #[must_use]
+    pub fn of(root: &RootDocument) -> Self {
+        Self { version: root.version(), digest: Some(root.digest()) }
+    }
+
+    /// Whether `root` is the one that is meant.
+    #[must_use]
+    pub fn is(&self, root: &RootDocument) -> bool {
+        self.version == root.version() && self.digest.is_none_or(|digest| digest == root.digest())
+    }
+}
+
+/// A root that follows another one, and what shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotated {
+    /// The new root.
+    pub root: RootDocument,
+    /// The keys of the role `root`, in the old root or the new one, that signed it.
+    pub signers: Vec<KeyId>,
+    /// The chain link as it came: length, document, signature block.
+    pub link: Vec<u8>,
 }
 
 /// The root, and the history.
 #[derive(Debug, Clone)]
 pub struct Trust {
-    /// Placed by the operator.
+    /// Placed by the operator, or the last of those that followed it.
     pub root: RootDocument,
-    /// Since then.
+    /// What was seen.
     pub history: History,
+    /// A later root that this device had and lost. Until a bundle leads there again nothing is taken: a key that was
+    /// rotated out must not become good again because flash rotted.
+    pub lost: Option<RootName>,
+    /// The table of the list of revocations that the next one is compared with. It binds within its epoch: a later one
+    /// is the way back from a list that took too much.
+    pub list: Option<Arc<dyn Table>>,
+}
+
+/// An entry that a device keeps, to be read once more.
+pub trait Table: std::fmt::Debug + Send + Sync {
+    /// From its first byte, and its length in bytes.
+    fn read(&self) -> io::Result<(Box<dyn Read + Send>, u64)>;
 }
 
 /// Where a bundle stands in the order.
@@ -50,61 +118,79 @@ impl Trust {
     /// Trust in a root, with nothing seen.
     #[must_use]
     pub fn new(root: RootDocument) -> Self {
-        Self { root, history: History::default() }
+        let history = History { epoch: root.epoch(), ..History::default() };
+        Self { root, history, lost: None, list: None }
     }
 
-    /// Step 6: the trust chain of a bundle. Older roots are passed over, an equal one must be identical.
-    ///
-    /// A next root is refused by name: this version does not rotate roots.
-    pub(super) fn check_chain(&self, head: &Head) -> Result<(), Refused> {
-        let mut before: Option<u64> = None;
-        for ChainLink { document, .. } in head.chain()? {
-            let root = RootDocument::parse(document)?;
-            let (version, mine) = (root.version(), self.root.version());
-            if root.deployment() != self.root.deployment() {
-                return Err(Refused::RootWrongDeployment(format!("a root of deployment {:?}", root.deployment())));
-            }
-            if before.is_some_and(|before| version != before.saturating_add(1)) {
-                return Err(Refused::RootGap(format!("root version {version} does not follow the one before it")));
-            }
-            before = Some(version);
-            if version == mine && document != self.root.bytes() {
-                return Err(Refused::RootFork(format!("another root of version {version}")));
-            }
-            if version > mine {
-                if root.epoch() < self.root.epoch() {
-                    let detail = format!("epoch {} after epoch {}", root.epoch(), self.root.epoch());
-                    return Err(Refused::RootEpochRegression(detail));
-                }
-                if version > mine.saturating_add(1) {
-                    return Err(Refused::RootGap(format!("root version {version}; the device has {mine}")));
-                }
-                let detail = format!("root version {version} would replace {mine}; this version does not rotate roots");
-                return Err(Refused::UnsupportedRequirement(detail));
-            }
+    /// Step 6: the trust after the chain that a bundle brings. The roots that follow go into `accepted`, those before
+    /// a link that is refused too: each stands by its own signatures.
+    pub(super) fn follow(
+        &self,
+        head: &Head,
+        lower: UnixSeconds,
+        accepted: &mut Vec<Rotated>,
+    ) -> Result<Cow<'_, Self>, Refused> {
+        let followed = follow(&self.root, &head.chain()?, Some(lower), accepted);
+        if let Some(lost) = self.lost
+            && !accepted.iter().any(|next| lost.is(&next.root))
+        {
+            accepted.clear();
+            followed?;
+            let detail = format!("root version {}, which this device had, is not reached", lost.version);
+            return Err(Refused::StateLost(detail));
         }
-        Ok(())
+        followed?;
+        Ok(self.rotated(accepted))
     }
 
-    /// Step 12: the order of policy bundles. The rules stand in BUNDLE.md's order.
+    /// The trust after these roots. A root of a later epoch restarts the history; what serves goes on.
+    pub(super) fn rotated(&self, by: &[Rotated]) -> Cow<'_, Self> {
+        let Some(Rotated { root, .. }) = by.last() else { return Cow::Borrowed(self) };
+        let History { serving, active, list, .. } = self.history;
+        let restarted = History { epoch: root.epoch(), serving, active, list, ..History::default() };
+        let history = if root.epoch() > self.history.epoch { restarted } else { self.history };
+        Cow::Owned(Self { root: root.clone(), history, lost: None, list: self.list.clone() })
+    }
+
+    /// Step 12: the order of bundles of a type.
     pub(super) fn order(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
-        let History { highest, security_floor, serving } = self.history;
+        match manifest.kind() {
+            BundleType::Revocation => self.order_of_lists(manifest, digest),
+            BundleType::Permit => self.order_of_permits(manifest, digest),
+            BundleType::Policy | BundleType::Release => self.order_of_policies(manifest, digest),
+        }
+    }
+
+    /// The rules stand in BUNDLE.md's order.
+    fn order_of_policies(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
+        let History { highest, security_floor, serving, .. } = self.history;
         let seq = manifest.seq();
         if seq < security_floor {
             return Err(Refused::BelowSecurityFloor(format!("sequence {seq}; the floor is {security_floor}")));
         }
+        let pending = self.history.pending.filter(|permit| Some(permit.from) == serving);
+        if pending.is_some_and(|permit| permit.to == digest) {
+            return Ok(Order::Next);
+        }
         if serving == Some(digest) {
             return Ok(Order::AlreadyInstalled);
         }
-        if let Some(highest) = highest {
-            // The very bundle that was seen last may come again: its slot may have rotted.
-            if seq == highest.seq && digest != highest.digest {
+        // The very bundle that was seen or activated last may come again: its slot may have rotted.
+        let again = self.history.active == Some(digest);
+        if let Some(highest) =
+            highest.filter(|highest| seq <= highest.seq && *highest != Seen { seq, digest } && !again)
+        {
+            if let Some(Permit { to, .. }) = pending {
+                return Err(Refused::PermitDigestMismatch(format!("the permit that was taken names bundle {to}")));
+            }
+            if seq == highest.seq {
                 let detail = format!("sequence {seq} was already used by bundle {}", highest.digest);
                 return Err(Refused::Equivocation(detail));
             }
-            if seq < highest.seq {
-                return Err(Refused::Rollback(format!("sequence {seq}; the highest seen is {}", highest.seq)));
-            }
+            return Err(Refused::Rollback(format!("sequence {seq}; the highest seen is {}", highest.seq)));
+        }
+        if again {
+            return Ok(Order::Next);
         }
         let floor = manifest.security_floor();
         if floor < security_floor || floor > seq {
@@ -114,12 +200,131 @@ impl Trust {
         Ok(Order::Next)
     }
 
+    /// A list counts for itself: neither a policy nor its floor says anything about it.
+    fn order_of_lists(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
+        if self.history.list == Some(digest) {
+            return Ok(Order::AlreadyInstalled);
+        }
+        let seq = manifest.seq();
+        if let Some(highest) = self.history.revoked.filter(|highest| *highest != Seen { seq, digest })
+            && seq <= highest.seq
+        {
+            let detail = format!("list {seq}; the highest seen is {}, bundle {}", highest.seq, highest.digest);
+            return Err(Refused::RevocationRollback(detail));
+        }
+        no_floor(manifest)
+    }
+
+    /// A permit uses itself up: the bundle that it leads away from serves no more. Its number keeps it from coming again
+    /// when that bundle does; a newer permit takes the place of one that waits.
+    fn order_of_permits(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
+        let History { serving, permit, pending, .. } = self.history;
+        let seq = manifest.seq();
+        if pending.is_some() && permit.is_some_and(|last| last.digest == digest) {
+            return Ok(Order::AlreadyInstalled);
+        }
+        let wanted = manifest.permit().filter(|wanted| Some(wanted.to) != serving);
+        let wanted = wanted.ok_or_else(|| Refused::PermitUsed("the bundle that it names serves".into()))?;
+        if let Some(last) = permit.filter(|last| seq <= last.seq) {
+            return Err(Refused::PermitUsed(format!("permit {seq}; permit {} was taken", last.seq)));
+        }
+        if Some(wanted.from) != serving {
+            let serving = serving.map_or_else(|| "nothing".into(), |digest| digest.to_string());
+            return Err(Refused::PermitNotApplicable(format!("it leads away from {}; {serving} serves", wanted.from)));
+        }
+        no_floor(manifest)
+    }
+
+    /// The list that the next one may not fall short of.
+    pub(super) fn binding_list(&self) -> Option<&dyn Table> {
+        self.list.as_deref().filter(|_| self.history.revoked.is_some())
+    }
+
     /// Types that this version can check but not apply.
     pub(super) fn check_type(bundle_type: BundleType) -> Result<(), Refused> {
-        if bundle_type == BundleType::Policy {
+        if bundle_type != BundleType::Release {
             return Ok(());
         }
-        let detail = format!("a {} bundle; this version installs policy bundles only", bundle_type.name());
+        let detail = format!("a {} bundle; this version does not install it", bundle_type.name());
         Err(Refused::UnsupportedRequirement(detail))
     }
+}
+
+/// Neither lists nor permits say below which policy nothing is taken.
+fn no_floor(manifest: &Manifest) -> Result<Order, Refused> {
+    match manifest.security_floor() {
+        0 => Ok(Order::Next),
+        floor => Err(Refused::SecurityFloorInvalid(format!("security floor {floor}; only a policy has one"))),
+    }
+}
+
+/// Follows a chain of roots from `from`. Older links are passed over, an equal one must be identical, a later one must
+/// be the next. `lower` is the least that the time can be, where links are judged for the first time.
+pub(super) fn follow(
+    from: &RootDocument,
+    chain: &[ChainLink<'_>],
+    lower: Option<UnixSeconds>,
+    accepted: &mut Vec<Rotated>,
+) -> Result<(), Refused> {
+    let mut before: Option<u64> = None;
+    let mut lower = lower;
+    for link in chain {
+        let root = RootDocument::parse(link.document)?;
+        let mine = accepted.last().map_or(from, |last| &last.root);
+        let version = root.version();
+        if root.deployment() != mine.deployment() {
+            return Err(Refused::RootWrongDeployment(format!("a root of deployment {:?}", root.deployment())));
+        }
+        if before.is_some_and(|before| version != before.saturating_add(1)) {
+            return Err(Refused::RootGap(format!("root version {version} does not follow the one before it")));
+        }
+        before = Some(version);
+        match version.cmp(&mine.version()) {
+            Ordering::Less => {}
+            Ordering::Equal if link.document != mine.bytes() => {
+                return Err(Refused::RootFork(format!("another root of version {version}")));
+            }
+            Ordering::Equal => {}
+            Ordering::Greater => {
+                let signers = succeed(mine, &root, link)?;
+                lower = lower.map(|lower| plausible(root.issued_at(), lower)).transpose()?;
+                accepted.push(Rotated { root, signers, link: link.bytes.to_vec() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether `new` follows `old`: the next version, no earlier epoch, and signed by the thresholds of both.
+fn succeed(old: &RootDocument, new: &RootDocument, link: &ChainLink<'_>) -> Result<Vec<KeyId>, Refused> {
+    if new.epoch() < old.epoch() {
+        return Err(Refused::RootEpochRegression(format!("epoch {} after epoch {}", new.epoch(), old.epoch())));
+    }
+    if new.version() != old.version().saturating_add(1) {
+        return Err(Refused::RootGap(format!("root version {}; the device has {}", new.version(), old.version())));
+    }
+    let signers = |root: &RootDocument| root.signers(Role::Root, root::MEDIA_TYPE, link.document, &link.signatures);
+    let short = |Signers { keys, threshold }: &Signers| {
+        (keys.len() < *threshold).then(|| format!("{} of {threshold} signatures of root {}", keys.len(), new.version()))
+    };
+    let (by_old, by_new) = (signers(old)?, signers(new)?);
+    if let Some(detail) = short(&by_old) {
+        return Err(Refused::RootThresholdOld(detail));
+    }
+    if let Some(detail) = short(&by_new) {
+        return Err(Refused::RootThresholdNew(detail));
+    }
+    let mut keys = [by_old.keys, by_new.keys].concat();
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
+
+/// The lower bound of the time that a document's own time raises; `IssuedAtImplausible` where that is too far ahead.
+pub(super) fn plausible(issued_at: UnixSeconds, lower: UnixSeconds) -> Result<UnixSeconds, Refused> {
+    if issued_at > lower.saturating_add(MAX_AHEAD) {
+        let detail = format!("issued at {issued_at}, more than ten years after {lower}");
+        return Err(Refused::IssuedAtImplausible(detail));
+    }
+    Ok(lower.max(issued_at))
 }

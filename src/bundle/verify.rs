@@ -4,21 +4,21 @@
 //! Nothing is taken from a bundle before the step that vouches for it; no setting turns a step off.
 //! Up to step 14 memory does not grow with the payload. Only [`verify`] makes a [`Verified`].
 
+use std::borrow::Cow;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use ring::digest::{Context, SHA256};
 
-use super::container::Head;
+use super::container::{BundleType, Head};
 use super::error::{Refused, SemanticProblem};
-use super::manifest::{Author, DeviceFacts, Entries, Entry, EntryKind, Manifest};
+use super::list;
+use super::manifest::{Author, DeviceFacts, Entries, Entry, EntryKind, Manifest, Permit, Target};
 use super::root::Role;
-use super::trust::{Order, Trust};
+use super::trust::{Order, Rotated, Trust, plausible};
 use crate::ids::{Digest, KeyId};
 use crate::keys::sha256;
+use crate::policy::revocations::Revocations;
 use crate::units::UnixSeconds;
-
-/// A bundle issued further ahead of the time floor than this is refused: ten years, in seconds.
-pub const MAX_AHEAD: UnixSeconds = 10 * 31_557_600;
 
 /// Where a bundle's bytes are: one file, or the files of a slot.
 pub trait Source {
@@ -55,8 +55,9 @@ impl<R: Read + Seek> Source for Whole<R> {
 pub enum Purpose {
     /// To be installed: all steps.
     Install,
-    /// To be served again after a start: whether it was soon, late or newer enough was judged when it was
-    /// installed, and age never takes a policy out of service. Steps 9, 11 and 12 are left out.
+    /// To be served again after a start, by the root under which it was accepted: whether it was soon, late or newer
+    /// enough was judged when it was installed, and neither age nor a new root takes a policy out of service. Steps
+    /// 6, 9, 11 and 12 are left out.
     Serve,
 }
 
@@ -76,6 +77,8 @@ pub struct Judge<'a> {
 /// What came to light on the way, kept for the journal and the time floor even if the bundle is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
+    /// Roots that follow the device's, each by its own signatures.
+    pub roots: Vec<Rotated>,
     /// The identity that the file claims: SHA-256 of its manifest.
     pub digest: Option<Digest>,
     /// Keys of the role whose signatures are good.
@@ -84,11 +87,19 @@ pub struct Findings {
     pub author: Option<Author>,
     /// Likewise.
     pub seq: Option<u64>,
-    /// A moment that the threshold of the role vouches for: the time floor may be raised to it.
+    /// A moment that the threshold of the role vouches for.
     pub issued_at: Option<UnixSeconds>,
 }
 
-/// A bundle that passed every step, its compiled policy included.
+impl Findings {
+    /// The latest moment that signatures vouch for: the time floor may be raised to it.
+    #[must_use]
+    pub fn moment(&self) -> Option<UnixSeconds> {
+        self.roots.iter().map(|next| next.root.issued_at()).chain(self.issued_at).max()
+    }
+}
+
+/// A bundle that passed every step, and what its entries compile to.
 #[derive(Debug)]
 pub struct Verified<T> {
     digest: Digest,
@@ -124,7 +135,7 @@ impl<T> Verified<T> {
         &self.head
     }
 
-    /// Its entries.
+    /// Its entries; none of a list of revocations, which is too long to be held.
     #[must_use]
     pub fn entries(&self) -> &Entries {
         &self.entries
@@ -148,8 +159,25 @@ impl<T> Verified<T> {
 pub enum Verdict<T> {
     /// It may be activated.
     Accepted(Box<Verified<T>>),
-    /// It serves already: success, and nothing to do.
+    /// A list of revocations, which may take the place of the one before it.
+    Revocations(Box<Verified<Revocations>>),
+    /// Leave to go to an exact bundle, which may be kept.
+    Permit(Box<Verified<Permit>>),
+    /// It serves, is in force or waits already: success, and nothing to do.
     AlreadyInstalled(Digest),
+}
+
+impl<T> Verdict<T> {
+    /// The manifest of what may be activated.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Self::Accepted(verified) => Some(verified.manifest()),
+            Self::Revocations(verified) => Some(verified.manifest()),
+            Self::Permit(verified) => Some(verified.manifest()),
+            Self::AlreadyInstalled(_) => None,
+        }
+    }
 }
 
 /// Judges the bundle in `source`. `compile` is the seam of step 15.
@@ -160,7 +188,6 @@ pub fn verify<T>(
     found: &mut Findings,
 ) -> Result<Verdict<T>, Refused> {
     let unread = |error: io::Error| Refused::SourceIo(format!("reading the bundle: {error}"));
-    let root = &by.trust.root;
 
     // 1 preamble · 2 section limits · 3 signature-section arithmetic · 4 exact file length · 5 read the head
     let length = source.length().map_err(unread)?;
@@ -169,15 +196,21 @@ pub fn verify<T>(
     let digest = sha256(head.manifest());
     found.digest = Some(digest);
 
-    // 6 root chain
-    by.trust.check_chain(&head)?;
+    // 6 root chain; the newest root judges the rest
+    let trust = match by.purpose {
+        Purpose::Install => by.trust.follow(&head, by.lower, &mut found.roots)?,
+        Purpose::Serve => Cow::Borrowed(by.trust),
+    };
+    let lower = found.moment().map_or(by.lower, |at| by.lower.max(at));
+    let by = &Judge { trust: &trust, lower, ..*by };
+    let root = &trust.root;
 
     // 7 count distinct role keys with good signatures, before parsing
     let role = Role::of(bundle_type);
     let counted = root.signers(role, bundle_type.media_type(), head.manifest(), &head.signatures()?)?;
     found.signers.clone_from(&counted.keys);
     let signers = counted.meet(role)?;
-    Trust::check_type(bundle_type)?; // Off-spec: types 2 to 4 stop here, by name, until they can be applied
+    Trust::check_type(bundle_type)?; // Off-spec: type 4 stops here, by name, until it can be applied
 
     // 8 canonical JSON, schema, type
     let manifest = Manifest::parse(head.manifest(), bundle_type)?;
@@ -187,7 +220,7 @@ pub fn verify<T>(
     // 9 plausible `issued_at`, then raise the time floor
     let lower = match by.purpose {
         Purpose::Install => {
-            let lower = plausible(&manifest, by.lower)?;
+            let lower = plausible(manifest.issued_at(), by.lower)?;
             found.issued_at = (manifest.deployment() == root.deployment()).then(|| manifest.issued_at());
             lower
         }
@@ -223,6 +256,15 @@ pub fn verify<T>(
     }
 
     // 15 parse every kind, cross-references, weak keys; what is parsed is hashed again as it is read
+    if let (BundleType::Revocation, [entry]) = (bundle_type, &*table) {
+        // A list is never held as a whole: it has no entries for the slot, which takes them from the source too.
+        let before = trust.binding_list().filter(|_| by.purpose == Purpose::Install);
+        let mut blob = Hashed::of(source.blob(entry, payload).map_err(unread)?, entry);
+        let policy = list::read(&mut blob, entry.len, before, lower)?;
+        blob.check()?;
+        let verified = Verified { digest, manifest, signers, head, entries: Entries::new(), policy };
+        return Ok(Verdict::Revocations(Box::new(verified)));
+    }
     let mut entries = Entries::new();
     for entry in &table {
         let mut blob = Vec::with_capacity(usize::try_from(entry.len).unwrap_or(0));
@@ -230,18 +272,11 @@ pub fn verify<T>(
         check_blob(&mut *from, entry, &mut buffer, |part| blob.extend_from_slice(part))?;
         entries.insert(entry.kind, blob);
     }
+    if let Some(policy) = manifest.permit() {
+        return Ok(Verdict::Permit(Box::new(Verified { digest, manifest, signers, head, entries, policy })));
+    }
     let policy = compile(&entries)?;
     Ok(Verdict::Accepted(Box::new(Verified { digest, manifest, signers, head, entries, policy })))
-}
-
-/// Step 9: the lower bound that the manifest's own time raises.
-fn plausible(manifest: &Manifest, lower: UnixSeconds) -> Result<UnixSeconds, Refused> {
-    let issued_at = manifest.issued_at();
-    if issued_at > lower.saturating_add(MAX_AHEAD) {
-        let detail = format!("issued at {issued_at}, more than ten years after {lower}");
-        return Err(Refused::IssuedAtImplausible(detail));
-    }
-    Ok(lower.max(issued_at))
 }
 
 /// Step 10.
@@ -265,6 +300,9 @@ fn check_addressee(manifest: &Manifest, by: &Judge<'_>) -> Result<(), Refused> {
     }
     if manifest.target.is_empty() {
         return Err(Refused::TargetEmpty("the target names no device".into()));
+    }
+    if manifest.kind() == BundleType::Permit && !matches!(manifest.target, Target::Devices(_)) {
+        return Err(Refused::PermitForbidden("the target is not one of exact devices".into()));
     }
     if !manifest.target.names(by.device) {
         return Err(Refused::NotForThisDevice(format!("the target does not name device {}", by.device.id)));
@@ -299,6 +337,37 @@ fn check_blob(
         return Err(mismatch(entry));
     }
     Ok(())
+}
+
+/// A blob that is hashed as it is read.
+pub(super) struct Hashed<'e, R> {
+    from: R,
+    entry: &'e Entry,
+    hash: Context,
+    read: u64,
+}
+
+impl<'e, R: Read> Hashed<'e, R> {
+    pub(super) fn of(from: R, entry: &'e Entry) -> Self {
+        Self { from, entry, hash: Context::new(&SHA256), read: 0 }
+    }
+
+    /// Whether it was the entry, all of it and nothing else.
+    pub(super) fn check(mut self) -> Result<(), Refused> {
+        let unread = |error| Refused::SourceIo(format!("reading entry {}: {error}", self.entry.kind));
+        let more = self.from.read(&mut [0]).map_err(unread)?;
+        let whole = more == 0 && self.read == self.entry.len && self.hash.finish().as_ref() == self.entry.sha256.0;
+        if whole { Ok(()) } else { Err(mismatch(self.entry)) }
+    }
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.hash.update(buffer.get(..n).unwrap_or_default());
+        self.read = self.read.saturating_add(n as u64);
+        Ok(n)
+    }
 }
 
 fn mismatch(entry: &Entry) -> Refused {

@@ -9,11 +9,12 @@ use super::openapi::{self, MAX_DOCUMENT, Overrides};
 use super::print;
 use super::source;
 use crate::disk::read_limited;
+use crate::policy::Auth;
 
 /// An OpenAPI 3 or Swagger 2 document, in YAML or JSON.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  tidegate import openapi petstore.yaml --into policy --upstream http://127.0.0.1:8080"
+    after_help = "Example:\n  tidegate import openapi petstore.yaml --into policy --upstream http://127.0.0.1:9000"
 )]
 pub struct Import {
     /// The document.
@@ -83,6 +84,11 @@ pub fn import(arguments: &Import) -> anyhow::Result<Imported> {
     };
     if issuers.is_empty() {
         report.push("issuers: name those whose tokens the API takes".to_owned());
+    }
+    if folder.is_some() && api.routes.iter().any(|route| route.auth == Auth::Token) {
+        report.push(
+            "subscriptions: an application needs one to this API, unless the file says subscription = false".to_owned(),
+        );
     }
     let named = api.routes.iter().map(|route| &route.plan).chain([&api.plan]).flatten();
     let mut unknown: Vec<_> = named.filter(|plan| folder.as_ref().is_some_and(|f| !f.plans.contains(plan))).collect();

@@ -1,13 +1,16 @@
 //! `tidegate init`: a policy folder that builds as it stands, keys to sign it with, and the root that devices trust.
 //!
 //! ```text
-//! DIR/…                 the files of config/policy-example, commented
-//! DIR/keys/root-N.key   the root role: any two of three sign the next root
-//! DIR/keys/policy.key   the policy role: signs bundles
-//! DIR/keys/hub.key      the hub role: signs receipts
-//! DIR/keys/issuer.pem   signs tokens for a first try; its public half is pinned in issuers/site.toml
-//! DIR/root.json         root version 1, byte for byte what devices are given
-//! DIR/root.sigs         its signature block
+//! DIR/…                     the files of config/policy-example, commented
+//! DIR/keys/root-N.key       the root role: any two of three sign the next root
+//! DIR/keys/policy.key       the policy role: signs bundles; policy-N.key where it has several keys
+//! DIR/keys/hub.key          the hub role: signs receipts
+//! DIR/keys/revocation.key   these roles sign types of bundles that devices do not take yet; they are in the first
+//! DIR/keys/permit.key       root all the same, so that no device needs another root when it does
+//! DIR/keys/release.key
+//! DIR/keys/issuer.pem       signs tokens for a first try; its public half is pinned in issuers/site.toml
+//! DIR/root.json             root version 1, byte for byte what devices are given
+//! DIR/root.sigs             its signature block
 //! ```
 //!
 //! Nothing is ever written over: every file is made new, or the command stops before it made any.
@@ -15,13 +18,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 use super::print;
-use crate::bundle::container::{Signature, signature_block};
+use crate::bundle::container::{MAX_SIGNATURES, Signature, signature_block};
 use crate::bundle::keyfile::AuthorKey;
 use crate::bundle::root::{self, Role, RoleKeys, RootDocument, RootDraft};
 use crate::clock::Reading;
@@ -31,7 +35,7 @@ use crate::units::UnixSeconds;
 
 /// Make a policy folder: commented example files, keys and a root document.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tidegate init policy --deployment harbour")]
+#[command(after_help = "Example:\n  tidegate init policy --deployment harbour --policy-keys 3 --policy-threshold 2")]
 pub struct Init {
     /// The folder; it must not exist, or be empty.
     pub dir: PathBuf,
@@ -44,7 +48,16 @@ pub struct Init {
     /// How many of them must sign the next root.
     #[arg(long, default_value_t = 2, value_name = "K")]
     pub root_threshold: usize,
+    /// How many policy keys are made.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub policy_keys: usize,
+    /// How many of them must sign a policy.
+    #[arg(long, default_value_t = 1, value_name = "K")]
+    pub policy_threshold: usize,
 }
+
+/// The roles that have one key each, named like the role.
+const SINGLE: [Role; 4] = [Role::Hub, Role::Revocation, Role::Permit, Role::Release];
 
 const ISSUER_FILE: &str = "issuers/site.toml";
 /// The folder's files, as they are shipped.
@@ -55,30 +68,45 @@ const FILES: [(&str, &str); 8] = [
     ("applications.toml", include_str!("../../config/policy-example/applications.toml")),
     ("subscriptions.toml", include_str!("../../config/policy-example/subscriptions.toml")),
     ("revocations.toml", include_str!("../../config/policy-example/revocations.toml")),
-    ("apis/petstore.toml", include_str!("../../config/policy-example/apis/petstore.toml")),
+    ("apis/example.toml", include_str!("../../config/policy-example/apis/example.toml")),
     (ISSUER_FILE, include_str!("../../config/policy-example/issuers/site.toml")),
 ];
 
 pub(super) fn run(arguments: &Init) -> anyhow::Result<()> {
     let now = Reading::now().wall_ms.div_euclid(1000);
     let root = init(arguments, now)?;
-    let dir = arguments.dir.display();
+    let (dir, keys) = (arguments.dir.display(), policy_names(arguments));
+    let (policy, threshold) = (arguments.policy_keys, arguments.policy_threshold);
     let rows = [
         ("deployment", root.deployment().to_owned()),
         ("root", format!("version 1, {} of {} keys, {}", arguments.root_threshold, arguments.root_keys, root.digest())),
+        ("policy", format!("{threshold} of {policy} keys")),
+        ("others", format!("1 key each: {}", SINGLE.map(Role::name).join(", "))),
         ("folder", dir.to_string()),
     ];
     print!("{}", print::pairs(&rows));
+    let alone = if threshold == 1 { "one key alone signs policy, " } else { "" };
     eprintln!(
-        "\nwarning: one key signs policy and all keys lie in {dir}/keys. In earnest: make each key on the machine of\n\
-         who holds it, keep root keys on sticks in different places, ask for at least two policy signers, and give\n\
-         hub.key to the hub alone."
+        "\nwarning: {alone}one key alone signs for each of the other roles, and all keys lie in {dir}/keys.\n\
+         In earnest: make each key on the machine of who holds it, keep root keys on sticks in different places, ask\n\
+         for at least two policy signers (--policy-keys 3 --policy-threshold 2), keep revocation, permit and release\n\
+         keys apart from the policy keys, and give hub.key to the hub alone."
     );
     println!("\nNext:");
     println!("  tidegate bundle build {dir} -o {dir}/policy-1.tgb");
-    println!("  tidegate bundle sign {dir}/policy-1.tgb --key {dir}/keys/policy.key");
+    for name in keys.iter().take(threshold) {
+        println!("  tidegate bundle sign {dir}/policy-1.tgb --key {dir}/keys/{name}.key");
+    }
     println!("  tidegate bundle verify {dir}/policy-1.tgb --root {dir}/root.json");
     Ok(())
+}
+
+/// `policy`, or `policy-1` and so on.
+fn policy_names(arguments: &Init) -> Vec<String> {
+    match arguments.policy_keys {
+        1 => vec![Role::Policy.name().to_owned()],
+        count => (1..=count).map(|n| format!("{}-{n}", Role::Policy.name())).collect(),
+    }
 }
 
 /// Makes the folder; gives the root document.
@@ -88,13 +116,13 @@ pub fn init(arguments: &Init, now: UnixSeconds) -> anyhow::Result<RootDocument> 
         let there = io::Error::new(io::ErrorKind::AlreadyExists, "the folder is not empty; nothing was written");
         return Err(there).with_context(|| dir.display().to_string());
     }
-    if arguments.root_threshold == 0 || arguments.root_threshold > arguments.root_keys {
-        bail!("{} of {} root keys cannot sign", arguments.root_threshold, arguments.root_keys);
-    }
-    let roots = (1..=arguments.root_keys).map(|n| AuthorKey::generate(&format!("root-{n}")));
-    let roots = roots.collect::<Result<Vec<_>, _>>()?;
-    let (policy, hub) = (AuthorKey::generate("policy")?, AuthorKey::generate("hub")?);
-    let (root, signatures) = first_root(arguments, &roots, &policy, &hub, now)?;
+    check("root", arguments.root_threshold, arguments.root_keys)?;
+    check("policy", arguments.policy_threshold, arguments.policy_keys)?;
+    let make = |names: Vec<String>| names.iter().map(|name| AuthorKey::generate(name)).collect::<Result<Vec<_>, _>>();
+    let roots = make((1..=arguments.root_keys).map(|n| format!("root-{n}")).collect())?;
+    let policy = make(policy_names(arguments))?;
+    let single = make(SINGLE.map(|role| role.name().to_owned()).to_vec())?;
+    let (root, signatures) = first_root(arguments, &[&roots, &policy, &single], now)?;
     let issuer = MintKey::generate(Alg::EdDsa)?;
 
     for folder in ["", "apis", "issuers", "keys"] {
@@ -109,7 +137,7 @@ pub fn init(arguments: &Init, now: UnixSeconds) -> anyhow::Result<RootDocument> 
         };
         create(&dir.join(name), text.as_bytes(), 0o644)?;
     }
-    for key in roots.iter().chain([&policy, &hub]) {
+    for key in roots.iter().chain(&policy).chain(&single) {
         let path = dir.join("keys").join(format!("{}.key", key.name));
         key.create(&path).with_context(|| path.display().to_string())?;
     }
@@ -121,18 +149,34 @@ pub fn init(arguments: &Init, now: UnixSeconds) -> anyhow::Result<RootDocument> 
     Ok(root)
 }
 
+/// Whether that many can sign: a bundle has room for so many signatures and no more.
+fn check(role: &str, threshold: usize, keys: usize) -> anyhow::Result<()> {
+    if threshold == 0 || threshold > keys {
+        bail!("{threshold} of {keys} {role} keys cannot sign");
+    }
+    if threshold > usize::from(MAX_SIGNATURES) {
+        bail!(
+            "a threshold of {threshold} {role} keys can never be met: a bundle has at most {MAX_SIGNATURES} signatures"
+        );
+    }
+    Ok(())
+}
+
+/// The root of these keys: root, policy, and one for each of [`SINGLE`].
 fn first_root(
     arguments: &Init,
-    roots: &[AuthorKey],
-    policy: &AuthorKey,
-    hub: &AuthorKey,
+    [roots, policy, single]: &[&[AuthorKey]; 3],
     now: UnixSeconds,
 ) -> anyhow::Result<(RootDocument, Vec<Signature>)> {
-    let keys: Vec<_> = roots.iter().chain([policy, hub]).map(|key| (key.name.clone(), key.key.public())).collect();
-    let count = roots.len();
-    let alone = |at| RoleKeys { keys: vec![at], threshold: 1 };
-    let everyone = RoleKeys { keys: (0..count).collect(), threshold: arguments.root_threshold };
-    let roles = BTreeMap::from([(Role::Root, everyone), (Role::Policy, alone(count)), (Role::Hub, alone(count + 1))]);
+    let keys = roots.iter().chain(*policy).chain(*single);
+    let keys: Vec<_> = keys.map(|key| (key.name.clone(), key.key.public())).collect();
+    let (policies, singles) = (roots.len(), roots.len() + policy.len());
+    let role = |keys: Range<usize>, threshold| RoleKeys { keys: keys.collect(), threshold };
+    let mut roles = BTreeMap::from([
+        (Role::Root, role(0..policies, arguments.root_threshold)),
+        (Role::Policy, role(policies..singles, arguments.policy_threshold)),
+    ]);
+    roles.extend(SINGLE.into_iter().zip(singles..).map(|(name, at)| (name, role(at..at + 1, 1))));
     let deployment = arguments.deployment.clone();
     let root = RootDocument::build(RootDraft { deployment, epoch: 1, version: 1, issued_at: now, keys, roles })?;
     let sign =

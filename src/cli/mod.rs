@@ -72,16 +72,12 @@ const SPOOL_CHILD: &str = "spool-child";
 #[must_use]
 pub fn run() -> ExitCode {
     #[cfg(feature = "demo")]
-    if std::env::args().nth(1).is_some_and(|first| first == SPOOL_CHILD) {
+    if std::env::args_os().nth(1).is_some_and(|first| first == SPOOL_CHILD) {
         return demo::spool_child();
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are asked for; everything else is a wrong command line.
-            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
-            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(exit::IO) };
-        }
+        Err(error) => return unparsed(&error),
     };
     let done = match arguments.command {
         Command::Init(arguments) => init::run(&arguments),
@@ -101,6 +97,14 @@ pub fn run() -> ExitCode {
             ExitCode::from(code_of(&error))
         }
     }
+}
+
+/// Prints what clap says in place of arguments; gives the exit code of `exit` for it, not clap's own 2.
+#[must_use]
+pub fn unparsed(error: &clap::Error) -> ExitCode {
+    // Help and version are asked for; everything else is a wrong command line.
+    let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+    if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(exit::IO) }
 }
 
 /// The exit code that fits what went wrong at the bottom of it.

@@ -1,10 +1,17 @@
 //! From files and environment to one checked value, with every problem reported at once.
 //!
 //! Settings come from the main file, then each `NAME.toml` of the drop-in folder beside it
-//! (`tidegated.d` for `tidegated.toml`) in order of name, then `TIDEGATE_SECTION__KEY` of the
-//! environment; what comes later wins, key by key. Each given key is first tried alone against the
-//! defaults, so that one mistake does not hide the next.
+//! (`tidegated.d` for `tidegated.toml`) in order of name, then from the environment; what comes later wins,
+//! key by key. Each given key is first tried alone against the defaults, so that one mistake does not hide
+//! the next; what is good is given on, so that it can be judged further.
+//!
+//! ```text
+//! TIDEGATE_GATEWAY__LIMITS__CONNECTIONS=64   gateway.limits.connections: `__` stands between the names
+//! TIDEGATE_STATE=/data/tidegate              state: without `__` only what stands outside every section
+//! TIDEGATE_CI_CACHE=…, TIDEGATE_BUILD_TIME=…  not ours: they belong to scripts, and are not looked at
+//! ```
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +36,16 @@ pub struct Problem {
     pub key: String,
     /// What is wrong and what to write instead.
     pub message: String,
+}
+
+impl Problem {
+    /// Whether this is about the setting of `other`, or about one that holds it. The default then stands in for
+    /// what could not be read, and whatever is wrong with that is nobody's mistake.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let rest = other.key.strip_prefix(&self.key);
+        !self.key.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
 }
 
 impl fmt::Display for Problem {
@@ -60,20 +77,31 @@ struct Given {
     value: Value,
 }
 
-/// Reads everything that applies to the file at `path`. `environment` is what `std::env::vars` gives.
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Loaded<T> {
+    /// All that is good, with the defaults for the rest; absent where nothing is known: no main file, or none that
+    /// is TOML.
+    pub(super) settings: Option<T>,
+    /// All that is not.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Reads everything that applies to the file at `path`. `environment` is what `std::env::vars_os` gives.
 pub(super) fn load<T: Serialize + DeserializeOwned + Default>(
     path: &Path,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<T, Problems> {
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Loaded<T> {
     let mut problems = Vec::new();
     let mut given = Vec::new();
     read_file(path, &mut given, &mut problems);
+    let is_known = problems.is_empty();
     for file in drop_ins(path, &mut problems) {
         read_file(&file, &mut given, &mut problems);
     }
-    read_environment(environment, &mut given);
-
     let known = Table::try_from(T::default()).expect("the defaults are a table");
+    read_environment(environment, &known, &mut given, &mut problems);
+
     let mut merged = Table::new();
     for setting in &given {
         match try_alone::<T>(setting, &known) {
@@ -83,17 +111,15 @@ pub(super) fn load<T: Serialize + DeserializeOwned + Default>(
             }
         }
     }
-    if problems.is_empty() {
-        match T::deserialize(Value::Table(merged)) {
-            Ok(config) => return Ok(config),
-            Err(error) => problems.push(Problem {
-                source: path.display().to_string(),
-                key: String::new(),
-                message: error.message().to_owned(),
-            }),
+    let settings = match T::deserialize(Value::Table(merged)) {
+        Ok(settings) => is_known.then_some(settings),
+        Err(error) => {
+            let message = error.message().to_owned();
+            problems.push(Problem { source: path.display().to_string(), key: String::new(), message });
+            None
         }
-    }
-    Err(Problems(problems))
+    };
+    Loaded { settings, problems }
 }
 
 fn read_file(path: &Path, given: &mut Vec<Given>, problems: &mut Vec<Problem>) {
@@ -142,21 +168,34 @@ fn flatten(source: &str, path: &mut Vec<String>, table: Table, given: &mut Vec<G
     }
 }
 
-/// `TIDEGATE_UPLOAD__HUB=…` is `upload.hub`. The value is TOML where it reads as such, else a string.
-/// Only names with `__` or without any further `_` section are settings, so that `TIDEGATE_DIR` and
-/// the like of a user's own scripts are not mistaken for one.
-fn read_environment(environment: impl Iterator<Item = (String, String)>, given: &mut Vec<Given>) {
-    let mut settings: Vec<_> = environment
+/// Takes the settings out of the environment. A value is TOML where it reads as such, else a string. A name with `__`
+/// is always meant as a setting, so a wrong one is a problem. One without is a setting only where it names one that
+/// stands outside every section; any other belongs to a script, and is left alone even where it comes near one.
+fn read_environment(
+    environment: impl Iterator<Item = (OsString, OsString)>,
+    known: &Table,
+    given: &mut Vec<Given>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut found: Vec<_> = environment
         .filter_map(|(name, text)| {
-            let key = name.strip_prefix(PREFIX)?;
-            let (section, key) = key.split_once("__")?;
-            let path = vec![section.to_ascii_lowercase(), key.to_ascii_lowercase()];
-            let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
-            Some(Given { source: name, path, value: value.unwrap_or(Value::String(text)) })
+            let name = name.into_string().ok()?;
+            let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+            let is_top = known.get(&key).is_some_and(|value| !value.is_table());
+            (is_top || key.contains("__")).then_some((name, key, text))
         })
         .collect();
-    settings.sort_by(|a, b| a.source.cmp(&b.source));
-    given.extend(settings);
+    found.sort();
+    for (source, key, text) in found {
+        let path: Vec<String> = key.split("__").map(str::to_owned).collect();
+        match text.into_string() {
+            Ok(text) => {
+                let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
+                given.push(Given { source, path, value: value.unwrap_or(Value::String(text)) });
+            }
+            Err(_) => problems.push(Problem { source, key: path.join("."), message: "not UTF-8 text".to_owned() }),
+        }
+    }
 }
 
 /// Reads the defaults with this one setting changed.

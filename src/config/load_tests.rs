@@ -1,4 +1,6 @@
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
 
 use serde::Deserialize;
 
@@ -19,6 +21,14 @@ struct Part {
     limit: Bytes,
     #[serde(skip_serializing_if = "Option::is_none")]
     extra: Option<u8>,
+    inner: Inner,
+}
+
+#[derive(Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Inner {
+    count: u32,
+    names: BTreeMap<String, u8>,
 }
 
 impl Default for Sample {
@@ -29,7 +39,7 @@ impl Default for Sample {
 
 impl Default for Part {
     fn default() -> Self {
-        Self { wait: Span::secs(5), limit: Bytes(64), extra: None }
+        Self { wait: Span::secs(5), limit: Bytes(64), extra: None, inner: Inner::default() }
     }
 }
 
@@ -41,7 +51,9 @@ fn loaded(main: &str, drop_in: Option<&str>, environment: &[(&str, &str)]) -> Re
         fs::create_dir(folder.path().join("t.d")).expect("made");
         fs::write(folder.path().join("t.d/50-site.toml"), text).expect("written");
     }
-    load(&path, environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    let Loaded { settings, problems } =
+        load(&path, environment.iter().map(|(name, value)| (name.into(), value.into())));
+    if problems.is_empty() { Ok(settings.expect("no problem, so there are settings")) } else { Err(Problems(problems)) }
 }
 
 #[test]
@@ -52,7 +64,7 @@ fn later_sources_win_key_by_key() {
         &[("TIDEGATE_PART__EXTRA", "7"), ("TIDEGATE_UNRELATED", "x"), ("PATH", "x")],
     )
     .expect("a good configuration");
-    let part = Part { wait: Span::secs(2), limit: Bytes(1024), extra: Some(7) };
+    let part = Part { wait: Span::secs(2), limit: Bytes(1024), extra: Some(7), ..Part::default() };
     assert_eq!(config, Sample { name: "a".into(), part });
 }
 
@@ -94,5 +106,59 @@ fn what_is_not_toml_is_named_with_its_place() {
 #[test]
 fn a_missing_file_is_a_problem_not_a_default() {
     let missing = load::<Sample>(Path::new("absent/t.toml"), std::iter::empty());
-    assert!(missing.expect_err("no file").to_string().contains("absent/t.toml"));
+    assert!(missing.settings.is_none() && missing.problems[0].source == "absent/t.toml", "{missing:?}");
+}
+
+#[test]
+fn the_environment_reaches_every_level_and_leaves_the_names_of_others_alone() {
+    let config = loaded(
+        "name = 'a'\n",
+        None,
+        &[
+            ("TIDEGATE_NAME", "from outside"),
+            ("TIDEGATE_PART__INNER__COUNT", "9"),
+            ("TIDEGATE_PART__INNER__NAMES__ONE", "1"),
+            ("TIDEGATE_PART", "x"),
+            ("TIDEGATE_NAMES", "x"),
+            ("TIDEGATE_BUILD_TIME", "x"),
+            ("TIDEGATE_CROSS_CACHE", "x"),
+            ("TIDEGATE_CI_CACHE", "x"),
+            ("tidegate_name", "x"),
+        ],
+    );
+    let inner = Inner { count: 9, names: [("one".into(), 1)].into() };
+    assert_eq!(config, Ok(Sample { name: "from outside".into(), part: Part { inner, ..Part::default() } }));
+
+    let wrong = [("TIDEGATE_PART__INNER__CUONT", "9"), ("TIDEGATE_PRAT__WAIT", "1s"), ("TIDEGATE_PART__INNER", "{}")];
+    let text = loaded("", None, &wrong).expect_err("three mistakes").to_string();
+    for part in ["part.inner.cuont: unknown; did you mean \"count\"?", "did you mean \"part\"?", "is a section"] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+}
+
+#[test]
+fn what_is_not_utf_8_in_the_environment_matters_only_where_it_is_ours() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path().join("t.toml");
+    fs::write(&path, "").expect("written");
+    let raw = || OsString::from_vec(vec![b'a', 0xff]);
+    let environment = [("PATH".into(), raw()), (raw(), "x".into()), ("TIDEGATE_DIR".into(), raw())];
+    let loaded = load::<Sample>(&path, environment.into_iter());
+    assert_eq!((loaded.settings, loaded.problems), (Some(Sample::default()), vec![]));
+    let loaded = load::<Sample>(&path, [("TIDEGATE_PART__WAIT".into(), raw())].into_iter());
+    assert_eq!(loaded.problems.first().map(|problem| problem.key.as_str()), Some("part.wait"), "{loaded:?}");
+}
+
+#[test]
+fn what_is_good_is_given_on_beside_the_problems() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path().join("t.toml");
+    fs::write(&path, "nam = 'a'\n[part]\nwait = 'soon'\nlimit = '1KiB'\n").expect("written");
+    let loaded = load::<Sample>(&path, std::iter::empty());
+    let part = Part { limit: Bytes(1024), ..Part::default() };
+    assert_eq!((loaded.settings, loaded.problems.len()), (Some(Sample { part, ..Sample::default() }), 2));
+    let about = |key: &str| Problem { source: String::new(), key: key.into(), message: String::new() };
+    let wait = &loaded.problems[1];
+    assert!(wait.covers(&about("part.wait")) && !wait.covers(&about("part.waiting")) && !wait.covers(&about("part")));
+    assert!(about("part").covers(wait) && !about("").covers(wait), "{wait}");
 }

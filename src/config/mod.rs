@@ -5,9 +5,12 @@
 
 mod load;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::units::Unfit;
 
 pub use load::{Problem, Problems};
 
@@ -93,9 +96,39 @@ impl Default for Time {
 }
 
 impl Config {
-    /// Reads the file at `path` and what applies to it beside it.
-    pub fn load(path: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Problems> {
-        load::load(path, environment)
+    /// Reads the file at `path` and what applies to it beside it. `environment` is what `std::env::vars_os` gives.
+    pub fn load(path: &Path, environment: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
+        match Self::read(path, environment) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(Problems(problems)),
+        }
+    }
+
+    /// As [`Self::load`], but what is good comes beside the problems, so that it can be judged further; absent where
+    /// the file itself could not be read.
+    pub fn read(path: &Path, environment: impl Iterator<Item = (OsString, OsString)>) -> (Option<Self>, Vec<Problem>) {
+        let load::Loaded { settings, problems } = load::load(path, environment);
+        (settings, problems)
+    }
+
+    /// What could be read but lies outside of what the parts can use; nothing else is looked at than files that the
+    /// settings name.
+    #[must_use]
+    pub fn check(&self) -> Vec<Problem> {
+        let parts = [
+            ("gateway", self.gateway.check()),
+            ("throttle", self.throttle.check()),
+            ("spool", self.spool.check()),
+            ("upload", self.upload.check()),
+            ("admin", self.admin.check()),
+            ("telemetry", self.telemetry.check()),
+        ];
+        let problem = |section, Unfit { key, message }| Problem {
+            source: "settings".into(),
+            key: format!("{section}.{key}"),
+            message,
+        };
+        parts.into_iter().flat_map(|(section, unfit)| unfit.into_iter().map(move |one| problem(section, one))).collect()
     }
 }
 
@@ -107,6 +140,33 @@ mod tests {
     fn the_shipped_file_says_exactly_the_defaults() {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tidegated.toml");
         assert_eq!(Config::load(&shipped, std::iter::empty()), Ok(Config::default()));
+    }
+
+    #[test]
+    fn what_no_part_can_use_is_told_with_its_key_and_the_reason() {
+        assert_eq!(Config::default().check(), []);
+        for (key, text) in [
+            ("gateway.workers", "[gateway]\nworkers = 65535"),
+            ("gateway.limits.connections", "[gateway.limits]\nconnections = 0"),
+            ("gateway.limits.head", "[gateway.limits]\nhead = '1KiB'"),
+            ("gateway.timeouts.head", "[gateway.timeouts]\nhead = '0s'"),
+            ("gateway.timeouts.body", "[gateway.timeouts]\nbody = '365d'"),
+            ("throttle.slots", "[throttle]\nslots = 0"),
+            ("spool.sync_interval", "[spool]\nsync_interval = '0s'"),
+            ("spool.log_size", "[spool]\nlog_size = '0'"),
+            ("spool.open_limit", "[spool]\nopen_limit = '0'"),
+            ("upload.interval", "[upload]\ninterval = '0s'"),
+            ("upload.retry_cap", "[upload]\nretry_base = '5s'\nretry_cap = '4s'"),
+            ("upload.hub", "[upload]\nhub = 'http://example.com'"),
+            ("upload.hub_pins", "[upload]\nhub = 'https://example.com'"),
+            ("upload.authority_file", "[upload]\nhub = 'https://example.com'\nauthority_file = '/nowhere'"),
+            ("admin.socket", &format!("[admin]\nsocket = '/{}'", "s".repeat(100))),
+            ("telemetry.modules", "[telemetry.modules]\ngate = 'debug'"),
+        ] {
+            let config: Config = toml::from_str(text).expect("it can be read");
+            let keys: Vec<_> = config.check().into_iter().map(|problem| problem.key).collect();
+            assert_eq!(keys, [key], "{text}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::ids::DeviceId;
 use crate::spool::Spool;
 use crate::spool::record::Outcome;
 use crate::telemetry::{Connections, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded};
+use crate::throttle::Throttle;
 use crate::units::TimeBounds;
 use crate::upload;
 
@@ -25,10 +26,11 @@ pub(super) struct Daemon {
     pub(super) device: DeviceId,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) counters: Arc<Counters>,
+    pub(super) throttle: Arc<Throttle>,
     pub(super) time: Arc<ArcSwap<TimeState>>,
     pub(super) spool: Arc<Spool>,
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
-    pub(super) hearts: Arc<Heartbeats>,
+    pub(super) hearts: Heartbeats,
     pub(super) metrics: OnceLock<Metrics>,
 }
 
@@ -37,11 +39,11 @@ impl Daemon {
     pub(super) fn declare_metrics(daemon: &Arc<Self>) {
         let of = |daemon: &Arc<Self>| Arc::clone(daemon);
         let [requests, connections, time, policy] = [(); 4].map(|()| of(daemon));
-        let [imports, spool, upload, tasks] = [(); 4].map(|()| of(daemon));
+        let [imports, spool, upload, tasks, throttle] = [(); 5].map(|()| of(daemon));
         let sources = Sources {
             requests: Some(Box::new(move || requests.requests())),
             connections: Some(Box::new(move || connections.connections())),
-            throttle: None,
+            throttle_forgotten: Some(Box::new(move || throttle.throttle.forgotten())),
             time: Some(Box::new(move || time.bounds().quality)),
             policy: Some(Box::new(move || policy.policy_in_force())),
             imports: Some(Box::new(move || imports.outcomes.counts())),
@@ -79,9 +81,8 @@ impl Daemon {
     }
 
     fn connections(&self) -> Connections {
-        let ended = |end: ConnectionEnd| (end.name(), self.counters.ended(end));
-        let refused = ConnectionEnd::ALL.into_iter().filter(|end| *end != ConnectionEnd::Closed).map(ended).collect();
-        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), refused }
+        let ended = ConnectionEnd::ALL.map(|end| (end.name(), self.counters.ended(end))).into();
+        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), ended }
     }
 
     fn policy_in_force(&self) -> PolicyInForce {
@@ -109,11 +110,7 @@ impl Daemon {
 
     fn uploaded(&self) -> Uploaded {
         let status = self.upload.as_ref().map(|status| *status.borrow()).unwrap_or_default();
-        Uploaded {
-            files: status.files,
-            failures: status.link.failures().into(),
-            last_success: since(status.receipt_ms),
-        }
+        Uploaded { files: status.files, failures: status.failures, last_success: since(status.receipt_ms) }
     }
 }
 
@@ -125,7 +122,7 @@ fn since(receipt_ms: Option<i64>) -> Option<Duration> {
 
 impl admin::Answers for Daemon {
     fn live(&self) -> Result<(), String> {
-        self.hearts.all_fresh(Instant::now()).map_err(|stale| stale.to_string())
+        self.hearts.all_fresh(Instant::now()).map_err(|standstill| standstill.to_string())
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -157,7 +154,7 @@ impl admin::Answers for Daemon {
             let status = *status.borrow();
             UploadStatus {
                 files: status.files,
-                failures: status.link.failures().into(),
+                failures: status.failures,
                 last_success_seconds: since(status.receipt_ms).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }
@@ -170,7 +167,6 @@ impl admin::Answers for Daemon {
             policy,
             time: self.bounds().into(),
             spool: SpoolStatus {
-                stream: None,
                 backlog_files: spooled.backlog_files,
                 backlog_bytes: spooled.backlog_bytes,
                 appended: spooled.appended,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::timekeeper::moment;
@@ -18,6 +19,8 @@ use crate::bundle::inbox::Inbox;
 use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
 use crate::ids::Digest;
+use crate::keys::PublicKey;
+use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
 use crate::telemetry::{Counts, Heart};
@@ -62,8 +65,19 @@ impl Outcomes {
         let Active { digest, manifest, policy, .. } = active;
         let id = PolicyId { digest, seq: manifest.seq(), epoch: manifest.epoch() };
         self.in_force.store(Arc::new(InForce { activated_at: now, expires_at: manifest.expires_at() }));
-        self.policy.store(Arc::new(Snapshot { policy: Some(policy), id: Some(id) }));
+        let policy = Arc::new(policy);
+        self.policy.rcu(|now| Snapshot {
+            policy: Some(Arc::clone(&policy)),
+            id: Some(id),
+            revoked: now.revoked.clone(),
+        });
         digest
+    }
+
+    /// Puts a list of revocations in force, beside the policy that is.
+    pub(super) fn put_list_in_force(&self, list: Active<Revocations>) {
+        let revoked = Arc::new(list.policy);
+        self.policy.rcu(|now| Snapshot { revoked: Arc::clone(&revoked), ..Snapshot::clone(now) });
     }
 
     /// The last imports, newest first.
@@ -103,6 +117,8 @@ pub(super) struct Work {
     pub(super) inbox: Inbox,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) spool: Arc<Spool>,
+    /// The keys of the root's hub role, for the uploader.
+    pub(super) hubs: watch::Sender<Arc<[PublicKey]>>,
     pub(super) time: Vec<TimeSource>,
     pub(super) heart: Heart,
 }
@@ -156,19 +172,34 @@ impl Work {
         }
         for path in look.ready {
             self.import(&path);
+            // Many files on a slow card take longer than a heart may be silent.
+            self.heart.beat(Instant::now());
         }
     }
 
     fn import(&mut self, path: &Path) {
         let now = moment(&self.time);
-        let ImportOutcome { name, result, digest, unrecorded } = self.importer.import(path, &Medium::Inbox, &now);
+        let outcome = self.importer.import(path, &Medium::Inbox, &now);
+        let settled = self.inbox.settle(path, &outcome);
+        let ImportOutcome { name, result, digest, resumed, root, judged: _, report, unrecorded } = outcome;
         if let Some(error) = unrecorded {
             warn!(%error, "an import could not be written into the journal or the time floor");
         }
-        if let Err(error) = self.inbox.settle(path, &result) {
+        if let Err(error) = settled {
             warn!(%error, file = name, "a judged file could not be moved out of the inbox");
         }
+        if let Some(version) = root {
+            info!(file = name, version, "a new root is trusted");
+            self.hubs.send_replace(self.importer.hub_keys().cloned().collect());
+        }
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
+        if let Some(list) = resumed.list {
+            self.outcomes.put_list_in_force(list);
+        }
+        if let Some(active) = resumed.serving {
+            info!(digest = %active.digest, "what was kept serves again");
+            self.spool.policy_is(self.outcomes.put_in_force(active, at));
+        }
         let word = result.name();
         let seq = match result {
             Imported::Activated(active) => {
@@ -177,6 +208,17 @@ impl Work {
                 self.spool.policy_is(digest);
                 info!(file = name, %digest, seq, "a new policy is in force");
                 Some(seq)
+            }
+            Imported::Revoked(list) => {
+                let seq = list.manifest.seq();
+                let (ids, cut_offs) = list.policy.len();
+                info!(file = name, seq, ids, cut_offs, "a new list of revocations is in force");
+                self.outcomes.put_list_in_force(*list);
+                Some(seq)
+            }
+            Imported::Permitted(permit) => {
+                info!(file = name, from = %permit.from, to = %permit.to, "a permit waits for the bundle that it names");
+                None
             }
             Imported::AlreadyInstalled => {
                 info!(file = name, "the bundle is in force already");
@@ -188,6 +230,10 @@ impl Work {
             }
         };
         self.outcomes.note(&name, word, at, seq);
+        // Last: whoever waits for it finds in force what it says, and in status.
+        if let Err(error) = report.put_beside(path) {
+            warn!(%error, file = name, "the result could not be put beside the bundle");
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! has its own; imports block on a thread of their own, and so does the spool's writer.
 
 mod answers;
+mod check;
 mod imports;
 mod notify;
 mod sockets;
@@ -16,15 +17,16 @@ mod timekeeper;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::bundle::{self, DeviceFacts, Importer, Opened, Origin};
-use crate::config::{Config, Problem};
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::gateway::{self, Gateway};
 use crate::ids::DeviceId;
@@ -34,10 +36,14 @@ use crate::store::device_key;
 use crate::telemetry::{self, Heartbeats};
 use crate::throttle::Throttle;
 use crate::{admin, exit, token, upload};
+use admin::Answers as _;
 use timekeeper::Timekeeper;
 
-/// How often each task shows that it is alive, and how long it may be silent.
-const BEAT: Duration = Duration::from_secs(5);
+pub use check::{check, probe};
+
+/// How often systemd is told how it goes where no watchdog asks for more.
+const FEED: Duration = Duration::from_secs(5);
+/// How long a task may show no progress before the watchdog is fed no more: longer than a slow card takes for one step.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Why the daemon does not start.
@@ -98,7 +104,8 @@ pub fn run(config: Config, spool_child: &str) -> Result<(), Error> {
 
 async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let started = Instant::now();
-    let hearts = Arc::new(Heartbeats::new(started));
+    let hearts = Heartbeats::new(started, SILENCE);
+    let mut signals = Signals::new().map_err(Error::System)?;
 
     // Who this device is.
     state_folder(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
@@ -112,7 +119,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let settings = bundle::Settings { state: config.state.clone(), root: config.trust.root.clone(), device };
     let disk: Arc<dyn Disk> = Arc::new(crate::disk::Machine);
     let now = timekeeper::moment(&config.time.trust);
-    let Opened { importer, serving, origin, unrecorded } = Importer::open(disk, settings, bundle::compile, &now)?;
+    let Opened { importer, serving, list, origin, unrecorded } = Importer::open(disk, settings, bundle::compile, &now)?;
     say_origin(&origin);
     if let Some(error) = unrecorded {
         warn!(%error, "the start could not be written into the journal or the time floor; serving all the same");
@@ -122,10 +129,14 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
 
     // Usage, from the first request on.
     let program = spool::Program { path: "/proc/self/exe".into(), arguments: vec![spool_child.to_owned()] };
-    let workers = u16::try_from(config.gateway.worker_count()).unwrap_or(u16::MAX);
+    let workers = config.gateway.worker_count();
     let spool = Arc::new(Spool::start(&config.spool, &config.state.join("spool"), &key, program, workers)?);
+    spool.watched(hearts.register("spool", Instant::now()));
 
     let outcomes = Arc::new(imports::Outcomes::new());
+    if let Some(list) = list {
+        outcomes.put_list_in_force(list);
+    }
     if let Some(active) = serving {
         let at = importer.time().floor().bounds(&now.reading, now.trusted).lower;
         spool.policy_is(outcomes.put_in_force(active, at));
@@ -138,10 +149,13 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         time: timekeeper.state(),
         counters: Arc::default(),
         origin: Instant::now(),
+        hearts: hearts.clone(),
     };
-    let inbox = bundle::inbox::Inbox::open(&config.inbox).map_err(|error| Error::Path(config.inbox.clone(), error))?;
+    let wall = now.reading.wall_ms.div_euclid(1_000);
+    let inbox = bundle::inbox::Inbox::open(&config.inbox, &config.state.join("rejected"), wall)
+        .map_err(|error| Error::Path(config.inbox.clone(), error))?;
     let wakes = upload::Wakes::default();
-    let (_hubs, hubs) = watch::channel(hub_keys);
+    let (rotated_hubs, hubs) = watch::channel(hub_keys);
     let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
     let doors = admin::Doors::open(&config.admin)?;
     let listeners = sockets::open(&config.gateway.listeners)?;
@@ -156,8 +170,9 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         inbox,
         outcomes: Arc::clone(&outcomes),
         spool: Arc::clone(&spool),
+        hubs: rotated_hubs,
         time: config.time.trust.clone(),
-        heart: hearts.register("imports", SILENCE, Instant::now()),
+        heart: hearts.register("imports", Instant::now()),
     };
     let imports = imports::Imports::start(work).map_err(Error::System)?;
 
@@ -167,10 +182,11 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         device: device_id,
         outcomes,
         counters: shared.counters,
+        throttle: shared.throttle,
         time: timekeeper.state(),
         spool: Arc::clone(&spool),
         upload: uploader.as_ref().map(upload::Worker::status),
-        hearts: Arc::clone(&hearts),
+        hearts: hearts.clone(),
         metrics: std::sync::OnceLock::new(),
     });
     answers::Daemon::declare_metrics(&daemon);
@@ -178,26 +194,22 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let answers = doors.serve(Arc::<answers::Daemon>::clone(&daemon), async {
         let _ = closed.await;
     });
-    let mut tasks = vec![("admin", tokio::spawn(answers))];
+    let heart = hearts.register("admin", Instant::now());
+    let mut tasks = vec![tokio::spawn(async move { heart.during(answers).await })];
 
     // Usage, to the hub.
     if let Some(uploader) = uploader {
-        tasks.push(("relay", tokio::spawn(relay(Arc::clone(&spool), wakes, uploader.status()))));
-        tasks.push(("upload", tokio::spawn(uploader.run())));
+        let relay = relay(Arc::clone(&spool), wakes, uploader.status());
+        let heart = hearts.register("relay", Instant::now());
+        tasks.push(tokio::spawn(async move { heart.during(relay).await }));
+        let heart = hearts.register_slow("upload", config.upload.step(), Instant::now());
+        tasks.push(tokio::spawn(uploader.run(heart)));
     }
 
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
-    let standstill = || {
-        let ended = tasks.iter().find(|(_, task)| task.is_finished()).map(|(name, _)| *name);
-        let ended = ended.or((!gateway.is_whole()).then_some("gateway")).or((!spool.is_running()).then_some("spool"));
-        match ended {
-            Some(task) => Err(format!("{task} ended")),
-            None => hearts.all_fresh(Instant::now()).map_err(|stale| stale.to_string()),
-        }
-    };
-    attend(&mut timekeeper, &spool, &daemon, &supervisor, standstill).await?;
+    attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor).await;
 
     // Down, in order: no new requests, no new bundles, no uploads; the spool last, for all of them feed it.
     supervisor.stopping();
@@ -209,7 +221,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         Err(error) => error!(%error, "the gateway could not be drained"),
     }
     let _ = close.send(());
-    for (_, task) in tasks {
+    for task in tasks {
         task.abort(); // safe at any moment: what was not acknowledged is sent again
     }
     // Both are threads that end soon; the runtime has nothing left to do meanwhile.
@@ -228,29 +240,52 @@ fn state_folder(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// What the daemon is told from outside. Made before it is ready: from then on a signal must not end it unheard.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress.
 async fn attend(
+    signals: &mut Signals,
     timekeeper: &mut Timekeeper,
     spool: &Spool,
     daemon: &answers::Daemon,
     supervisor: &notify::Supervisor,
-    standstill: impl Fn() -> Result<(), String>,
-) -> Result<(), Error> {
-    let mut term = signal(SignalKind::terminate()).map_err(Error::System)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(Error::System)?;
-    let mut hup = signal(SignalKind::hangup()).map_err(Error::System)?;
+) {
+    let Signals { term, int, hup } = signals;
+    let mut sealing: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
     let mut second = tokio::time::interval(timekeeper::REFRESH);
-    let mut feed = tokio::time::interval(supervisor.feed.unwrap_or(BEAT));
+    let mut feed = tokio::time::interval(supervisor.feed.unwrap_or(FEED));
     loop {
         tokio::select! {
-            _ = term.recv() => return Ok(()),
-            _ = int.recv() => return Ok(()),
+            _ = term.recv() => return,
+            _ = int.recv() => return,
             // Bundles come through the inbox and settings need a restart; what HUP can do is not to wait.
-            _ = hup.recv() => spool.seal_now(),
+            _ = hup.recv(), if sealing.is_none() => {
+                supervisor.reloading();
+                sealing = Some(Box::pin(spool.sealed()));
+            }
+            () = async { if let Some(end) = &mut sealing { end.await } }, if sealing.is_some() => {
+                sealing = None;
+                supervisor.ready(&daemon.line());
+            }
             _ = second.tick() => timekeeper.refresh(),
             _ = feed.tick() => {
                 supervisor.status(&daemon.line());
-                match standstill() {
+                match daemon.live() {
                     Ok(()) => supervisor.alive(),
                     Err(why) => error!("{why}; the watchdog is not fed"),
                 }
@@ -285,39 +320,17 @@ fn say_origin(origin: &Origin) {
         Origin::Previous(why) => {
             error!(result = why.name(), "the active bundle does not verify ({why}); the one before it serves")
         }
+        Origin::NoList(why) => {
+            let result = why.name();
+            error!(
+                result,
+                "the list of revocations does not verify ({why}); safe mode until it or a later one is brought"
+            )
+        }
         Origin::Nothing(why) => {
             error!(result = why.name(), "no bundle verifies ({why}); safe mode until one is brought")
         }
     }
-}
-
-/// Everything that is wrong with the settings themselves, beyond what reading them shows; `tidegated check`.
-#[must_use]
-pub fn check(config: &Config) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut problem = |key: &str, message: String| {
-        problems.push(Problem { source: "settings".into(), key: key.into(), message });
-    };
-    if config.gateway.listeners.is_empty() {
-        problem("gateway.listeners", "names no address, so nothing could be served".into());
-    }
-    for listener in &config.gateway.listeners {
-        if let Err(error) = sockets::tls(listener) {
-            problem("gateway.listeners", format!("{}: {}", listener.address, chain(&error)));
-        }
-    }
-    let mut addresses: Vec<_> = config.gateway.listeners.iter().map(|listener| listener.address).collect();
-    addresses.sort_unstable();
-    if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
-        problem("gateway.listeners", "names an address twice".into());
-    }
-    if let Err(error) = bundle::importer::pinned_root(&config.trust.root) {
-        problem("trust.root", chain(&error));
-    }
-    if let Err(error) = config.upload.check() {
-        problem("upload", chain(&error));
-    }
-    problems
 }
 
 /// An error with its sources in one line.

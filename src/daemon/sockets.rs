@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use listenfd::ListenFd;
 use rustls::ServerConfig;
+use tracing::warn;
 
 use super::Error;
 use crate::disk;
@@ -14,20 +15,43 @@ use crate::gateway::{self, Listener, ListenerConfig};
 /// Largest certificate or key file, in bytes.
 const PEM_LIMIT: u64 = 1 << 20;
 
-/// One listener for each of `configs`; a passed socket serves the block with its address, or the next
-/// block in order.
+/// One listener for each of `configs`: on its passed socket, or else on one that is bound here.
 pub(super) fn open(configs: &[ListenerConfig]) -> Result<Vec<Listener>, Error> {
-    let mut passed = passed().map_err(Error::System)?;
-    let listener = |config: &ListenerConfig| {
+    let Paired { sockets, unused } = pair(configs, passed().map_err(Error::System)?);
+    for socket in unused {
+        let address = socket.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
+        warn!(address, "nobody answers on a socket that systemd passes: no block of gateway.listeners is left for it");
+    }
+    let listener = |(config, socket): (&ListenerConfig, Option<TcpListener>)| {
         let tls = tls(config)?;
-        let same = passed.iter().position(|socket| socket.local_addr().is_ok_and(|at| at == config.address));
-        let socket = match same.or((!passed.is_empty()).then_some(0)) {
-            Some(at) => passed.swap_remove(at),
-            None => gateway::bind(config.address)?,
-        };
+        let socket = socket.map_or_else(|| gateway::bind(config.address), Ok)?;
         Ok(Listener::new(socket, config, tls))
     };
-    configs.iter().map(listener).collect()
+    configs.iter().zip(sockets).map(listener).collect()
+}
+
+/// Which passed socket serves which block.
+#[derive(Debug)]
+struct Paired {
+    /// In the order of the blocks; `None` is to be bound.
+    sockets: Vec<Option<TcpListener>>,
+    /// More than there are blocks.
+    unused: Vec<TcpListener>,
+}
+
+/// First each block gets the socket with its very address. Only then the blocks that have none take what is left, in
+/// order: a block that comes first must not take the socket of one that comes later, for its TLS would go with it.
+fn pair(configs: &[ListenerConfig], mut passed: Vec<TcpListener>) -> Paired {
+    let mut exact = |config: &ListenerConfig| {
+        let at = passed.iter().position(|socket| socket.local_addr().is_ok_and(|at| at == config.address))?;
+        Some(passed.remove(at))
+    };
+    let mut sockets: Vec<_> = configs.iter().map(&mut exact).collect();
+    let mut rest = passed.into_iter();
+    for socket in sockets.iter_mut().filter(|socket| socket.is_none()) {
+        *socket = rest.next();
+    }
+    Paired { sockets, unused: rest.collect() }
 }
 
 /// The TLS of a listener that names a certificate.
@@ -47,4 +71,50 @@ fn passed() -> std::io::Result<Vec<TcpListener>> {
         sockets.extend(from.take_tcp_listener(at)?);
     }
     Ok(sockets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    /// `count` sockets on free ports, and their addresses.
+    fn bound(count: usize) -> (Vec<TcpListener>, Vec<SocketAddr>) {
+        let sockets: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let addresses = sockets.iter().map(|socket| socket.local_addr().expect("bound")).collect();
+        (sockets, addresses)
+    }
+
+    fn block(address: SocketAddr) -> ListenerConfig {
+        ListenerConfig { address, ..ListenerConfig::default() }
+    }
+
+    fn elsewhere(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    /// The addresses that the blocks got, and those that nobody wants.
+    fn paired(blocks: &[SocketAddr], passed: Vec<TcpListener>) -> (Vec<Option<SocketAddr>>, Vec<SocketAddr>) {
+        let blocks: Vec<_> = blocks.iter().copied().map(block).collect();
+        let Paired { sockets, unused } = pair(&blocks, passed);
+        let at = |socket: &TcpListener| socket.local_addr().expect("bound");
+        (sockets.iter().map(|socket| socket.as_ref().map(at)).collect(), unused.iter().map(at).collect())
+    }
+
+    #[test]
+    fn a_block_never_gets_the_socket_of_a_later_blocks_address() {
+        let (passed, at) = bound(3);
+        let blocks = [elsewhere(80), at[0], elsewhere(443), at[1]];
+        assert_eq!(paired(&blocks, passed), (vec![Some(at[2]), Some(at[0]), None, Some(at[1])], vec![]));
+    }
+
+    #[test]
+    fn sockets_that_no_address_names_serve_the_blocks_in_order() {
+        let (passed, at) = bound(4);
+        let blocks = [elsewhere(1), elsewhere(2), elsewhere(3)];
+        let in_order = at[..3].iter().copied().map(Some).collect();
+        assert_eq!(paired(&blocks, passed), (in_order, vec![at[3]]), "and what is over is told");
+        assert_eq!(paired(&blocks, vec![]), (vec![None; 3], vec![]), "without systemd all are bound here");
+    }
 }

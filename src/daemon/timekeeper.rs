@@ -61,7 +61,8 @@ impl Timekeeper {
 
     fn show(&self, now: &Moment) {
         let bounds = self.file.floor().bounds(&now.reading, now.trusted);
-        // Records carry the wall clock where it is trusted, else the floor: never a time that is known to be wrong.
+        // Records carry the wall clock where it is trusted, else the later of it and the floor: a clock that is behind
+        // what is known is wrong, one that is ahead may be right.
         let wall_ms = if bounds.upper.is_some() {
             now.reading.wall_ms
         } else {

@@ -1,6 +1,11 @@
 //! The request's body on its way up: counted, limited, and never waited for without end.
+//!
+//! Trailers end here, in both directions (RFC 9110, 6.5.1, lets us): hyper does not ask a body for more after them, so
+//! their end could not be told, and no field of theirs passes [`fields`](super::fields) unseen.
 
 use std::cell::Cell;
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -9,6 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
+
+use crate::spool::record::Outcome;
 
 /// How far a request's body has come; shared between the body and whoever waits for the answer.
 #[derive(Debug)]
@@ -30,6 +37,8 @@ pub(super) enum Progress {
     Stalled,
     /// Downstream broke it off.
     Broken,
+    /// Its chunks are not written as chunks are.
+    Malformed,
 }
 
 impl Tally {
@@ -39,6 +48,16 @@ impl Tally {
 
     pub(super) fn progress(&self) -> Progress {
         self.state.get()
+    }
+
+    /// What the request ends as by the fault of its own body.
+    pub(super) fn fault(&self) -> Option<Outcome> {
+        match self.progress() {
+            Progress::Running | Progress::Whole(_) => None,
+            Progress::TooLarge => Some(Outcome::BodyTooLarge),
+            Progress::Stalled | Progress::Broken => Some(Outcome::DownstreamAborted),
+            Progress::Malformed => Some(Outcome::BadRequest),
+        }
     }
 }
 
@@ -79,10 +98,21 @@ impl Upload {
 }
 
 impl Flow {
+    fn finish(&self) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.tally.state.set(Progress::Whole(Instant::now()));
+        Poll::Ready(None)
+    }
+
     fn stop(&self, state: Progress) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.tally.state.set(state);
         Poll::Ready(Some(Err(BrokenOff)))
     }
+}
+
+/// Whether bytes came that are no chunks, rather than none.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|io| matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl Body for Upload {
@@ -99,6 +129,7 @@ impl Body for Upload {
         };
         flow.timer = None;
         match frame {
+            Some(Ok(frame)) if frame.is_trailers() => flow.finish(),
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let bytes = flow.tally.bytes.get().saturating_add(length);
@@ -111,11 +142,8 @@ impl Body for Upload {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => flow.stop(Progress::Broken),
-            None => {
-                flow.tally.state.set(Progress::Whole(Instant::now()));
-                Poll::Ready(None)
-            }
+            Some(Err(error)) => flow.stop(if is_malformed(&error) { Progress::Malformed } else { Progress::Broken }),
+            None => flow.finish(),
         }
     }
 

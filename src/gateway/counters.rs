@@ -12,7 +12,7 @@ pub enum ConnectionEnd {
     Closed,
     /// Its bytes were no HTTP request, or too large a head: hyper answered 400, 414 or 431.
     BadHead,
-    /// No complete head in time.
+    /// No complete head in time: too slow a first one, or idle for too long after an answer.
     HeadTimeout,
     /// The TLS handshake failed or took too long.
     Handshake,

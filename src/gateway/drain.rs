@@ -10,6 +10,7 @@ use super::listener::{Accepted, Listener};
 use super::meter::Intake;
 use super::worker::{self, Settings};
 use super::{Config, Counters, Error, Shared};
+use crate::telemetry::Heart;
 
 /// Connections that may wait for one worker to take them.
 const HANDOVER: usize = 64;
@@ -45,14 +46,17 @@ pub(super) fn start(
     for (number, intake) in intakes.into_iter().enumerate() {
         let (sender, accepted) = mpsc::channel(HANDOVER);
         let (shared, stopped) = (shared.clone(), stopped.clone());
-        let thread = std::thread::Builder::new().name(format!("gateway-{number}"));
-        let worker = thread.spawn(move || worker::run(settings, shared, intake, accepted, stopped));
+        let name = format!("gateway-{number}");
+        let heart = shared.hearts.register(name.clone(), Instant::now());
+        let thread = std::thread::Builder::new().name(name);
+        let worker = thread.spawn(move || worker::run(settings, shared, intake, accepted, stopped, heart));
         running.workers.push(worker.map_err(Error::Thread)?);
         senders.push(sender);
     }
     let counters = Arc::clone(&shared.counters);
+    let heart = shared.hearts.register("accept", Instant::now());
     let thread = std::thread::Builder::new().name("accept".into());
-    let acceptor = thread.spawn(move || accept(listeners, senders.into(), room, counters, stopped));
+    let acceptor = thread.spawn(move || accept(listeners, senders.into(), room, counters, stopped, heart));
     running.acceptor = Some(acceptor.map_err(Error::Thread)?);
     Ok(running)
 }
@@ -63,15 +67,24 @@ fn accept(
     room: Arc<Semaphore>,
     counters: Arc<Counters>,
     mut stop: watch::Receiver<Option<Instant>>,
+    heart: Heart,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async move {
+    runtime.block_on(heart.during(async {
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             accepting.spawn(listener.accept(Arc::clone(&workers), Arc::clone(&room), Arc::clone(&counters)));
         }
-        let _ = stop.wait_for(Option::is_some).await;
-    });
+        tokio::select! {
+            _ = stop.wait_for(Option::is_some) => {}
+            Some(_) = accepting.join_next() => {}
+        }
+    }));
+    // A listener ends by itself when the workers do, which is after the stop.
+    if stop.borrow().is_none() {
+        return Err(std::io::Error::other("a listener has ended"));
+    }
+    heart.retire();
     Ok(())
 }
 
@@ -81,13 +94,6 @@ impl Running {
     pub fn drain(mut self, within: Duration) -> Drained {
         let now = Instant::now();
         self.stop(now.checked_add(within).unwrap_or(now))
-    }
-
-    /// Whether every thread still serves; false calls for a restart.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.acceptor.as_ref().is_some_and(|thread| !thread.is_finished())
-            && self.workers.iter().all(|thread| !thread.is_finished())
     }
 
     fn stop(&mut self, deadline: Instant) -> Drained {

@@ -1,12 +1,14 @@
 //! Header fields on their way through: what ends here, what is told about the caller, and the request's target.
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, VIA,
 };
-use hyper::http::uri::PathAndQuery;
+use hyper::http::uri::{InvalidUri, PathAndQuery};
 use hyper::{Uri, Version};
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -14,6 +16,7 @@ static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection"
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Names a request towards the upstream and in its answer.
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -25,6 +28,8 @@ const FORWARDED_LIMIT: usize = 1_024;
 pub(super) struct Peer {
     pub(super) address: IpAddr,
     pub(super) trust_request_id: bool,
+    /// Whether it may be sending what nobody will read.
+    pub(super) is_sending: Rc<Cell<bool>>,
     trust_forwarded: bool,
     address_text: HeaderValue,
     forwarded: HeaderValue,
@@ -43,6 +48,7 @@ impl Peer {
         Self {
             address,
             trust_request_id,
+            is_sending: Rc::default(),
             trust_forwarded,
             address_text: value(address.to_string()),
             forwarded: value(node),
@@ -53,6 +59,9 @@ impl Peer {
     /// Tells the upstream who called: in place of what the caller says, or after it where the caller is trusted.
     pub(super) fn tell(&self, headers: &mut HeaderMap, host: Option<HeaderValue>) {
         let kept = self.trust_forwarded;
+        if !kept {
+            remove_hearsay(headers);
+        }
         let append = |headers: &mut HeaderMap, name: &HeaderName, own: &HeaderValue| {
             let value = if kept { appended(headers, name, own) } else { None };
             headers.insert(name, value.unwrap_or_else(|| own.clone()));
@@ -71,6 +80,15 @@ impl Peer {
     }
 }
 
+/// Takes off all that upstreams may believe about a caller and that the caller says of itself.
+fn remove_hearsay(headers: &mut HeaderMap) {
+    let is_hearsay = |name: &&HeaderName| **name == X_REAL_IP || name.as_str().starts_with("x-forwarded-");
+    let found: Vec<HeaderName> = headers.keys().filter(is_hearsay).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
 /// The list that is there, and `own` after it; `None` where there is none, or one too long to be honest.
 fn appended(headers: &HeaderMap, name: &HeaderName, own: &HeaderValue) -> Option<HeaderValue> {
     let mut list = Vec::new();
@@ -85,7 +103,8 @@ fn appended(headers: &HeaderMap, name: &HeaderName, own: &HeaderValue) -> Option
     HeaderValue::try_from(list).ok()
 }
 
-/// Takes off what is between one hop and the next alone (RFC 9110, 7.6.1).
+/// Takes off what is between one hop and the next alone (RFC 9110, 7.6.1); trailers are not passed on, so their names
+/// are not, and nobody is asked for them.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // One look over the names is cheaper than a search for each, and seldom finds one.
     if !headers.keys().any(is_hop_by_hop) {
@@ -94,16 +113,24 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
     headers.remove(CONNECTION);
     named.iter().for_each(|connection| remove_named(headers, connection));
-    for name in
-        [&KEEP_ALIVE, &PROXY_CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION]
-    {
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &TE,
+        &TRAILER,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+        &PROXY_AUTHENTICATE,
+        &PROXY_AUTHORIZATION,
+    ] {
         headers.remove(name);
     }
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str().len() {
-        7 => name == UPGRADE,
+        2 => name == TE,
+        7 => name == UPGRADE || name == TRAILER,
         10 => name == CONNECTION || name == KEEP_ALIVE,
         16 => name == PROXY_CONNECTION,
         17 => name == TRANSFER_ENCODING,
@@ -127,16 +154,22 @@ fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue) {
     }
 }
 
+/// Whether a body has no coding that we would have to take off: none, or `chunked` alone.
+pub(super) fn is_plainly_framed(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// Makes a request's fields those of our own request to the upstream; `host` and the caller are told by others.
 /// `sized` says whether the body's length is known.
 pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {
-    let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
     // `100 Continue` is answered by ourselves, when the upstream is about to be sent the body.
     headers.remove(EXPECT);
-    if !trailers {
-        headers.remove(TE);
-    }
     if has_body && !sized {
         // hyper frames a body of unknown length by itself, but not on a method that seldom has one.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -146,19 +179,39 @@ pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {
     headers.append(VIA, HeaderValue::from_static("1.1 tidegate"));
 }
 
-/// Makes an answer's fields those of our own answer downstream.
-pub(super) fn inbound(headers: &mut HeaderMap, sized: bool) {
+/// Makes an answer's fields those of our own answer downstream. `length` is its body's, where it is known.
+pub(super) fn inbound(headers: &mut HeaderMap, length: Option<u64>) {
     remove_hop_by_hop(headers);
-    if !sized {
-        headers.remove(CONTENT_LENGTH);
+    // hyper takes a length that is said several times over; said once it is passed on, that of an answer to HEAD too.
+    let mut said = headers.get_all(CONTENT_LENGTH).iter();
+    let is_plain = |said: &HeaderValue| said.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_once = said.next().is_none_or(is_plain) && said.next().is_none();
+    match length {
+        Some(_) if is_once => {}
+        Some(length) if length > 0 => {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        _ => {
+            headers.remove(CONTENT_LENGTH);
+        }
+    }
+}
+
+/// Keeps an answer to one token from the holders of others in a cache between them and us: caches know of themselves to
+/// do so for `Authorization` alone (RFC 9111, 3.5).
+pub(super) fn keep_apart(headers: &mut HeaderMap, token_header: &HeaderName) {
+    if *token_header != AUTHORIZATION {
+        headers.append(VARY, HeaderValue::from(token_header.clone()));
     }
 }
 
 /// The target for the upstream, in origin form: `strip` bytes are taken off the path, and `prefix` is put before it.
 /// `None` where it can stay as it is.
-pub(super) fn target(uri: &Uri, strip: usize, prefix: &str) -> Option<Uri> {
+///
+/// Errors: with the prefix it is longer than a target can be.
+pub(super) fn target(uri: &Uri, strip: usize, prefix: &str) -> Result<Option<Uri>, InvalidUri> {
     if strip == 0 && prefix.is_empty() && uri.authority().is_none() {
-        return None;
+        return Ok(None);
     }
     let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let rest = whole.get(strip..).unwrap_or(whole);
@@ -168,8 +221,23 @@ pub(super) fn target(uri: &Uri, strip: usize, prefix: &str) -> Option<Uri> {
     } else {
         PathAndQuery::try_from([prefix, slash, rest].concat())
     };
-    Some(Uri::from(target.unwrap_or_else(|_| PathAndQuery::from_static("/"))))
+    Ok(Some(Uri::from(target?)))
 }
 
 /// Our own requests and answers are HTTP/1.1, whatever version the peers speak.
 pub(super) const OUR_VERSION: Version = Version::HTTP_11;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_cannot_be_built_is_no_other_target() {
+        let long: Uri = format!("/petstore/{}", "x".repeat(65_000)).parse().expect("as long as one may be");
+        assert!(target(&long, 0, &"/prefix".repeat(100)).is_err());
+        let stripped = target(&long, "/petstore".len(), "/v2").expect("it fits").expect("it changes");
+        assert!(stripped.path().starts_with("/v2/xxx"));
+        let bare = target(&"/petstore?x=1".parse().expect("a target"), "/petstore".len(), "/v2").expect("it fits");
+        assert_eq!(bare.expect("it changes"), "/v2/?x=1");
+    }
+}

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::TrySendError;
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use hyper::http::uri::InvalidUri;
 use hyper::{Request, Response, StatusCode};
 
 use super::Counters;
@@ -22,8 +23,8 @@ use super::fields::{self, Peer};
 use super::meter::{Asked, Entry};
 use super::pool::{Lease, Outlet};
 use super::reply::Refusal;
-use super::worker::{InForce, RequestName, Worker};
-use crate::policy::{Policy, Route, Upstream};
+use super::worker::{InForce, Worker};
+use crate::policy::{Auth, Policy, Route, Upstream};
 use crate::spool::record::Outcome;
 use crate::throttle::Permit;
 
@@ -49,10 +50,8 @@ enum Failure {
     Closed,
     /// What came is not HTTP.
     Protocol,
-    /// The caller's body is larger than the API takes.
-    BodyTooLarge,
-    /// The caller's body stopped.
-    BodyStalled,
+    /// The caller's body is at fault, and the request ends so.
+    Body(Outcome),
 }
 
 /// A failure, and the request itself where it never left.
@@ -75,8 +74,7 @@ impl Failure {
             Self::Timeout => Outcome::UpstreamTimeout,
             Self::Closed => Outcome::UpstreamClosed,
             Self::Protocol => Outcome::UpstreamProtocol,
-            Self::BodyTooLarge => Outcome::BodyTooLarge,
-            Self::BodyStalled => Outcome::DownstreamAborted,
+            Self::Body(outcome) => outcome,
         }
     }
 
@@ -91,7 +89,8 @@ impl Outlets {
         Self { all, turn: Cell::new(0) }
     }
 
-    /// A connection to the next endpoint, or to the first after it that takes one.
+    /// A connection to the next endpoint, or to the first after it that takes one. While all rest nobody waits: what
+    /// is idle serves, and no other is opened.
     async fn connect(&self, upstream: &Upstream, now: Instant, counters: &Counters) -> Result<Lease, Failure> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let in_turn = || (0..self.all.len()).map(|step| &self.all[(turn.wrapping_add(step)) % self.all.len()]);
@@ -100,7 +99,7 @@ impl Outlets {
             if let Some(lease) = outlet.idle(now) {
                 return Ok(lease);
             }
-            if let Some(lease) = outlet.open(upstream.connect_timeout, counters).await {
+            if !all_rest && let Some(lease) = outlet.open(upstream.connect_timeout, counters).await {
                 return Ok(lease);
             }
         }
@@ -115,7 +114,6 @@ pub(super) struct Errand<'a> {
     pub(super) policy: &'a Policy,
     pub(super) route: &'a Route,
     pub(super) peer: &'a Peer,
-    pub(super) name: &'a RequestName,
     /// When the request came.
     pub(super) now: Instant,
 }
@@ -140,29 +138,36 @@ pub(super) async fn forward(
     let counters = &worker.shared.counters;
     let lease =
         outlets.connect(upstream, errand.now, counters).await.map_err(|failure| Refusal::new(failure.outcome()))?;
-    let request = outbound(&errand, &lease.outlet, Request::from_parts(parts, upload));
+    let request = Request::from_parts(parts, upload);
+    let mut request = outbound(&errand, &lease.outlet, request).map_err(|_| Refusal::new(Outcome::BadRequest))?;
+    request.headers_mut().insert(&fields::X_REQUEST_ID, entry.name.field.clone());
 
     let sent = Instant::now();
-    entry.asked = Some(Asked { outlet: Rc::clone(&lease.outlet), waited: Duration::ZERO });
+    entry.asked = Some(Asked { outlet: Rc::clone(&lease.outlet), sent, waited: None });
     let answered = exchange(lease, request, tally.as_deref(), upstream, counters).await;
     if let Some(asked) = &mut entry.asked {
-        asked.waited = sent.elapsed();
+        asked.waited = Some(sent.elapsed());
     }
     let (mut response, lease) = answered.map_err(|failure| Refusal::new(failure.outcome()))?;
     *response.version_mut() = fields::OUR_VERSION;
-    let sized = response.body().size_hint().exact().is_some();
-    fields::inbound(response.headers_mut(), sized);
+    let length = response.body().size_hint().exact();
+    fields::inbound(response.headers_mut(), length);
+    if route.auth == Auth::Token
+        && let Some(header) = in_force.token_header(route.api)
+    {
+        fields::keep_apart(response.headers_mut(), header);
+    }
     Ok((response, lease))
 }
 
 /// The request as our own request to the upstream.
-fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) -> Request<Upload> {
-    let Errand { in_force, policy, route, peer, name, .. } = errand;
+fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) -> Result<Request<Upload>, InvalidUri> {
+    let Errand { in_force, policy, route, peer, .. } = errand;
     let (api, upstream) = (policy.api(route.api), policy.upstream(route.upstream));
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let asked_host = authority.or_else(|| request.headers().get(HOST).cloned());
     let strip = if api.strip_base_path { api.base_path.len() } else { 0 };
-    if let Some(target) = fields::target(request.uri(), strip, &outlet.endpoint.prefix) {
+    if let Some(target) = fields::target(request.uri(), strip, &outlet.endpoint.prefix)? {
         *request.uri_mut() = target;
     }
     *request.version_mut() = fields::OUR_VERSION;
@@ -171,14 +176,19 @@ fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) 
     fields::outbound(headers, has_body, sized);
     if !api.forward_token
         && let Some(header) = in_force.token_header(route.api)
+        && (route.auth == Auth::Token || headers.get_all(header).iter().any(|value| is_token(header, value)))
     {
         headers.remove(header);
     }
     let host = if upstream.keep_host { asked_host.clone() } else { None };
     headers.insert(HOST, host.unwrap_or_else(|| outlet.host.clone()));
     peer.tell(headers, asked_host);
-    headers.insert(&fields::X_REQUEST_ID, name.field.clone());
-    request
+    Ok(request)
+}
+
+/// Whether a field of an open route holds a token all the same; a password for the upstream, say, does not.
+fn is_token(header: &HeaderName, value: &HeaderValue) -> bool {
+    header != AUTHORIZATION || value.as_bytes().get(..7).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer "))
 }
 
 /// Sends the request and waits for the head of its answer.
@@ -243,18 +253,21 @@ async fn wait(
     .await
 }
 
-/// An answer that can be passed on: we never ask to switch protocols, so an upstream that does is out of step.
+/// An answer that can be passed on: we never ask to switch protocols or for a coding, so an upstream that does or has
+/// one is out of step.
 fn understood(response: Response<Incoming>) -> Result<Response<Incoming>, Failed> {
+    let is_sized = response.body().size_hint().exact().is_some();
+    let is_plain = is_sized || fields::is_plainly_framed(response.headers());
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => Err(Failure::Protocol.into()),
+        _ if !is_plain => Err(Failure::Protocol.into()),
         _ => Ok(response),
     }
 }
 
 fn explained(mut error: TrySendError<Request<Upload>>, tally: Option<&Tally>) -> Failed {
-    let failure = match tally.map(Tally::progress) {
-        Some(Progress::TooLarge) => Failure::BodyTooLarge,
-        Some(Progress::Stalled | Progress::Broken) => Failure::BodyStalled,
+    let failure = match tally.and_then(Tally::fault) {
+        Some(outcome) => Failure::Body(outcome),
         _ if error.error().is_parse() => Failure::Protocol,
         _ => Failure::Closed,
     };

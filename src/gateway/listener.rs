@@ -1,7 +1,8 @@
 //! One way in for all modes: a socket, bound here or passed by systemd, whose connections are handed to the workers.
 //!
-//! Invariant: there are never more connections than the limit says; those beyond it wait in the kernel's queue. Errors
-//! that come from the system's own limits pause accepting and are counted; none of them ends it.
+//! Invariant: there are never more connections served than the limit says; of those beyond it one for each listener is
+//! held here, the others wait in the kernel's queue. A listener that waits for a connection keeps no place from another.
+//! Errors that come from the system's own limits pause accepting and are counted; none of them ends it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -67,7 +68,6 @@ impl Listener {
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
         let mut turn = 0_usize;
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
             let (stream, address) = loop {
                 match socket.accept().await {
                     Ok(accepted) => break accepted,
@@ -78,6 +78,7 @@ impl Listener {
                     }
                 }
             };
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
             counters.accepted.fetch_add(1, Ordering::Relaxed);
             // The worker's runtime is to hear of it, not this one.
             let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else {

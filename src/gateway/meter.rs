@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::{Method, Response};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Method, Request, Response};
 use tokio::time::Sleep;
 
-use super::body::Tally;
+use super::body::{Progress, Tally};
 use super::fields::{Peer, X_REQUEST_ID};
 use super::pool::{Lease, Outlet};
 use super::reply::Refusal;
@@ -56,9 +57,10 @@ pub(super) struct Entry {
     worker: Rc<Worker>,
     in_force: Rc<InForce>,
     peer: Rc<Peer>,
-    name: RequestName,
+    pub(super) name: RequestName,
     moment: Moment,
     method: Method,
+    has_body: bool,
     pub(super) facts: Facts,
     pub(super) tally: Option<Rc<Tally>>,
     pub(super) asked: Option<Asked>,
@@ -72,7 +74,9 @@ pub(super) struct Entry {
 /// The upstream that a request was sent to.
 pub(super) struct Asked {
     pub(super) outlet: Rc<Outlet>,
-    pub(super) waited: Duration,
+    pub(super) sent: Instant,
+    /// Until the head of an answer came, or none would; `None` while it is waited for.
+    pub(super) waited: Option<Duration>,
 }
 
 impl Entry {
@@ -82,7 +86,7 @@ impl Entry {
         peer: &Rc<Peer>,
         name: RequestName,
         moment: Moment,
-        method: Method,
+        request: &Request<Incoming>,
     ) -> Self {
         Self {
             worker: Rc::clone(worker),
@@ -90,7 +94,8 @@ impl Entry {
             peer: Rc::clone(peer),
             name,
             moment,
-            method,
+            method: request.method().clone(),
+            has_body: !request.body().is_end_stream(),
             facts: Facts::default(),
             tally: None,
             asked: None,
@@ -115,6 +120,10 @@ impl Entry {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response.headers_mut().insert(&X_REQUEST_ID, self.name.field.clone());
+        // What is left of the request is not waited for, so nothing after it can be read.
+        if self.is_still_sent() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.close(Instant::now());
         response
     }
@@ -143,10 +152,17 @@ impl Entry {
         Response::from_parts(parts, answer)
     }
 
+    /// Whether more of the request's body is to come.
+    fn is_still_sent(&self) -> bool {
+        let is_whole = self.tally.as_ref().is_some_and(|tally| matches!(tally.progress(), Progress::Whole(_)));
+        self.has_body && !is_whole
+    }
+
     /// Writes the record.
     fn close(&mut self, now: Instant) {
         self.is_closed = true;
-        let policy = self.in_force.snapshot.policy.as_ref();
+        self.peer.is_sending.set(self.is_still_sent());
+        let policy = self.in_force.snapshot.policy.as_deref();
         let api = policy.zip(self.facts.api).map(|(policy, api)| policy.api(api));
         let route = policy.zip(self.facts.route).map(|(policy, route)| policy.route(route));
         let plan = policy.zip(self.facts.plan).map(|(policy, plan)| policy.plan(plan));
@@ -154,6 +170,7 @@ impl Entry {
         let claims = self.facts.claims.as_deref();
         let issuer = policy.zip(claims).and_then(|(policy, claims)| policy.issuers.at(claims.issuer()));
         let micros = |span: Duration| u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
+        let waited = |asked: &Asked| asked.waited.unwrap_or_else(|| now.saturating_duration_since(asked.sent));
         let bytes_in = self.tally.as_ref().map_or(0, |tally| tally.bytes());
         let record = UsageRecord {
             at_ms: self.moment.wall_ms,
@@ -171,17 +188,27 @@ impl Entry {
             bytes_in,
             bytes_out: self.bytes_out,
             total_us: micros(now.saturating_duration_since(self.moment.at)),
-            upstream_us: self.asked.as_ref().map_or(0, |asked| micros(asked.waited)),
+            upstream_us: self.asked.as_ref().map_or(0, |asked| micros(waited(asked))),
             upstream: self.asked.as_ref().map_or("", |asked| &asked.outlet.endpoint.authority),
             client: Some(self.peer.address),
             consumer: application.map_or("", |application| application.consumer),
             issuer: issuer.map_or("", |issuer| issuer.iss()),
         };
-        // An open route has no caller to know: what it served counts as usage all the same.
-        let is_known = claims.is_some() || self.asked.is_some();
+        // An open route has no caller to know: what it served counts as usage all the same. Whose token is refused is
+        // nobody, though it be well signed: anybody may hold one that has expired or is for elsewhere.
+        let is_known = self.asked.is_some() || (claims.is_some() && !is_token_error(self.outcome));
+        if self.outcome == Outcome::Internal && self.worker.defects.may(now) {
+            let (request, route) = (&self.name.id, record.route);
+            tracing::error!(%request, route, "a request ended in a defect of the gateway");
+        }
         self.worker.append(&record, is_known, now);
         self.worker.shared.counters.count_request(self.outcome, bytes_in, self.bytes_out);
     }
+}
+
+/// By the numbers that the record's format gives to the token's errors.
+fn is_token_error(outcome: Outcome) -> bool {
+    (10..50).contains(&outcome.number())
 }
 
 impl Drop for Entry {
@@ -232,10 +259,13 @@ impl Stream {
         }
     }
 
-    fn fail(&mut self, outcome: Outcome) {
+    /// The answer is not whole: by the upstream's fault, unless the request's own body has one. An answer may begin
+    /// before the request has ended, and hyper ends both together.
+    fn fail(&mut self, upstreams: Outcome) {
         self.lease = None;
         if let Some(mut entry) = self.entry.take() {
-            entry.outcome = outcome;
+            let own = entry.tally.as_ref().and_then(|tally| tally.fault());
+            entry.outcome = own.unwrap_or(upstreams);
             entry.close(Instant::now());
         }
     }
@@ -254,7 +284,12 @@ impl Stream {
                 if let (Some(entry), Some(data)) = (&mut self.entry, frame.data_ref()) {
                     entry.bytes_out = entry.bytes_out.saturating_add(data.len() as u64);
                 }
-                if frame.is_trailers() || self.incoming.is_end_stream() {
+                // Trailers end here: see `body`.
+                if frame.is_trailers() {
+                    self.finish();
+                    return Poll::Ready(None);
+                }
+                if self.incoming.is_end_stream() {
                     self.finish();
                 }
                 Some(Ok(frame))

@@ -22,10 +22,12 @@ mod drain;
 mod fields;
 mod forward;
 mod listener;
+mod lookup;
 mod meter;
 mod pipeline;
 mod pool;
 mod reply;
+mod seldom;
 mod time;
 mod tls;
 mod wire;
@@ -40,8 +42,9 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Snapshot;
+use crate::telemetry::Heartbeats;
 use crate::throttle::Throttle;
-use crate::units::{Bytes, Span};
+use crate::units::{Bytes, Span, Unfit, within};
 
 pub use counters::{ConnectionEnd, Counters};
 pub use drain::{Drained, Running};
@@ -50,11 +53,14 @@ pub use meter::Intake;
 pub use time::TimeState;
 pub use tls::server_config;
 
+/// Most workers: beyond it one thread that accepts is what limits, and the systemd unit has no tasks for them.
+pub const WORKERS_LIMIT: u16 = 32;
+
 /// Settings of the data plane, section `[gateway]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How many threads serve connections; 0 is one for each processor.
+    /// How many threads serve connections, at most [`WORKERS_LIMIT`]; 0 is one for each processor, up to there.
     pub workers: u16,
     /// Memory for verified tokens, for each worker.
     pub token_cache: Bytes,
@@ -105,7 +111,8 @@ pub struct ListenerConfig {
     pub certificate: Option<PathBuf>,
     /// PEM private key of the certificate.
     pub key: Option<PathBuf>,
-    /// Every peer of this listener is a proxy of ours: its `Forwarded` and `X-Forwarded-*` are kept and added to.
+    /// Every peer of this listener is a proxy of ours: its `Forwarded` and `X-Forwarded-*` are kept and added to, and
+    /// its `X-Real-IP` is kept. Of any other peer none of them reaches an upstream.
     pub trust_forwarded: bool,
     /// Likewise, its `X-Request-Id` of 32 lower-case hex digits is taken over.
     pub trust_request_id: bool,
@@ -156,11 +163,39 @@ impl Default for ListenerConfig {
 impl Config {
     /// How many workers there will be on this machine.
     #[must_use]
-    pub fn worker_count(&self) -> usize {
+    pub fn worker_count(&self) -> u16 {
+        self.workers_on(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    }
+
+    fn workers_on(&self, processors: usize) -> u16 {
         match self.workers {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            workers => usize::from(workers),
+            0 => u16::try_from(processors).unwrap_or(u16::MAX).min(WORKERS_LIMIT),
+            workers => workers,
         }
+    }
+
+    /// What of it could be read but not used.
+    #[must_use]
+    pub fn check(&self) -> Vec<Unfit> {
+        let Limits { connections, head, idle_upstream } = self.limits;
+        let times = &self.timeouts;
+        let (short, long) = (Span::millis(100), Span::hours(1));
+        let too_soon = "less breaks off peers that do nothing wrong, more keeps dead ones";
+        [
+            within("workers", self.workers, 0..=WORKERS_LIMIT, "each is a thread, with memory of its own"),
+            within("token_cache", self.token_cache, Bytes(0)..=Bytes(256 << 20), "each worker takes so much"),
+            within("limits.connections", connections, 1..=65_536, "none could be served, or memory runs out"),
+            within("limits.head", head, Bytes(8 << 10)..=Bytes(1 << 20), "each connection may take so much"),
+            within("limits.idle_upstream", idle_upstream, 0..=65_536, "each is a descriptor"),
+            within("timeouts.head", times.head, short..=long, too_soon),
+            within("timeouts.body", times.body, short..=long, too_soon),
+            within("timeouts.handshake", times.handshake, short..=long, too_soon),
+            within("timeouts.idle_upstream", times.idle_upstream, Span::secs(0)..=Span::hours(24), "it is never right"),
+            within("timeouts.drain", times.drain, Span::secs(0)..=Span::secs(600), "whoever stops it waits so long"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 
@@ -199,6 +234,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// From when the throttle counts its monotonic time.
     pub origin: Instant,
+    /// Where each thread shows that it lives: `accept`, and `gateway-N` for worker N.
+    pub hearts: Heartbeats,
 }
 
 /// The data plane.
@@ -219,5 +256,17 @@ impl Gateway {
             return Err(Error::NoWorker);
         }
         drain::start(config, listeners, shared, intakes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_machine_gets_no_more_workers_than_the_unit_has_tasks_for() {
+        let workers = |workers, processors| Config { workers, ..Config::default() }.workers_on(processors);
+        assert_eq!([workers(0, 1), workers(0, 4), workers(0, 64), workers(0, 100_000)], [1, 4, 32, 32]);
+        assert_eq!([workers(2, 64), workers(32, 1)], [2, 32], "what is said is done");
     }
 }

@@ -4,35 +4,39 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Instant;
 
-use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderMap};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{AUTHORIZATION, AsHeaderName, HOST, HeaderMap};
 use hyper::{Request, Response, Version};
 
-use super::fields::Peer;
+use super::fields::{self, Peer};
 use super::forward::{Errand, forward};
 use super::meter::{Answer, Entry};
 use super::pool::Lease;
 use super::reply::Refusal;
 use super::time::Moment;
-use super::worker::{InForce, RequestName, Worker};
+use super::worker::{InForce, Worker};
 use crate::admission::{Field, Parts, admit};
+use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, Route};
 use crate::spool::record::Outcome;
 use crate::throttle::Permit;
 
-/// Serves one request; whatever happens, its entry writes one record.
-pub(super) async fn serve(
+/// Serves one request; whatever happens, its entry writes one record. The entry is open before anything is polled:
+/// hyper drops the future unpolled where the head and the end of the connection come in one read.
+pub(super) fn serve(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
     request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> {
     let in_force = worker.in_force();
     let moment = worker.moment(Instant::now());
     let name = worker.name(&peer, request.headers());
-    let mut entry = Entry::open(&worker, &in_force, &peer, name.clone(), moment, request.method().clone());
-    match stages(&worker, &in_force, &peer, &name, moment, request, &mut entry).await {
-        Ok((response, lease)) => Ok(entry.answer(response, lease)),
-        Err(refusal) => Ok(entry.refuse(refusal)),
+    let mut entry = Entry::open(&worker, &in_force, &peer, name, moment, &request);
+    async move {
+        match stages(&worker, &in_force, &peer, moment, request, &mut entry).await {
+            Ok((response, lease)) => Ok(entry.answer(response, lease)),
+            Err(refusal) => Ok(entry.refuse(refusal)),
+        }
     }
 }
 
@@ -40,36 +44,43 @@ async fn stages(
     worker: &Worker,
     in_force: &InForce,
     peer: &Peer,
-    name: &RequestName,
     moment: Moment,
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
     // 1. a policy
-    let policy = in_force.snapshot.policy.as_ref().ok_or_else(|| Refusal::new(Outcome::NoPolicy))?;
+    let policy = in_force.snapshot.policy.as_deref().ok_or_else(|| Refusal::new(Outcome::NoPolicy))?;
     // 2. admit; 3. throttle
-    let (route, permit) = judge(worker, policy, moment, &request, entry)?;
+    let (route, permit) = judge(worker, (policy, &in_force.snapshot.revoked), moment, &request, entry)?;
     // 4. forward; 5. meter: the entry closes when the answer has ended
-    let errand = Errand { worker, in_force, policy, route, peer, name, now: moment.at };
+    let errand = Errand { worker, in_force, policy, route, peer, now: moment.at };
     forward(permit, errand, request, entry).await
 }
 
 /// What is decided without waiting; nothing of it is carried through the waits that follow.
 fn judge<'p>(
     worker: &Worker,
-    policy: &'p Policy,
+    (policy, revoked): (&'p Policy, &Revocations),
     moment: Moment,
     request: &Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<(&'p Route, Permit), Refusal> {
+    // RFC 9112, 6.1: a coding that we do not understand
+    if !request.body().is_end_stream() && !fields::is_plainly_framed(request.headers()) {
+        return Err(Refusal::not_implemented());
+    }
     // admit: route, token, scopes, subscription
     let parts = Parts {
         authority: authority(request)?,
         path: request.uri().path(),
         method: request.method().as_str(),
-        header: |name: &str| field(request.headers(), name),
+        // The usual name needs no parsing.
+        header: |name: &str| match name == AUTHORIZATION.as_str() {
+            true => field(request.headers(), AUTHORIZATION),
+            false => field(request.headers(), name),
+        },
     };
-    let (facts, verdict) = admit(policy, &mut worker.tokens.borrow_mut(), &parts, moment.bounds);
+    let (facts, verdict) = admit(policy, revoked, &mut worker.tokens.borrow_mut(), &parts, moment.bounds);
     entry.facts = facts;
     let admitted = verdict?;
     // throttle: every limit, or none
@@ -81,7 +92,7 @@ fn judge<'p>(
 /// For which host the request is: its target says, else its one `Host` (RFC 9112, 3.2).
 fn authority(request: &Request<Incoming>) -> Result<&str, Refusal> {
     let bad = || Refusal::new(Outcome::BadRequest);
-    let host = match field(request.headers(), HOST.as_str()) {
+    let host = match field(request.headers(), HOST) {
         Field::Repeated => return Err(bad()),
         Field::Absent if request.version() > Version::HTTP_10 => return Err(bad()),
         Field::Absent => "",
@@ -90,7 +101,7 @@ fn authority(request: &Request<Incoming>) -> Result<&str, Refusal> {
     Ok(request.uri().authority().map_or(host, |authority| authority.as_str()))
 }
 
-fn field<'r>(headers: &'r HeaderMap, name: &str) -> Field<'r> {
+fn field(headers: &HeaderMap, name: impl AsHeaderName) -> Field<'_> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Field::Absent,

@@ -18,23 +18,28 @@ use tokio_rustls::TlsConnector;
 
 use super::Counters;
 use super::body::Upload;
+use super::lookup::Lookup;
+use super::seldom::Seldom;
 use super::wire::Wire;
 use crate::policy::Endpoint;
 
 /// Largest head of an answer, and what hyper buffers of one connection at most.
 const ANSWER_BUFFER: usize = 128 << 10;
-/// How long an endpoint that could not be reached is passed over while there is another.
-const REST: Duration = Duration::from_secs(1);
+/// How long an endpoint that could not be reached is not tried again: so long that not every request asks a host that
+/// is away, and so short that one that is started again is not missed.
+const REST: Duration = Duration::from_millis(200);
 
 /// One endpoint, as one worker reaches it.
 pub(super) struct Outlet {
     pub(super) endpoint: Endpoint,
     /// Its authority, as `Host` gives it.
     pub(super) host: HeaderValue,
+    lookup: Lookup,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     idle: RefCell<Vec<Idle>>,
     limits: IdleLimits,
     resting_until: Cell<Option<Instant>>,
+    failures: Seldom,
 }
 
 /// How much is kept idle.
@@ -71,10 +76,12 @@ impl Outlet {
         Some(Self {
             endpoint: endpoint.clone(),
             host: HeaderValue::from_str(&endpoint.authority).ok()?,
+            lookup: Lookup::new(endpoint),
             tls,
             idle: RefCell::default(),
             limits,
             resting_until: Cell::new(None),
+            failures: Seldom::default(),
         })
     }
 
@@ -106,15 +113,23 @@ impl Outlet {
                 self.resting_until.set(None);
                 Some(Lease { outlet: Rc::clone(self), send, rested: None })
             }
-            Ok(Err(_)) | Err(_) => {
-                self.resting_until.set(Instant::now().checked_add(REST));
-                None
-            }
+            Ok(Err(error)) => self.rest(&error),
+            Err(_) => self.rest(&io::ErrorKind::TimedOut.into()),
         }
     }
 
+    fn rest(&self, error: &io::Error) -> Option<Lease> {
+        let now = Instant::now();
+        self.lookup.forget();
+        self.resting_until.set(now.checked_add(REST));
+        if self.failures.may(now) {
+            tracing::warn!(endpoint = %self.endpoint.authority, %error, "an upstream takes no connection");
+        }
+        None
+    }
+
     async fn connect(&self) -> io::Result<SendRequest<Upload>> {
-        let stream = TcpStream::connect((&*self.endpoint.host, self.endpoint.port)).await?;
+        let stream = TcpStream::connect(&*self.lookup.addresses().await?).await?;
         stream.set_nodelay(true)?;
         let wire = match &self.tls {
             None => Wire::plain(stream, self.limits.stall),
@@ -135,12 +150,14 @@ impl Outlet {
         Ok(send)
     }
 
+    /// Closes what has been idle for too long, and lets go of what the upstream closed.
+    pub(super) fn sweep(&self, now: Instant) {
+        let is_young = |idle: &Idle| now.saturating_duration_since(idle.since) <= self.limits.age;
+        self.idle.borrow_mut().retain(|idle| is_young(idle) && !idle.send.is_closed());
+    }
+
     fn put_back(&self, send: SendRequest<Upload>, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        // The oldest goes as soon as it is too old, so a burst's connections do not stay for ever.
-        if idle.first().is_some_and(|oldest| now.saturating_duration_since(oldest.since) > self.limits.age) {
-            idle.remove(0);
-        }
         if idle.len() < self.limits.count {
             idle.push(Idle { send, since: now });
         }

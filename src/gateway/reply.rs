@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use crate::admission::{Level, Reject};
 use crate::spool::record::Outcome;
@@ -38,7 +38,7 @@ struct Problem {
     body: Bytes,
 }
 
-/// By outcome number; after them the throttle's, by level, for rates and then for quotas.
+/// By outcome number; after them the throttle's, by level, for rates and then for quotas; last what is not implemented.
 static PROBLEMS: LazyLock<Box<[Problem]>> = LazyLock::new(|| {
     let plain = (0..=u8::MAX).map(|number| match Outcome::from_number(number) {
         Some(outcome) => problem(outcome, None),
@@ -48,14 +48,22 @@ static PROBLEMS: LazyLock<Box<[Problem]>> = LazyLock::new(|| {
         [Level::Api, Level::Resource, Level::Application, Level::Subscription]
             .map(|level| problem(outcome, Some(level)))
     });
-    plain.chain(throttled).collect()
+    let coding = "The request body may be chunked, and have no other transfer coding.";
+    let not_implemented = document(Outcome::BadRequest, 501, 0, "Not implemented", coding);
+    plain.chain(throttled).chain([not_implemented]).collect()
 });
 
 const THROTTLED: usize = 256;
+const NOT_IMPLEMENTED: usize = THROTTLED + 8;
 
 impl Refusal {
     pub(super) fn new(outcome: Outcome) -> Self {
         Self { outcome, problem: Some(usize::from(outcome.number())), field: Field::None }
+    }
+
+    /// The request's body has a transfer coding that is not ours to take off.
+    pub(super) fn not_implemented() -> Self {
+        Self { problem: Some(NOT_IMPLEMENTED), ..Self::new(Outcome::BadRequest) }
     }
 
     /// The answer's status.
@@ -78,6 +86,8 @@ impl Refusal {
                 headers.insert(WWW_AUTHENTICATE, challenge);
             }
         }
+        // A 404 or 405 may be kept by a cache that is not told (RFC 9110, 15.1), and the next policy may have the route.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let body = self.problem.map(|problem| PROBLEMS[problem].body.clone());
         if body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -135,10 +145,11 @@ fn invalid_token(error: TokenError) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer error=\"invalid_token\""))
 }
 
+/// RFC 6750, 3.1: the scopes that would do. The list cannot say alternatives, so the first is told.
 fn insufficient_scope(wanted: &[Box<str>]) -> HeaderValue {
     // RFC 6749, 3.3: a scope has neither quotes nor backslashes nor controls.
     let plain = |scope: &&str| scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    let scopes: Vec<&str> = wanted.iter().map(|scope| &**scope).filter(plain).collect();
+    let scopes: Vec<&str> = wanted.first().map_or("", |together| together).split(' ').filter(plain).collect();
     let text = format!("Bearer realm=\"tidegate\", error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" "));
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer error=\"insufficient_scope\""))
 }
@@ -152,7 +163,9 @@ fn problem(outcome: Outcome, level: Option<Level>) -> Problem {
         O::NoRoute => (404, 900_906, "No such resource", "Nothing is published at this host and path."),
         O::MethodNotAllowed => (405, 0, "Method not allowed", "See Allow for the methods of this path."),
         O::NoPolicy => (503, 0, "No policy in force", "The gateway has not been given a policy bundle yet."),
-        O::ScopeMissing => (403, 900_910, "Scope missing", "The token holds none of the scopes of this resource."),
+        O::ScopeMissing => {
+            (403, 900_910, "Scope missing", "The token does not hold the scopes that this resource wants.")
+        }
         O::NotSubscribed => (403, 900_908, "Not subscribed", "The application is not subscribed to this API."),
         O::SubscriptionBlocked => (403, 900_907, "Subscription blocked", "The subscription to this API is blocked."),
         O::RateLimited => (429, throttle_code(level), "Too many requests", over_rate(level)),
@@ -172,17 +185,21 @@ fn problem(outcome: Outcome, level: Option<Level>) -> Problem {
         _ => (401, 900_901, "Invalid credentials", "The token is not accepted."),
     };
     let token = token.filter(|error| **error != TokenError::TokenMissing).map(ToString::to_string);
+    document(outcome, status, code, title, token.as_deref().unwrap_or(detail))
+}
+
+fn document(outcome: Outcome, status: u16, code: u32, title: &str, detail: &str) -> Problem {
     let mut document = serde_json::json!({
         "type": format!("urn:tidegate:error:{}", outcome.name()),
         "title": title,
         "status": status,
-        "detail": token.as_deref().unwrap_or(detail),
+        "detail": detail,
         "error": outcome.name(),
     });
     if code != 0 {
         document["code"] = code.into();
     }
-    let status = StatusCode::from_u16(status).expect("the table above has valid ones");
+    let status = StatusCode::from_u16(status).expect("the tables above have valid ones");
     Problem { status, body: document.to_string().into() }
 }
 

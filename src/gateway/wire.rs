@@ -1,7 +1,12 @@
 //! A connection's bytes, plain or through TLS, on either side; a peer that takes no bytes is not waited for without end.
+//!
+//! A caller that is still sending when it has been answered is read on for a while after our end (RFC 9112, 9.6): closed
+//! at once, the system would answer its next bytes by a reset, and it might never read why it was refused.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,12 +15,27 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::TlsStream;
 
+/// Most that is read and thrown away after our end.
+const LINGER_BYTES: usize = 256 << 10;
+/// For how long it is.
+const LINGER: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(super) struct Wire {
     inner: Inner,
     stall: Duration,
-    /// Armed only while a write waits.
+    /// Armed only while a write waits, or the rest of what the peer sends.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Our end has been sent.
+    is_ended: bool,
+    rest: Option<Rest>,
+}
+
+/// What a caller may still send when it has been answered.
+#[derive(Debug)]
+struct Rest {
+    is_expected: Rc<Cell<bool>>,
+    left: usize,
 }
 
 #[derive(Debug)]
@@ -27,11 +47,42 @@ enum Inner {
 impl Wire {
     /// `stall`: how long a write may make no progress.
     pub(super) fn plain(stream: TcpStream, stall: Duration) -> Self {
-        Self { inner: Inner::Plain(stream), stall, timer: None }
+        Self { inner: Inner::Plain(stream), stall, timer: None, is_ended: false, rest: None }
     }
 
     pub(super) fn tls(stream: impl Into<TlsStream<TcpStream>>, stall: Duration) -> Self {
-        Self { inner: Inner::Tls(Box::new(stream.into())), stall, timer: None }
+        Self { inner: Inner::Tls(Box::new(stream.into())), stall, timer: None, is_ended: false, rest: None }
+    }
+
+    /// The same, read on after our end where something waits already, or where `is_expected` says that more will come.
+    pub(super) fn lingering(self, is_expected: Rc<Cell<bool>>) -> Self {
+        Self { rest: Some(Rest { is_expected, left: LINGER_BYTES }), ..self }
+    }
+
+    /// Reads and throws away what still comes, until the peer ends, or it is too much or takes too long.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(rest) = &mut self.rest else { return Poll::Ready(()) };
+        // TLS has ended on our side, so its bytes need not be understood.
+        let stream = match &mut self.inner {
+            Inner::Plain(stream) => stream,
+            Inner::Tls(stream) => stream.get_mut().0,
+        };
+        let mut scrap = [0; 4 << 10];
+        while rest.left > 0 {
+            let mut scrap = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut *stream).poll_read(cx, &mut scrap) {
+                Poll::Ready(Ok(())) if !scrap.filled().is_empty() => {
+                    rest.left = rest.left.saturating_sub(scrap.filled().len());
+                    rest.is_expected.set(true);
+                }
+                Poll::Pending if rest.is_expected.get() => {
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+                    return timer.as_mut().poll(cx);
+                }
+                Poll::Ready(_) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Passes a write's progress on, and gives up on one that makes none for too long.
@@ -97,10 +148,14 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let poll = match &mut this.inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        };
-        this.watched(cx, poll)
+        if !this.is_ended {
+            let poll = match &mut this.inner {
+                Inner::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+                Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            };
+            ready!(this.watched(cx, poll))?;
+            this.is_ended = true;
+        }
+        this.poll_rest(cx).map(Ok)
     }
 }

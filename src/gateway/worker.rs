@@ -26,18 +26,22 @@ use super::forward::Outlets;
 use super::listener::{Accepted, Door};
 use super::meter::Intake;
 use super::pool::{IdleLimits, Outlet};
+use super::seldom::Seldom;
 use super::time::Moment;
 use super::wire::Wire;
 use super::{Config, Shared, TimeState, pipeline, tls};
 use crate::ids::RequestId;
 use crate::policy::{ApiIndex, Policy, Snapshot, Upstream, UpstreamIndex};
 use crate::spool::record::UsageRecord;
+use crate::telemetry::Heart;
 use crate::throttle::Now;
 use crate::token::TokenCache;
 
 /// How many names of requests are made at a time, from one allocation.
 const NAMES: usize = 64;
 const NAME_LENGTH: usize = 32;
+/// How often a worker tidies up, whether requests come or not.
+const TIDY: Duration = Duration::from_secs(1);
 
 /// What a worker needs of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +79,7 @@ pub(super) struct Worker {
     in_force: RefCell<Rc<InForce>>,
     time: RefCell<Cache<Arc<ArcSwap<TimeState>>, Arc<TimeState>>>,
     names: RefCell<Names>,
+    pub(super) defects: Seldom,
     started: Instant,
     connections: Cell<usize>,
     is_draining: Cell<bool>,
@@ -121,12 +126,15 @@ impl InForce {
 }
 
 fn outlets(upstream: &Upstream, (settings, shared): (&Settings, &Shared), before: Option<&InForce>) -> Outlets {
-    let before = before.and_then(|before| Some((before.snapshot.policy.as_ref()?, &before.outlets)));
+    let before = before.and_then(|before| Some((before.snapshot.policy.as_deref()?, &before.outlets)));
     let earlier =
         |policy: &Policy| policy.upstreams.iter().position(|was| was.name == upstream.name && was.ca == upstream.ca);
     let earlier = before.and_then(|(policy, outlets)| outlets.get(earlier(policy)?));
     let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
-    let connector = if needs_tls { tls::connector(&upstream.ca, &shared.time).ok() } else { None };
+    let connector = if needs_tls { Some(tls::connector(&upstream.ca, &shared.time)) } else { None };
+    let connector = connector.and_then(|connector| {
+        connector.inspect_err(|error| tracing::error!(upstream = %upstream.name, %error, "its CA cannot be used")).ok()
+    });
     let all = upstream.endpoints.iter().filter_map(|endpoint| {
         let kept = earlier.and_then(|outlets| outlets.all.iter().find(|outlet| outlet.endpoint == *endpoint));
         match kept {
@@ -148,6 +156,7 @@ impl Worker {
             in_force: RefCell::new(Rc::new(in_force)),
             time: RefCell::new(Cache::new(Arc::clone(&shared.time))),
             names: RefCell::new(Names::new()?),
+            defects: Seldom::default(),
             started: Instant::now(),
             connections: Cell::new(0),
             is_draining: Cell::new(false),
@@ -167,6 +176,14 @@ impl Worker {
             *in_force = Rc::new(next);
         }
         Rc::clone(&in_force)
+    }
+
+    /// Lets go of a policy that is no longer in force, and of connections that have been idle for too long.
+    fn tidy(&self) {
+        let now = Instant::now();
+        for outlet in self.in_force().outlets.iter().flat_map(|outlets| &outlets.all) {
+            outlet.sweep(now);
+        }
     }
 
     pub(super) fn moment(&self, at: Instant) -> Moment {
@@ -248,18 +265,22 @@ pub(super) fn run(
     intake: Box<dyn Intake>,
     mut accepted: mpsc::Receiver<Accepted>,
     mut stop: watch::Receiver<Option<Instant>>,
+    heart: Heart,
 ) -> io::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     let worker = Rc::new(Worker::new(settings, shared, intake)?);
     let serving = Rc::clone(&worker);
-    tasks.block_on(&runtime, async move {
+    let serving = heart.during(async move {
+        let mut tidying = tokio::time::interval(TIDY);
+        tidying.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(accepted) = accepted.recv() => {
                     let worker = Rc::clone(&serving);
                     tokio::task::spawn_local(async move { serve(worker, accepted).await });
                 }
+                _ = tidying.tick() => serving.tidy(),
                 _ = stop.wait_for(Option::is_some) => break,
             }
         }
@@ -273,9 +294,13 @@ pub(super) fn run(
         };
         let _ = tokio::time::timeout_at(deadline.into(), emptied).await;
     });
+    tasks.block_on(&runtime, serving);
     // Whatever is still open is broken off here, and its records are written.
     let left = worker.connections.get();
     drop(tasks);
+    // A resolver that gives no answer is not waited for.
+    runtime.shutdown_background();
+    heart.retire();
     Ok(left)
 }
 
@@ -305,7 +330,7 @@ async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let end = match accept(&worker, &door, stream).await {
         Ok(wire) => {
             let peer = Peer::new(address, door.tls.is_some(), door.trust_forwarded, door.trust_request_id);
-            http(&worker, wire, Rc::new(peer)).await
+            http(&worker, wire.lingering(Rc::clone(&peer.is_sending)), Rc::new(peer)).await
         }
         Err(end) => end,
     };
@@ -325,6 +350,8 @@ async fn accept(worker: &Worker, door: &Door, stream: std::net::TcpStream) -> Re
 
 async fn http(worker: &Rc<Worker>, wire: Wire, peer: Rc<Peer>) -> ConnectionEnd {
     let service = service_fn(|request| pipeline::serve(Rc::clone(worker), Rc::clone(&peer), request));
+    // No `half_close`: a caller that closes its sending side is taken to have gone, as it cannot be told from one that
+    // has. Its upstream is then freed at once, not when an answer is ready that nobody reads.
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

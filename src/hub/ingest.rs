@@ -4,7 +4,7 @@
 //! limits of a usage file, and only a fixed number of files is in memory at once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +35,38 @@ pub(super) struct Ingest {
     guests: bool,
     writer: Writer,
     uploads: Semaphore,
+    /// Who sends a body now; at most [`UPLOADS_EACH`] times each, so that none takes all places.
+    senders: Mutex<Vec<DeviceId>>,
     body_timeout: Duration,
+}
+
+/// The most bodies that one device may send at a time: one, and one more whose connection broke unseen.
+const UPLOADS_EACH: usize = 2;
+
+/// A device's place among the senders, for as long as it lives.
+struct Sender<'a> {
+    senders: &'a Mutex<Vec<DeviceId>>,
+    device: DeviceId,
+}
+
+impl<'a> Sender<'a> {
+    fn enter(senders: &'a Mutex<Vec<DeviceId>>, device: DeviceId) -> Option<Self> {
+        let mut now = senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = now.iter().filter(|sender| **sender == device).count() < UPLOADS_EACH;
+        has_room.then(|| {
+            now.push(device);
+            Self { senders, device }
+        })
+    }
+}
+
+impl Drop for Sender<'_> {
+    fn drop(&mut self) {
+        let mut now = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = now.iter().position(|sender| *sender == self.device) {
+            now.swap_remove(at);
+        }
+    }
 }
 
 impl Ingest {
@@ -46,7 +77,8 @@ impl Ingest {
         uploads: usize,
         body_timeout: Duration,
     ) -> Self {
-        Self { devices: RwLock::new(devices), guests, writer, uploads: Semaphore::new(uploads), body_timeout }
+        let (devices, uploads, senders) = (RwLock::new(devices), Semaphore::new(uploads), Mutex::default());
+        Self { devices, guests, writer, uploads, senders, body_timeout }
     }
 
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>>
@@ -85,6 +117,7 @@ impl Ingest {
             return Err(Refusal::FileTooLarge);
         }
         let _permit = self.uploads.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        let _sender = Sender::enter(&self.senders, device.id()).ok_or(Refusal::Overloaded)?;
         let bytes = self.body(request.into_body()).await?;
 
         let key = device.key.clone();
@@ -107,7 +140,7 @@ impl Ingest {
 
     /// The enrolled device, or, where guests are let in, the one whose key the request shows.
     fn device(&self, id: DeviceId, headers: &HeaderMap) -> Result<Device, Refusal> {
-        let known = self.devices.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned();
+        let known = self.devices.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if let Some(device) = known {
             return Ok(device);
         }
@@ -122,7 +155,7 @@ impl Ingest {
 
     /// Remembers a guest, after its signature proved that it has the key.
     fn admit_guest(&self, device: &Device) -> Result<(), Refusal> {
-        let mut devices = self.devices.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
         if devices.len() >= GUESTS_LIMIT && !devices.contains_key(&device.id()) {
             return Err(Refusal::UnknownDevice);
         }

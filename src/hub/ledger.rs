@@ -124,7 +124,11 @@ impl Ledger {
                 write_file(&transaction, file, bytes.len(), &receipt, now_ms)?;
                 Taken::Kept { receipt: receipt.to_vec(), verdict }
             }
-            Verdict::Repeat => Taken::Kept { receipt: stored_receipt(&transaction, header)?, verdict },
+            // The same moment gives the same receipt; under a new key of the hub, one that is believed again.
+            Verdict::Repeat => {
+                let receipt = sign_receipt(file, key, received_ms(&transaction, header)?);
+                Taken::Kept { receipt: receipt.to_vec(), verdict }
+            }
             Verdict::ChainFork | Verdict::PreviousMismatch => {
                 write_fork(&transaction, file, bytes, verdict, now_ms)?;
                 Taken::Apart(verdict)
@@ -198,9 +202,9 @@ fn sign_receipt(file: &Verified, key: &SigningKey, at_ms: i64) -> [u8; receipt::
     Receipt { device: header.device(), stream, seq, digest, at_ms }.sign(key)
 }
 
-fn stored_receipt(db: &Connection, header: &Header) -> Result<Vec<u8>, Error> {
+fn received_ms(db: &Connection, header: &Header) -> Result<i64, Error> {
     let (device, stream, seq) = columns(header);
-    let mut query = db.prepare_cached("SELECT receipt FROM files WHERE device=?1 AND stream=?2 AND seq=?3")?;
+    let mut query = db.prepare_cached("SELECT received_ms FROM files WHERE device=?1 AND stream=?2 AND seq=?3")?;
     Ok(query.query_row(params![device, stream, seq], |row| row.get(0))?)
 }
 

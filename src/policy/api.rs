@@ -43,7 +43,8 @@ pub struct Route {
     pub methods: MethodSet,
     /// Whether it wants a token.
     pub auth: Auth,
-    /// The token must hold at least one of these, unless there are none.
+    /// What the token must hold, any of these, unless there are none: a scope, or several with single spaces between
+    /// them, which are wanted together.
     pub scopes: Box<[Box<str>]>,
     /// A limit on this resource, whoever calls.
     pub plan: Option<PlanIndex>,

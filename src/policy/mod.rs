@@ -14,9 +14,11 @@ mod upstream;
 
 pub use api::{Api, Auth, Method, MethodSet, Route, Uncertain};
 pub use plan::{Limit, Plan, Window};
-pub use router::{BadPath, Found, Miss, RouteConflict, Router, check_path};
+pub use router::{BadPath, Found, Miss, RouteConflict, Router, check_path, without_parameters};
 pub use subscription::{Application, Standing, Subscriber, Subscribers, SubscribersBuilder, Subscription};
 pub use upstream::{BadEndpoint, Endpoint, Upstream};
+
+use std::sync::Arc;
 
 use crate::ids::Digest;
 use issuer::{Issuer, Issuers};
@@ -35,20 +37,23 @@ pub type IssuerIndex = u16;
 /// Position of an [`Application`] in its policy.
 pub type ApplicationIndex = u32;
 
-/// What is in force: a policy and where it came from, or safe mode.
-#[derive(Debug)]
+/// What is in force: a policy and where it came from, or safe mode; and what the revocation role took back. Whoever
+/// swaps one of the two keeps the other.
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The policy; `None` is safe mode, in which every route is refused.
-    pub policy: Option<Policy>,
+    pub policy: Option<Arc<Policy>>,
     /// The bundle that it was compiled from; `None` in safe mode.
     pub id: Option<PolicyId>,
+    /// The list of a revocation bundle, beside the policy's own.
+    pub revoked: Arc<Revocations>,
 }
 
 impl Snapshot {
     /// No policy: refuse all but health and import.
     #[must_use]
-    pub const fn safe_mode() -> Self {
-        Self { policy: None, id: None }
+    pub fn safe_mode() -> Self {
+        Self::default()
     }
 }
 
@@ -78,7 +83,7 @@ pub struct Policy {
     pub plans: Box<[Plan]>,
     /// Applications and what they are subscribed to.
     pub subscribers: Subscribers,
-    /// Tokens that are no longer good.
+    /// Tokens that are no longer good, as this policy's own bundle says; [`Snapshot::revoked`] holds more.
     pub revocations: Revocations,
     /// From host and path to route.
     pub router: Router,

@@ -172,6 +172,18 @@ pub enum BadPath {
     /// A `\`, which some upstreams read as `/`.
     #[error("the path has a backslash")]
     Backslash,
+    /// Without its `;parameters`, which many upstreams cut off, it is another route's.
+    #[error("the path has a parameter that hides another route")]
+    Parameter,
+}
+
+/// The path as an upstream reads it that cuts off path parameters; `None` where it has none.
+#[must_use]
+pub fn without_parameters(path: &str) -> Option<String> {
+    path.contains(';').then(|| {
+        let plain = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+        plain.collect::<Vec<_>>().join("/")
+    })
 }
 
 /// Refuses every path that an upstream could read as another one. Takes the path alone, without the query.

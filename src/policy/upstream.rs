@@ -56,7 +56,8 @@ impl Endpoint {
             (_, Some(rest)) => (true, rest),
             _ => return Err(BadEndpoint::Scheme),
         };
-        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '?' | '#' | '\\' | '"' | '<' | '>');
+        // RFC 3986: what a path may hold, and no user, query or fragment.
+        let plain = |c: char| c.is_ascii_graphic() && !"@?#\\\"<>`^{|}".contains(c);
         if !rest.chars().all(plain) {
             return Err(BadEndpoint::Extra);
         }
@@ -123,6 +124,8 @@ mod tests {
             ("http://a b", BadEndpoint::Extra),
             ("http://user@h", BadEndpoint::Extra),
             ("http://h/?q", BadEndpoint::Extra),
+            ("http://h/`", BadEndpoint::Extra),
+            ("http://h/{a}", BadEndpoint::Extra),
             ("http://h/\r\nX: y", BadEndpoint::Extra),
         ] {
             assert_eq!(Endpoint::parse(url), Err(why), "{url}");

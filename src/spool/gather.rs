@@ -206,9 +206,9 @@ impl Pass {
             end: live.unwrap_or(len).min(len),
             is_live: live.is_some(),
             // A log shorter than its preamble was never given to anybody, so nothing can be lost with it.
-            // Where Linux does not say which boot it is, it can always have been a power cut.
+            // A machine that does not tell its boots apart may have lost power.
             same_boot: len < PREAMBLE as u64
-                || preamble.is_some_and(|preamble| preamble.boot == gather.boot && gather.boot != BootId::default()),
+                || gather.boot != BootId::default() && preamble.is_some_and(|preamble| preamble.boot == gather.boot),
             read: gather.read,
             around: gather.seal.around,
             now_ms: gather.seal.now_ms,

@@ -18,6 +18,7 @@ use crate::spool::lane::Lane;
 pub use crate::spool::writer::Waiting;
 use crate::spool::writer::{Command, Shared, Writer};
 use crate::spool::{Config, Error, Intake};
+use crate::telemetry::Heart;
 
 /// Commands that may wait for the writer thread.
 const COMMANDS_LIMIT: usize = 64;
@@ -97,7 +98,14 @@ impl Spool {
     /// Seals what there is, without waiting for its time.
     pub fn seal_now(&self) {
         // A stopped spool does not, and a writer that has so many commands before it will come to it by itself.
-        let _ = self.commands.try_send(Command::SealNow);
+        let _ = self.commands.try_send(Command::SealNow { done: None });
+    }
+
+    /// As [`Self::seal_now`]; the end of it can be awaited, whether it could be done or not.
+    pub fn sealed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (done, end) = oneshot::channel();
+        let _ = self.commands.try_send(Command::SealNow { done: Some(done) });
+        async move { end.await.unwrap_or_default() }
     }
 
     /// Tells whether the hub can be reached: files are sealed sooner then.
@@ -135,11 +143,9 @@ impl Spool {
         }
     }
 
-    /// Whether the writer thread lives; without it nothing is sealed or synced, and in the end only counted.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    /// Lets the writer thread show that it lives; without it nothing is sealed or synced, and in the end only counted.
+    pub fn watched(&self, heart: Heart) {
+        let _ = self.commands.send(Command::Watched(heart)); // a stopped one drops the heart, which tells
     }
 
     /// Stops in order; drop the intakes before. What is not sealed stays in the open logs, synced, for

@@ -52,7 +52,7 @@ use serde::{Deserialize, Serialize};
 pub use handle::{Program, Spool, Status, Waiting};
 pub use intake::Intake;
 
-use crate::units::{Bytes, Span};
+use crate::units::{Bytes, Span, Unfit, within};
 
 /// Why the spool does not start. Nothing that is on the disk already can cause it but the first two.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +113,36 @@ impl Default for Config {
             log_size: Bytes(4 << 20),
             generation_size: Bytes(512 << 10),
         }
+    }
+}
+
+impl Config {
+    /// What of it could be read but not used.
+    #[must_use]
+    pub fn check(&self) -> Vec<Unfit> {
+        const MIB: u64 = 1 << 20;
+        let sizes = |low, high| Bytes(low)..=Bytes(high);
+        let (soon, day) = (Span::millis(100), Span::hours(24));
+        let sealing = "less makes a file of each request, more keeps usage from the hub";
+        [
+            within(
+                "sync_interval",
+                self.sync_interval,
+                soon..=Span::secs(600),
+                "less wears the flash, more loses more",
+            ),
+            within("seal_after", self.seal_after, soon..=day, sealing),
+            within("seal_after_offline", self.seal_after_offline, soon..=day, sealing),
+            within("unauthenticated_records", self.unauthenticated_records, 0..=1_000_000, "anybody can cause them"),
+            within("open_limit", self.open_limit, sizes(MIB, 16 << 30), "with less all usage is only counted"),
+            within("backlog_limit", self.backlog_limit, sizes(MIB, 1 << 40), "with less nothing is sealed"),
+            within("free_floor", self.free_floor, sizes(0, 1 << 40), "no disk has so much"),
+            within("log_size", self.log_size, sizes(64 << 10, 256 * MIB), "less makes a file of each request"),
+            within("generation_size", self.generation_size, sizes(256 << 10, 1 << 30), "space is freed by generations"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 

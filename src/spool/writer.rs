@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{oneshot, watch};
@@ -32,6 +32,7 @@ use crate::spool::suspects::Suspects;
 use crate::spool::syncer::{Syncer, Watch};
 use crate::spool::wire::{Known, Reply, Report, Request, Seal, Seed, Setup};
 use crate::spool::{Config, Error, Intake, Program};
+use crate::telemetry::Heart;
 
 /// How often it looks after things while records come, and while none do.
 const TICK: Duration = Duration::from_millis(200);
@@ -56,7 +57,8 @@ pub(super) enum Command {
     Register { worker: u16, reply: Sender<Intake> },
     Oldest { after: Option<Cursor>, reply: oneshot::Sender<Result<Option<UsageFile>, Unavailable>> },
     Acknowledge { at: Cursor, digest: Digest, reply: oneshot::Sender<Result<(), Unavailable>> },
-    SealNow,
+    SealNow { done: Option<oneshot::Sender<()>> },
+    Watched(Heart),
     Stop,
 }
 
@@ -140,6 +142,7 @@ pub(super) struct Writer {
     link_used: Duration,
     syncer: Syncer,
     told: watch::Sender<Waiting>,
+    heart: Option<Heart>,
     _lock: File,
 }
 
@@ -201,6 +204,7 @@ impl Writer {
             link_used: now.boot,
             syncer,
             told,
+            heart: None,
             _lock: lock,
         };
         // The sums of workers that there were once: nobody else would look at those.
@@ -243,7 +247,11 @@ impl Writer {
                 let done = self.acknowledge(at, digest).inspect(|()| self.mend("acknowledge in"));
                 let _ = reply.send(done.map_err(|error| self.fail("acknowledge in", &error)));
             }
-            Command::SealNow => self.seal(Reading::now()),
+            Command::SealNow { done } => {
+                self.seal(Reading::now());
+                done.map(|done| done.send(())); // who asked may have gone
+            }
+            Command::Watched(heart) => self.heart = Some(heart),
             Command::Stop => {}
         }
     }
@@ -327,9 +335,17 @@ impl Writer {
         }
     }
 
+    /// It lives: called wherever it may have waited for the disk or for the child.
+    fn beat(&self) {
+        if let Some(heart) = &self.heart {
+            heart.beat(Instant::now());
+        }
+    }
+
     /// Looks after things. Tells whether it has sealed something: then there may be more.
     fn tick(&mut self) -> bool {
         let now = Reading::now();
+        self.beat();
         self.provide();
         self.watch_room();
         match self.shared.watch.news() {
@@ -347,6 +363,7 @@ impl Writer {
         let is_due = is_manned && self.due.is_due(now.boot, &self.waits(), after.0);
         if is_due {
             self.seal(now);
+            self.beat();
         }
         if self.link.is_some() && now.boot.saturating_sub(self.link_used) >= LINGER {
             self.release();
@@ -619,6 +636,9 @@ impl Writer {
                     let _ = fs::remove_file(self.open.join(held.log.name.file_name())); // it holds nothing
                 }
             }
+        }
+        if let Some(heart) = self.heart {
+            heart.retire();
         }
     }
 }

@@ -33,7 +33,8 @@ pub enum DeviceKeyError {
         /// The file.
         path: PathBuf,
     },
-    /// Others can read the key: `chmod 600` it, and consider whether it is still secret.
+    /// Others can read the key: `chmod 600` it (a credential: see where it comes from), and consider whether it is
+    /// still secret.
     #[error("{path}: mode {mode:o} lets others read the device key; chmod 600 it")]
     Exposed {
         /// The file.
@@ -46,24 +47,30 @@ pub enum DeviceKeyError {
     Random,
 }
 
+/// Permission bits that expose a key in the state folder: those of anybody else.
+const FOREIGN: u32 = 0o077;
+/// The same of a credential. systemd from 254 on gives a service its credential by an ACL entry, and the ACL's
+/// mask shows as the group's bits: a credential of mode 0440 is still root's and this service's alone.
+const FOREIGN_TO_CREDENTIAL: u32 = 0o007;
+
 /// The key in `credentials` (systemd's folder) if it is there, else the one in `state`, which is made if
 /// there is none. A damaged key is never replaced: that would silently make another device.
 pub fn open(state: &Path, credentials: Option<&Path>) -> Result<SigningKey, DeviceKeyError> {
     if let Some(path) = credentials.map(|folder| folder.join(FILE)).filter(|path| path.exists()) {
-        return read(&path);
+        return read(&path, FOREIGN_TO_CREDENTIAL);
     }
     let path = state.join(FILE);
-    match read(&path) {
+    match read(&path, FOREIGN) {
         Err(DeviceKeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => make(&path),
         key => key,
     }
 }
 
-fn read(path: &Path) -> Result<SigningKey, DeviceKeyError> {
+fn read(path: &Path, foreign: u32) -> Result<SigningKey, DeviceKeyError> {
     use std::os::unix::fs::PermissionsExt as _;
     let io = |source| DeviceKeyError::Io { path: path.into(), source };
     let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if mode & foreign != 0 {
         return Err(DeviceKeyError::Exposed { path: path.into(), mode });
     }
     let bytes = disk::read_limited(path, LEN as u64).map_err(io)?;
@@ -118,5 +125,20 @@ mod tests {
         let used = open(state.path(), Some(credentials.path())).expect("found");
         assert_eq!(own.public(), used.public());
         assert!(!state.path().join(FILE).exists());
+    }
+
+    #[test]
+    fn a_credential_may_show_the_mask_of_its_acl_as_group_bits_but_not_be_open_to_all() {
+        let (state, credentials) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let own = open(credentials.path(), None).expect("made");
+        let path = credentials.path().join(FILE);
+        for mode in [0o400, 0o440] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+            let used = open(state.path(), Some(credentials.path())).expect("systemd's modes are good");
+            assert_eq!(own.public(), used.public(), "{mode:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("set");
+        let open_to_all = open(state.path(), Some(credentials.path()));
+        assert!(matches!(open_to_all, Err(DeviceKeyError::Exposed { mode: 0o444, .. })), "{open_to_all:?}");
     }
 }

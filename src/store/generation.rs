@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::disk;
 
@@ -27,6 +28,8 @@ pub const SEGMENT: u64 = 512 << 10;
 
 const CACHE: u64 = 1 << 20;
 const FLUSH_MS: u64 = 500;
+/// How long another holder of a generation may take to let go.
+const LET_GO: Duration = Duration::from_secs(5);
 
 /// Why a generation could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +126,14 @@ impl Generation {
             .use_compression(false)
             .cache_capacity(CACHE)
             .flush_every_ms(Some(FLUSH_MS));
-        let db = caught(|| config.open())?;
+        // sled's own threads hold the lock for a moment after a generation was let go by this very process.
+        let patience = Instant::now() + LET_GO;
+        let db = loop {
+            match caught(|| config.open()) {
+                Err(Error::Busy) if Instant::now() < patience => std::thread::sleep(LET_GO / 1000),
+                opened => break opened?,
+            }
+        };
         if is_new {
             disk::sync_folder(folder)?;
             disk::sync_parent(folder)?;

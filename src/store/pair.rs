@@ -13,6 +13,10 @@
 //! A write goes to the file that is not the newest, and is durable when it returns: a power cut leaves
 //! the old state or the new one, never neither. After a failed write the next one takes the same
 //! file again, so that the last known good record is never the one at risk.
+//!
+//! One broken record is a write that was cut off, or rot, and nobody can tell which: the other one is the
+//! state, or the one before it. So it is told apart from two sound ones, and the owner of the state makes
+//! the best of it from what else it knows.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,10 +37,23 @@ const CHECKSUM: usize = 8;
 pub enum Found {
     /// The newest state.
     Record(Vec<u8>),
+    /// One record is whole and the other is not: this is the newest state, or the one before it.
+    Survivor(Vec<u8>),
     /// Neither file is there: it was never written.
     Fresh,
     /// At least one file is there, and neither is whole.
     Lost,
+}
+
+impl Found {
+    /// The body of the newest record that is whole.
+    #[must_use]
+    pub fn body(&self) -> Option<&[u8]> {
+        match self {
+            Self::Record(body) | Self::Survivor(body) => Some(body),
+            Self::Fresh | Self::Lost => None,
+        }
+    }
 }
 
 /// The pair of files.
@@ -58,10 +75,15 @@ impl Pair {
             Err(error) => (error.kind() != io::ErrorKind::NotFound, None),
         });
         let exists = read.each_ref().map(|(exists, _)| *exists);
+        let whole = read.iter().filter(|(_, record)| record.is_some()).count();
         let newest = read.into_iter().enumerate().filter_map(|(which, (_, record))| Some((which, record?)));
         let newest = newest.max_by_key(|(_, (counter, _))| *counter);
         let (newest, found) = match newest {
-            Some((which, (counter, body))) => (Some((which, counter)), Found::Record(body)),
+            // The second write of all makes the second file; from then on both are there.
+            Some((which, (counter, body))) if whole == 2 || counter == 1 && exists != [true, true] => {
+                (Some((which, counter)), Found::Record(body))
+            }
+            Some((which, (counter, body))) => (Some((which, counter)), Found::Survivor(body)),
             None if exists == [false, false] => (None, Found::Fresh),
             None => (None, Found::Lost),
         };
@@ -134,13 +156,18 @@ mod tests {
                     for n in 0..written {
                         pair.write(&[n; 40]).unwrap();
                     }
-                    let old = written.checked_sub(1).map_or(Found::Fresh, |n| Found::Record(vec![n; 40]));
                     disk.cut_after(cut);
                     let acknowledged = pair.write(&[written; 40]).is_ok();
                     let found = state(&Arc::new(disk.after_power_cut(seed)));
-                    let new = Found::Record(vec![written; 40]);
                     let why = format!("written {written} cut {cut} seed {seed}: {found:?}");
-                    assert!(found == new || !acknowledged && found == old, "{why}");
+                    match &found {
+                        Found::Record(body) if *body == [written; 40] => {}
+                        Found::Record(body) | Found::Survivor(body) => {
+                            assert!(!acknowledged && written > 0 && *body == [written - 1; 40], "{why}");
+                        }
+                        Found::Fresh => assert!(!acknowledged && written == 0, "{why}"),
+                        Found::Lost => panic!("{why}"),
+                    }
                 }
             }
         }
@@ -171,12 +198,12 @@ mod tests {
             let mut pair = Pair::open(Arc::<CrashDisk>::clone(&disk), Path::new(FOLDER), "s").0;
             pair.write(b"old").unwrap();
             disk.write(Path::new("/state/s.1"), &whole[..length], 0o600).unwrap();
-            assert_eq!(state(&disk), Found::Record(b"old".to_vec()), "{length} bytes");
+            assert_eq!(state(&disk), Found::Survivor(b"old".to_vec()), "{length} bytes");
             // A torn overwrite in place: the front of the new record, the rest of an old one.
             let mut mixed = encode(0, b"odd").unwrap();
             mixed[..length].copy_from_slice(&whole[..length]);
             disk.write(Path::new("/state/s.1"), &mixed, 0o600).unwrap();
-            assert_eq!(state(&disk), Found::Record(b"old".to_vec()), "{length} bytes over an old record");
+            assert_eq!(state(&disk).body(), Some(&b"old"[..]), "{length} bytes over an old record");
         }
     }
 
@@ -190,7 +217,42 @@ mod tests {
         assert!(pair.write(b"three").is_err());
         assert!(pair.write(b"four").is_err());
         for seed in 0..20 {
-            assert_eq!(state(&Arc::new(disk.after_power_cut(seed))), Found::Record(b"two".to_vec()));
+            assert_eq!(state(&Arc::new(disk.after_power_cut(seed))).body(), Some(&b"two"[..]));
+        }
+    }
+
+    #[test]
+    fn a_record_that_rotted_or_went_is_told_whichever_it_was_until_the_next_write() {
+        for written in 1..5_u8 {
+            for which in ["/state/s.0", "/state/s.1"].map(Path::new) {
+                for remove in [false, true] {
+                    let disk = Arc::new(disk());
+                    let mut pair = Pair::open(Arc::<CrashDisk>::clone(&disk), Path::new(FOLDER), "s").0;
+                    (1..=written).for_each(|n| pair.write(&[n]).unwrap());
+                    if disk.open(which).is_err() {
+                        assert_eq!(state(&disk), Found::Record(vec![1]), "there never was a second");
+                        continue;
+                    }
+                    if remove {
+                        disk.remove_file(which).unwrap()
+                    } else {
+                        disk.rot(which, 16)
+                    }
+                    let (mut pair, found) = Pair::open(Arc::<CrashDisk>::clone(&disk), Path::new(FOLDER), "s");
+                    let why = format!("{written} written, {which:?}, removed: {remove}: {found:?}");
+                    match &found {
+                        Found::Survivor(body) => assert!(*body == [written] || *body == [written - 1], "{why}"),
+                        Found::Lost => assert!(written == 1 && !remove, "{why}"),
+                        Found::Fresh => assert!(written == 1 && remove, "{why}"),
+                        // The first record alone is also what a device has that never wrote a second.
+                        Found::Record(body) => assert!(written == 2 && remove && *body == [1], "{why}"),
+                    }
+                    pair.write(&[9]).unwrap();
+                    let healed = matches!(found, Found::Survivor(_) | Found::Record(_));
+                    assert_eq!(state(&disk), Found::Record(vec![9]), "{why}");
+                    assert!(!healed || disk.open(which).is_ok(), "{why}");
+                }
+            }
         }
     }
 

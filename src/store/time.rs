@@ -27,11 +27,14 @@ use crate::disk::Disk;
 use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
 /// When this program was built, in seconds since 1970: no device that runs it is earlier. The packager
-/// sets `TIDEGATE_BUILD_TIME`; otherwise it is the day on which this line was written.
+/// sets `TIDEGATE_BUILD_TIME` when compiling; without it, or where it is earlier, it is [`WRITTEN`].
 pub const BUILD_TIME: UnixSeconds = match option_env!("TIDEGATE_BUILD_TIME") {
-    Some(text) => parse(text),
-    None => 1_777_593_600,
+    Some(text) if parse(text) > WRITTEN => parse(text),
+    Some(_) | None => WRITTEN,
 };
+
+/// 2026-11-25 00:00 UTC, the day on which this line was written; a build cannot be older than its source.
+const WRITTEN: UnixSeconds = 1_795_564_800;
 
 /// How far a trusted clock may stand behind the floor and still be believed, in seconds: clocks of
 /// those who sign run ahead a little.
@@ -124,6 +127,7 @@ pub struct Known {
 #[derive(Debug)]
 pub struct TimeFile {
     boot: BootId,
+    was_damaged: bool,
     inside: Mutex<Inside>,
 }
 
@@ -145,10 +149,7 @@ impl TimeFile {
     ) -> (Self, io::Result<()>) {
         let (pair, found) = Pair::open(disk, folder, "time");
         let signed = known.build.max(known.signed);
-        let recorded = match &found {
-            Found::Record(bytes) => TimeFloor::from_bytes(bytes, boot),
-            Found::Fresh | Found::Lost => None,
-        };
+        let recorded = found.body().and_then(|bytes| TimeFloor::from_bytes(bytes, boot));
         let floor = match recorded {
             Some(floor) => {
                 let here = floor.moved(reading);
@@ -157,9 +158,17 @@ impl TimeFile {
             }
             None => TimeFloor::new(signed, reading, found != Found::Fresh || known.used),
         };
-        let file = Self { boot, inside: Mutex::new(Inside { floor, pair }) };
+        let was_damaged = matches!(found, Found::Survivor(_));
+        let file = Self { boot, was_damaged, inside: Mutex::new(Inside { floor, pair }) };
         let written = file.persist(reading);
         (file, written)
+    }
+
+    /// Whether one of the two records was not whole when this was opened: the floor may then be the one before
+    /// the last, lower by ten minutes or by a signed document that was refused.
+    #[must_use]
+    pub fn was_damaged(&self) -> bool {
+        self.was_damaged
     }
 
     /// The floor as it is now.

@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::Ages;
 use crate::units::{TimeQuality, UnixSeconds};
 
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
@@ -30,8 +31,8 @@ pub struct Sources {
     pub requests: Option<Read<Counts>>,
     /// Downstream connections.
     pub connections: Option<Read<Connections>>,
-    /// Entries in the gateway's throttle tables.
-    pub throttle: Option<Read<ThrottleTables>>,
+    /// Counters in use that the throttle had to forget for want of room.
+    pub throttle_forgotten: Option<Read<u64>>,
     /// How much the wall clock is trusted.
     pub time: Option<Read<TimeQuality>>,
     /// What is in force.
@@ -43,7 +44,7 @@ pub struct Sources {
     /// What reached the hub.
     pub upload: Option<Read<Uploaded>>,
     /// How long each task has been silent: [`super::Heartbeats::ages`].
-    pub tasks: Option<Read<Vec<(&'static str, Duration)>>>,
+    pub tasks: Option<Read<Ages>>,
 }
 
 /// Downstream connections since the start.
@@ -53,17 +54,8 @@ pub struct Connections {
     pub open: u64,
     /// Accepted since the start.
     pub accepted: u64,
-    /// Closed before a request was judged, by reason: no free slot, TLS refused, head malformed or too large.
-    pub refused: Counts,
-}
-
-/// The fill of the throttle tables, all workers together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ThrottleTables {
-    /// Entries in use.
-    pub used: u64,
-    /// Entries that there is room for.
-    pub capacity: u64,
+    /// Ended since the start, by how; with those that are open they make up the accepted.
+    pub ended: Counts,
 }
 
 /// The policy in force; safe mode where there is none.
@@ -102,7 +94,7 @@ pub struct Spooled {
 pub struct Uploaded {
     /// Usage files acknowledged by a signed receipt.
     pub files: u64,
-    /// Attempts that ended without one.
+    /// Rounds that ended early.
     pub failures: u64,
     /// How long ago the last receipt came; `None` before the first.
     pub last_success: Option<Duration>,
@@ -149,13 +141,13 @@ impl Collector for Sources {
             let now = read();
             page.gauge("connections_open", "Downstream connections open now", now.open)?;
             page.counter("connections_accepted", "Downstream connections accepted", now.accepted)?;
-            let help = "Downstream connections closed before a request was judged, by reason";
-            page.counters("connections_refused", help, "reason", now.refused)?;
+            let help =
+                "Downstream connections ended, by how: an idle one by head_timeout, a broken one in mid-answer too";
+            page.counters("connections_ended", help, "end", now.ended)?;
         }
-        if let Some(read) = &self.throttle {
-            let now = read();
-            page.gauge("throttle_entries", "Entries in use in the throttle tables", now.used)?;
-            page.gauge("throttle_entries_limit", "Entries that the throttle tables have room for", now.capacity)?;
+        if let Some(read) = &self.throttle_forgotten {
+            let help = "Rates and quotas that began anew for want of room: raise throttle.slots";
+            page.counter("throttle_forgotten", help, read())?;
         }
         if let Some(read) = &self.time {
             let now = read();
@@ -175,7 +167,7 @@ impl Collector for Sources {
         if let Some(read) = &self.upload {
             let now = read();
             page.counter("upload_files", "Usage files acknowledged by the hub's signed receipt", now.files)?;
-            page.counter("upload_failures", "Upload attempts that ended without a receipt", now.failures)?;
+            page.counter("upload_failures", "Rounds of uploads that ended early", now.failures)?;
             if let Some(age) = now.last_success {
                 let help = "Time since the hub's last receipt; absent before the first";
                 page.gauge("upload_last_success_age_seconds", help, age.as_secs_f64())?;
@@ -238,10 +230,12 @@ impl Page<'_> {
         name: &str,
         help: &str,
         label: &'static str,
-        values: impl IntoIterator<Item = (&'static str, V)>,
+        values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        values.into_iter().try_for_each(|(which, value)| family.encode_family(&[(label, which)])?.encode_gauge(&value))
+        values
+            .into_iter()
+            .try_for_each(|(which, value)| family.encode_family(&[(label, which.as_ref())])?.encode_gauge(&value))
     }
 }
 
@@ -255,8 +249,8 @@ mod tests {
     fn wired() -> Sources {
         Sources {
             requests: Some(Box::new(|| vec![("Admitted", 7), ("TokenExpired", 0)])),
-            connections: Some(Box::new(|| Connections { open: 2, accepted: 9, refused: vec![("tls", 1)] })),
-            throttle: Some(Box::new(|| ThrottleTables { used: 3, capacity: 4096 })),
+            connections: Some(Box::new(|| Connections { open: 2, accepted: 9, ended: vec![("broken", 1)] })),
+            throttle_forgotten: Some(Box::new(|| 3)),
             time: Some(Box::new(|| TimeQuality::Floor)),
             policy: Some(Box::new(|| PolicyInForce::Active { seq: 41, activated_at: 1_700_000_000, stale: false })),
             imports: Some(Box::new(|| vec![("Rollback", 1)])),
@@ -266,7 +260,7 @@ mod tests {
                 failures: 2,
                 last_success: Some(Duration::from_millis(1500)),
             })),
-            tasks: Some(Box::new(|| vec![("writer", Duration::from_secs(2))])),
+            tasks: Some(Box::new(|| vec![("writer".into(), Duration::from_secs(2))])),
         }
     }
 
@@ -278,8 +272,8 @@ mod tests {
             "tidegate_requests_total{outcome=\"TokenExpired\"} 0",
             "tidegate_connections_open 2",
             "tidegate_connections_accepted_total 9",
-            "tidegate_connections_refused_total{reason=\"tls\"} 1",
-            "tidegate_throttle_entries 3",
+            "tidegate_connections_ended_total{end=\"broken\"} 1",
+            "tidegate_throttle_forgotten_total 3",
             "tidegate_time_quality{quality=\"synced\"} 0",
             "tidegate_time_quality{quality=\"floor\"} 1",
             "tidegate_policy_safe_mode 0",

@@ -17,11 +17,11 @@ mod metrics;
 
 use std::collections::BTreeMap;
 
-pub use health::{Heart, Heartbeats, Stale};
+use crate::units::Unfit;
+
+pub use health::{Ages, Heart, Heartbeats, Standstill};
 pub use logs::{Level, Place, start};
-pub use metrics::{
-    CONTENT_TYPE, Connections, Counts, Metrics, PolicyInForce, Read, Sources, Spooled, ThrottleTables, Uploaded,
-};
+pub use metrics::{CONTENT_TYPE, Connections, Counts, Metrics, PolicyInForce, Read, Sources, Spooled, Uploaded};
 
 /// `[telemetry]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
@@ -33,10 +33,64 @@ pub struct Config {
     pub modules: BTreeMap<String, Level>,
 }
 
+/// This crate's modules: what may stand in [`Config::modules`].
+const MODULES: [&str; 21] = [
+    "admin",
+    "admission",
+    "bundle",
+    "cli",
+    "clock",
+    "config",
+    "daemon",
+    "disk",
+    "exit",
+    "gateway",
+    "hub",
+    "ids",
+    "keys",
+    "policy",
+    "spool",
+    "store",
+    "telemetry",
+    "throttle",
+    "token",
+    "units",
+    "upload",
+];
+
+impl Config {
+    /// What of it could be read but not used.
+    #[must_use]
+    pub fn check(&self) -> Vec<Unfit> {
+        let unknown = self.modules.keys().filter(|name| !MODULES.contains(&name.as_str()));
+        let message = |name| format!("there is no module {name:?}; there are {}", MODULES.join(", "));
+        unknown.map(|name| Unfit { key: "modules", message: message(name) }).collect()
+    }
+}
+
 /// Why telemetry could not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Something in this process set a log subscriber before: a defect, report it.
     #[error("logging was started twice in one process")]
     AlreadyStarted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_may_be_set_for_each_module_that_there_is_and_for_no_other() {
+        let there: Vec<&str> = include_str!("../lib.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+            .collect();
+        let level = |name: &str| (name.to_owned(), Level::Debug);
+        let all = Config { modules: there.iter().copied().map(level).collect(), ..Config::default() };
+        assert!(there.len() > 10 && all.check().is_empty(), "{:?}", all.check());
+        assert_eq!(MODULES.len(), there.len(), "a module is gone");
+        let wrong = Config { modules: ["gatway", "gate", ""].map(level).into(), ..Config::default() };
+        assert_eq!(wrong.check().len(), 3, "{:?}", wrong.check());
+    }
 }

@@ -18,9 +18,9 @@ mod tests;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::units::UnixSeconds;
+use crate::units::{Unfit, UnixSeconds, within};
 use table::{Slot, Stripe, Table};
 
 pub use quota::{Quota, Window};
@@ -34,7 +34,8 @@ pub const MAX_CHARGES: usize = 16;
 pub struct Now {
     /// Nanoseconds of monotonic time since any fixed moment; for rates.
     pub mono_ns: u64,
-    /// The least that the wall clock can be ([`crate::units::TimeBounds::lower`]); for quotas.
+    /// The least that the wall clock can be ([`crate::units::TimeBounds::lower`]); for quotas. It may step back, as
+    /// when a source of time is no longer trusted: see [`Throttle::decide`].
     pub wall: UnixSeconds,
 }
 
@@ -62,14 +63,14 @@ pub struct Charge {
 #[derive(Debug)]
 pub struct Permit(());
 
-/// A limit said no; nothing was charged.
+/// Some limits said no; nothing was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// Index of the limit among the charges given.
+    /// Index of the first of them among the charges given.
     pub charge: usize,
     /// A quota is used up, rather than a rate exceeded.
     pub quota: bool,
-    /// Whole seconds, at least 1, after which this limit would agree.
+    /// Whole seconds, at least 1, after which all limits would agree.
     pub retry_after: u32,
 }
 
@@ -87,6 +88,15 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// What of it could be read but not used.
+    #[must_use]
+    pub fn check(&self) -> Vec<Unfit> {
+        let why = "with too few, limits are forgotten while they count; each takes 32 bytes at the start";
+        within("slots", self.slots, 256..=4_194_304, why).into_iter().collect()
+    }
+}
+
 /// All counters of the gateway.
 #[derive(Debug)]
 pub struct Throttle {
@@ -95,6 +105,8 @@ pub struct Throttle {
     /// Keys the table, so that nobody outside can choose names that meet in one stripe.
     hasher: RandomState,
     forgotten: AtomicU64,
+    /// The furthest that the wall clock was ahead of monotonic time, in seconds.
+    ahead: AtomicI64,
 }
 
 impl Throttle {
@@ -102,7 +114,8 @@ impl Throttle {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let (rates, quotas) = (Table::new(config.slots), Table::new(config.slots));
-        Self { rates, quotas, hasher: RandomState::new(), forgotten: AtomicU64::new(0) }
+        let ahead = AtomicI64::new(i64::MIN);
+        Self { rates, quotas, hasher: RandomState::new(), forgotten: AtomicU64::new(0), ahead }
     }
 
     /// Counters in use that were forgotten for want of room: each gave its subject a fresh start.
@@ -113,9 +126,12 @@ impl Throttle {
 
     /// Charges every limit, or none and says which one refused (the first in order).
     ///
-    /// At most [`MAX_CHARGES`] are looked at; the policy's compiler allows no more.
+    /// At most [`MAX_CHARGES`] are looked at; the policy's compiler allows no more. A wall clock that steps back is not
+    /// followed: it goes on from where it was at the pace of monotonic time, so that no window comes a second time and
+    /// none that is used up stays for longer than it lasts.
     pub fn decide(&self, charges: &[Charge], now: Now) -> Result<Permit, Refused> {
         debug_assert!(charges.len() <= MAX_CHARGES, "{} charges", charges.len());
+        let now = self.forward(now);
         let mut places: heapless::Vec<Place, MAX_CHARGES> = heapless::Vec::new();
         for charge in charges.iter().take(MAX_CHARGES) {
             let key = self.hasher.hash_one((charge.limit_id, charge.subject_id)).max(1); // 0 marks an empty slot
@@ -124,34 +140,51 @@ impl Throttle {
             let _ = places.push(Place { key, quota, stripe });
         }
         let mut held = self.lock(&places);
-        // First every verdict, then every charge.
+        // First every verdict, then every charge: until all have agreed nothing is touched.
         let mut next: heapless::Vec<Next, MAX_CHARGES> = heapless::Vec::new();
+        let mut refused: Option<Refused> = None;
         for (charge, (Charge { limit, .. }, place)) in charges.iter().zip(&places).enumerate() {
             let lock = held.iter().position(|held| (held.quota, held.index) == (place.quota, place.stripe));
             let lock = lock.expect("the stripe of every place is locked");
             let taken = |slot| next.iter().any(|next| (next.lock, next.slot) == (lock, slot));
             let worth = |value| if place.quota { quota::worth(value, now) } else { rate::worth(value, now) };
-            let (slot, value) = match held[lock].stripe.find(place.key, taken, worth) {
-                Slot::Known(slot, value) => (slot, value),
-                Slot::Fresh(slot) => (slot, 0),
-                Slot::Forgot(slot) => {
-                    self.forgotten.fetch_add(1, Ordering::Relaxed);
-                    (slot, 0)
-                }
-            };
+            let Slot { at: slot, value, forgets } = held[lock].stripe.find(place.key, taken, worth);
             let charged = match limit {
                 Limit::Rate(rate) => rate.charge(value, now),
                 Limit::Quota(quota) => quota.charge(value, now),
             };
             match charged {
-                Ok(value) => next.push(Next { lock, slot, value }).expect("as many as there are places"),
-                Err(retry_after) => return Err(Refused { charge, quota: place.quota, retry_after }),
+                Ok(value) => {
+                    let charged = Next { lock, slot, key: place.key, value, forgets };
+                    next.push(charged).expect("as many as there are places");
+                }
+                Err(retry_after) => {
+                    let first = refused.get_or_insert(Refused { charge, quota: place.quota, retry_after });
+                    first.retry_after = first.retry_after.max(retry_after);
+                }
             }
         }
-        for Next { lock, slot, value } in next {
-            held[lock].stripe.set(slot, value);
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        for Next { lock, slot, key, value, forgets } in next {
+            held[lock].stripe.set(slot, key, value);
+            if forgets {
+                self.forgotten.fetch_add(1, Ordering::Relaxed);
+            }
         }
         Ok(Permit(()))
+    }
+
+    /// The moment by a wall clock that never goes back.
+    fn forward(&self, now: Now) -> Now {
+        let mono = i64::try_from(now.mono_ns / 1_000_000_000).unwrap_or(i64::MAX);
+        let ahead = now.wall.saturating_sub(mono);
+        let mut furthest = self.ahead.load(Ordering::Relaxed);
+        if ahead > furthest {
+            furthest = self.ahead.fetch_max(ahead, Ordering::Relaxed).max(ahead);
+        }
+        Now { wall: mono.saturating_add(furthest), ..now }
     }
 
     /// Locks the stripes of all places, each once, in one order for all threads.
@@ -193,5 +226,7 @@ struct Held<'a> {
 struct Next {
     lock: usize,
     slot: usize,
+    key: u64,
     value: u64,
+    forgets: bool,
 }

@@ -44,10 +44,9 @@ impl Quota {
         let state = if state >> 62 == self.window as u64 { state } else { 0 };
         let (stored, used) = (state >> USED_BITS & NUMBER_MAX, state & USED_MAX);
         let number = self.window.number(now.wall);
-        // A clock that steps back goes on with what was used: stepping back never gives a second budget. One that
-        // trembles around midnight stays in the later window; one that was far ahead is believed when it returns.
         let used = if number > stored { 0 } else { used };
-        let number = if number + 1 == stored { stored } else { number };
+        // Two workers can meet around a window's end in the other order: the later window is the one that counts.
+        let number = number.max(stored);
         if used >= self.count {
             return Err(self.window.left(now.wall));
         }

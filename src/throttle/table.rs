@@ -21,15 +21,14 @@ pub(super) struct Stripe {
     values: [u64; SLOTS],
 }
 
-/// Where a key is counted from now on.
+/// Where a key is counted, or would be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slot {
-    /// It was there, with this value.
-    Known(usize, u64),
-    /// It was not; nothing was lost.
-    Fresh(usize),
-    /// It was not, and a counter in use had to be forgotten.
-    Forgot(usize),
+pub(super) struct Slot {
+    pub(super) at: usize,
+    /// 0 for a key that is not there yet.
+    pub(super) value: u64,
+    /// A counter in use has to be forgotten for it.
+    pub(super) forgets: bool,
 }
 
 impl Table {
@@ -53,26 +52,24 @@ impl Table {
 }
 
 impl Stripe {
-    /// The key's slot; a new key takes an empty one, else the one that is worth least and not `taken`.
-    pub(super) fn find(&mut self, key: u64, taken: impl Fn(usize) -> bool, worth: impl Fn(u64) -> u64) -> Slot {
+    /// The key's slot; for a new key an empty one, else the one that is worth least and not `taken`. Changes nothing.
+    pub(super) fn find(&self, key: u64, taken: impl Fn(usize) -> bool, worth: impl Fn(u64) -> u64) -> Slot {
         if let Some(slot) = self.keys.iter().position(|known| *known == key) {
-            return Slot::Known(slot, self.values[slot]);
+            return Slot { at: slot, value: self.values[slot], forgets: false };
         }
         let price = |slot: &usize| match self.keys[*slot] {
             0 => (0, 0),
             _ => (1, worth(self.values[*slot])),
         };
-        let slot = (0..SLOTS)
+        let at = (0..SLOTS)
             .filter(|slot| !taken(*slot))
             .min_by_key(price)
             .expect("a request takes fewer slots than a stripe has");
-        let forgot = price(&slot) > (1, 0);
-        self.keys[slot] = key;
-        self.values[slot] = 0;
-        if forgot { Slot::Forgot(slot) } else { Slot::Fresh(slot) }
+        Slot { at, value: 0, forgets: price(&at) > (1, 0) }
     }
 
-    pub(super) fn set(&mut self, slot: usize, value: u64) {
+    pub(super) fn set(&mut self, slot: usize, key: u64, value: u64) {
+        self.keys[slot] = key;
         self.values[slot] = value;
     }
 }

@@ -59,6 +59,28 @@ fn a_request_refused_by_one_limit_uses_up_no_other() {
 }
 
 #[test]
+fn a_request_that_several_limits_refuse_is_told_the_longest_wait_and_the_first_of_them() {
+    let throttle = Throttle::new(Config::default());
+    let (short, long) = (rate(1, Rate::new(1, Duration::from_secs(1), 1)), quota(2, 1, Window::Hour));
+    assert!(throttle.decide(&[short, long], at(0)).is_ok());
+    let refused = throttle.decide(&[short, long], at(0)).expect_err("both are used up");
+    assert_eq!(refused, Refused { charge: 0, quota: false, retry_after: 3_600 });
+}
+
+#[test]
+fn a_refused_request_forgets_nobody() {
+    let throttle = Throttle::new(Config { slots: 16 });
+    let used_up = quota(99, 0, Window::Month);
+    let slow = Rate::new(1, Duration::from_secs(60), 1);
+    (0..16).for_each(|subject| assert!(throttle.decide(&[rate(subject, slow)], at(0)).is_ok()));
+    for stranger in 100..200 {
+        assert!(throttle.decide(&[rate(stranger, slow), used_up], at(0)).is_err());
+    }
+    assert_eq!(throttle.forgotten(), 0);
+    (0..16).for_each(|subject| assert!(throttle.decide(&[rate(subject, slow)], at(0)).is_err(), "{subject}"));
+}
+
+#[test]
 fn subjects_do_not_share_a_budget() {
     let throttle = Throttle::new(Config::default());
     for subject in 0..100 {
@@ -70,10 +92,10 @@ fn subjects_do_not_share_a_budget() {
 
 #[test]
 fn a_quota_begins_anew_with_the_calendar() {
-    let throttle = Throttle::new(Config::default());
     // 2024-02-29T23:59:00Z: the last minute of an hour, a day and a month, in a leap year.
     let late = 1_709_251_140;
     for (subject, window) in [(1, Window::Hour), (2, Window::Day), (3, Window::Month)] {
+        let throttle = Throttle::new(Config::default());
         let charge = [quota(subject, 1, window)];
         assert!(throttle.decide(&charge, wall(late)).is_ok());
         let refused = throttle.decide(&charge, wall(late)).expect_err("used up");
@@ -82,6 +104,7 @@ fn a_quota_begins_anew_with_the_calendar() {
         assert!(throttle.decide(&charge, wall(late + 60)).is_ok());
     }
     // 2025-12-01T00:00:00Z: December has 31 days.
+    let throttle = Throttle::new(Config::default());
     let charge = [quota(4, 0, Window::Month)];
     let refused = throttle.decide(&charge, wall(1_764_547_200)).expect_err("nothing is allowed");
     assert_eq!(refused.retry_after, 31 * 86_400);
@@ -96,6 +119,17 @@ fn a_clock_that_steps_back_gives_no_second_budget_and_locks_nobody_out() {
     assert!(throttle.decide(&charge, wall(10 * 86_400)).is_err(), "a trembling clock");
     assert!(throttle.decide(&charge, wall(0)).is_err());
     assert!(throttle.decide(&charge, wall(11 * 86_400)).is_ok());
+
+    // Used up on day 20; then the clock is no longer trusted and shows day 15. A day later it is another day.
+    let throttle = Throttle::new(Config::default());
+    let charge = [quota(1, 1, Window::Day)];
+    let later = |days: u64, shown: i64| Now { mono_ns: days * 86_400 * SECOND, wall: shown * 86_400 };
+    assert!(throttle.decide(&charge, later(0, 20)).is_ok());
+    let refused = throttle.decide(&charge, later(0, 15)).expect_err("used up");
+    assert_eq!(refused.retry_after, 86_400);
+    assert!(throttle.decide(&charge, later(1, 16)).is_ok(), "as told");
+    // Trusted again, it shows the day that was counted meanwhile.
+    assert!(throttle.decide(&charge, later(1, 21)).is_err(), "no second budget");
 
     let charge = [rate(2, Rate::new(1, Duration::from_secs(1), 5))];
     assert!(throttle.decide(&charge, at(1_000_000 * SECOND)).is_ok());
@@ -165,7 +199,7 @@ fn workers_that_race_admit_exactly_the_limit() {
 }
 
 proptest! {
-    /// Whatever the steps of time (back ones too), no window of the rate's length holds more than count + burst.
+    /// Whatever the steps of time, no window of the rate's length holds more than count + burst.
     #[test]
     fn no_window_holds_more_than_count_and_burst(
         count in 1u32..50,

@@ -54,17 +54,22 @@ pub fn judge(claims: &VerifiedClaims, now: &Circumstances<'_>) -> Result<TimeVer
     let iat = if claims.iat_is_advisory { None } else { claims.iat };
     let verdict = judge_time(claims.exp, claims.nbf, iat, now.bounds)?;
     // 14. revocation
-    match now.revocations.find(&claims.ids, claims.iat) {
-        None => {}
-        Some(Revoked::Listed) => return Err(TokenError::TokenRevoked),
-        Some(Revoked::Before(_)) => return Err(TokenError::RevokedBefore),
-    }
+    not_revoked(claims, now.revocations)?;
     // 15. proof of possession
     match (claims.binding, now.certificate) {
         (Binding::None, _) => Ok(verdict),
         (Binding::Certificate(bound), Some(proven)) if bound == *proven => Ok(verdict),
         (Binding::Certificate(_), Some(_)) => Err(TokenError::PopMismatch),
         (Binding::Certificate(_), None) | (Binding::Other, _) => Err(TokenError::PopMissing),
+    }
+}
+
+/// Step 14, for one list: where several are in force, a token must be in none of them.
+pub fn not_revoked(claims: &VerifiedClaims, by: &Revocations) -> Result<(), TokenError> {
+    match by.find(&claims.ids, claims.iat) {
+        None => Ok(()),
+        Some(Revoked::Listed) => Err(TokenError::TokenRevoked),
+        Some(Revoked::Before(_)) => Err(TokenError::RevokedBefore),
     }
 }
 

@@ -16,14 +16,16 @@ mod pin;
 mod retry;
 mod worker;
 
+use std::error::Error as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use link::Link;
 use serde::{Deserialize, Serialize};
 pub use worker::{Status, Wakes, Worker};
 
 use crate::ids::Digest;
-use crate::units::Span;
+use crate::units::{Span, Unfit, within};
 
 /// Section `[upload]` of the daemon's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,9 +70,37 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether an uploader could be made of it; reads the authority file.
-    pub fn check(&self) -> Result<(), Error> {
-        worker::client(self).map(drop)
+    /// What of it could be read but not used; reads the authority file.
+    #[must_use]
+    pub fn check(&self) -> Vec<Unfit> {
+        let (moment, hour, day) = (Span::millis(10), Span::hours(1), Span::hours(24));
+        let hub = worker::client(self).err().map(|error| {
+            let message = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+            Unfit { key: error.key(), message }
+        });
+        let never = "the hub is never reached, or never given up";
+        let mut unfit: Vec<_> = [
+            hub,
+            within("interval", self.interval, Span::millis(100)..=day, "the backlog is always or never looked at"),
+            within("retry_base", self.retry_base, moment..=hour, "less is a storm of tries, more is none"),
+            within("retry_cap", self.retry_cap, moment..=day, "less is a storm of tries, more is none"),
+            within("connect_timeout", self.connect_timeout, Span::millis(100)..=Span::secs(300), never),
+            within("request_timeout", self.request_timeout, Span::secs(1)..=hour, never),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if self.retry_cap < self.retry_base {
+            let message = format!("{} is less than retry_base, {}", self.retry_cap, self.retry_base);
+            unfit.push(Unfit { key: "retry_cap", message });
+        }
+        unfit
+    }
+
+    /// The longest that one step of a round may take: to connect and to bring one file.
+    #[must_use]
+    pub fn step(&self) -> Duration {
+        self.connect_timeout.0.saturating_add(self.request_timeout.0)
     }
 }
 
@@ -98,6 +128,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// The setting that is to be changed.
+    fn key(&self) -> &'static str {
+        match self {
+            Self::BadAddress(_) | Self::PlainHttp(_) => "hub",
+            Self::NoPin => "hub_pins",
+            Self::BadAuthority | Self::AuthorityFile { .. } => "authority_file",
+        }
+    }
 }
 
 /// Why a round of uploads ended early. The files stay; the next round tries again.

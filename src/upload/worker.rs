@@ -6,11 +6,10 @@
 //! spool, and is tried again once a day, after a kick and after a start: each try costs a whole upload.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::client::{Answer, Client};
@@ -21,6 +20,7 @@ use crate::keys::{PublicKey, random};
 use crate::spool::backlog::{Backlog, Cursor};
 use crate::spool::receipt::Receipt;
 use crate::spool::segment::Unverified;
+use crate::telemetry::Heart;
 
 /// Largest authority file, in bytes.
 const AUTHORITY_LIMIT: u64 = 1 << 20;
@@ -46,6 +46,8 @@ pub struct Status {
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Rounds that ended early, all in all; [`Link::failures`] are those in a row.
+    pub failures: u64,
     /// Files that are passed over, because the hub refuses them for good.
     pub passed_over: u64,
     /// Those of them that were signed by a key which this device no longer has, and which the hub does not know:
@@ -76,7 +78,7 @@ struct Refused {
     last: Option<Cursor>,
     files: u64,
     by_another_key: u64,
-    since: Option<Instant>,
+    since: Option<tokio::time::Instant>,
 }
 
 /// What a round came to.
@@ -118,27 +120,40 @@ impl<B: Backlog> Worker<B> {
     }
 
     /// Uploads until it is dropped. Dropping it at any moment is safe: what was not acknowledged is sent again.
-    pub async fn run(mut self) {
+    /// `heart` beats with each step of a round and in the waits between; a step ends within [`Config::step`].
+    pub async fn run(mut self, heart: Heart) {
         loop {
-            let round = self.round().await;
-            let Self { wakes, config, .. } = &self;
+            let round = self.round(&heart).await;
             match round {
-                Round::Done => tokio::select! {
-                    () = wakes.sealed.notified() => {}
-                    () = wakes.kick.notified() => self.refused = Refused::default(),
-                    () = tokio::time::sleep(config.interval.0) => {}
-                },
+                Round::Done => {
+                    let Self { wakes, config, .. } = &self;
+                    let idle = async {
+                        tokio::select! {
+                            () = wakes.sealed.notified() => false,
+                            () = wakes.kick.notified() => true,
+                            () = tokio::time::sleep(config.interval.0) => false,
+                        }
+                    };
+                    if heart.during(idle).await {
+                        self.refused = Refused::default();
+                    }
+                }
                 Round::Failed(failure, asked) => {
                     let failures = self.record_failure(failure);
                     let random = random::<8>().map_or(u64::MAX, u64::from_ne_bytes);
-                    let (base, cap) = (config.retry_base.0, config.retry_cap.0);
+                    let (base, cap) = (self.config.retry_base.0, self.config.retry_cap.0);
                     let wait = retry::delay(failures, random, base, cap, asked);
                     debug!(%failure, failures, ?wait, "waiting for the hub");
-                    let hubs = &mut self.hubs;
-                    tokio::select! {
-                        () = self.wakes.kick.notified() => self.refused = Refused::default(),
-                        Ok(()) = hubs.changed(), if failure == Failure::NoHubKey => {}
-                        () = tokio::time::sleep(wait) => {}
+                    let (kick, hubs) = (&self.wakes.kick, &mut self.hubs);
+                    let idle = async {
+                        tokio::select! {
+                            () = kick.notified() => true,
+                            Ok(()) = hubs.changed(), if failure == Failure::NoHubKey => false,
+                            () = tokio::time::sleep(wait) => false,
+                        }
+                    };
+                    if heart.during(idle).await {
+                        self.refused = Refused::default();
                     }
                 }
             }
@@ -153,19 +168,20 @@ impl<B: Backlog> Worker<B> {
             }
             status.link = status.link.failed();
             status.failure = Some(failure);
+            status.failures += 1;
             failures = status.link.failures();
         });
         failures
     }
 
-    async fn round(&mut self) -> Round {
-        match self.try_round().await {
+    async fn round(&mut self, heart: &Heart) -> Round {
+        match self.try_round(heart).await {
             Ok(()) => Round::Done,
             Err((failure, asked)) => Round::Failed(failure, asked),
         }
     }
 
-    async fn try_round(&mut self) -> Result<(), (Failure, Option<Duration>)> {
+    async fn try_round(&mut self, heart: &Heart) -> Result<(), (Failure, Option<Duration>)> {
         let early = |failure| (failure, None);
         let hubs = self.hubs.borrow_and_update().clone();
         let mut connection = None;
@@ -175,6 +191,7 @@ impl<B: Backlog> Worker<B> {
         }
         // Reading costs the device flash and memory, so nothing is read before there is a hub to give it to.
         while self.backlog.waiting().is_none_or(|waiting| waiting > self.refused.files) {
+            heart.beat(Instant::now());
             if hubs.is_empty() {
                 return Err(early(Failure::NoHubKey));
             }
@@ -214,7 +231,7 @@ impl<B: Backlog> Worker<B> {
         *last = Some(at);
         *files += 1;
         *others += u64::from(by_another_key);
-        since.get_or_insert_with(Instant::now);
+        since.get_or_insert_with(tokio::time::Instant::now);
         self.tell_refused();
     }
 

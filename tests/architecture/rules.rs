@@ -27,8 +27,9 @@ const IMPURE: [&str; 13] = [
     "socket2",
 ];
 
-/// Clock reads, as the end of a path, so that an import does not hide them.
-const CLOCKS: [&str; 3] = ["Instant::now", "SystemTime::now", "Reading::now"];
+/// Methods that read a clock, whatever their type is called: a renamed import, an alias or a value hides the type.
+/// `elapsed` reads as a call on a value too.
+const CLOCKS: [&str; 4] = ["now", "now_utc", "now_local", "elapsed"];
 
 /// One broken rule.
 #[derive(Debug, PartialEq)]
@@ -88,6 +89,7 @@ pub(crate) fn check(name: &str, text: &str, tables: &Tables) -> Vec<Violation> {
     }
     if PURE.contains(&&*module[0]) {
         check.purity(&paths);
+        check.clocks(&tokens);
     }
     check.out
 }
@@ -198,10 +200,19 @@ impl Check<'_> {
         for path in paths {
             let joined = path.segments.join("::");
             let inside = |banned: &&str| joined == **banned || joined.starts_with(&format!("{banned}::"));
-            let does_io = !path.ours && IMPURE.iter().any(inside);
-            let reads_clock = CLOCKS.iter().any(|end| joined == *end || joined.ends_with(&format!("::{end}")));
-            if does_io || reads_clock {
+            if !path.ours && IMPURE.iter().any(inside) {
                 self.breaks(path.line, "purity", joined, "take `now`, bytes and settings as arguments");
+            }
+        }
+    }
+
+    fn clocks(&mut self, tokens: &[Token]) {
+        for window in tokens.windows(3) {
+            let [before, method, after] = window else { continue };
+            let Some(name) = method.ident().filter(|name| CLOCKS.contains(name)) else { continue };
+            let is_called = before.is('.') && name == "elapsed" && after.is('(');
+            if before.kind == Kind::Sep || is_called {
+                self.breaks(method.line, "purity", format!("`{name}` reads a clock"), "take `now` as an argument");
             }
         }
     }

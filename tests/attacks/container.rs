@@ -54,6 +54,10 @@ pub fn cases() -> Vec<Case> {
     cases.push(case("SigSectionMalformed", "a count that is one more", miscounted.clone()));
     miscounted[count] = 255;
     cases.push(case("SigSectionMalformed", "a count of 255", miscounted));
+    // The count is step 3's matter, the chain step 6's.
+    let mut both = signed_bytes(BundleType::Policy, &[0; 5], &value, &[4, 5], b"p");
+    both[5 + count] = 1;
+    cases.push(case("SigSectionMalformed", "a wrong count beside a broken chain", both));
     cases
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Cursor, Read};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate::bundle::container::{BundleType, MAX_FILE};
 use tidegate::bundle::manifest::Entry;
 use tidegate::bundle::trust::Trust;
@@ -12,14 +12,13 @@ use tidegate::keys::sha256;
 use tidegate::store::time::BUILD_TIME;
 
 use crate::world::{
-    Case, GOLDEN_SEQ, bundle, case, compile, device_facts, manifest_value, root, signed_bytes, with_manifest,
+    Case, GOLDEN_SEQ, bundle, case, compile, device_facts, draft, entries, judge, manifest_value, root, sign,
+    signed_bytes, with_manifest,
 };
 
 pub fn cases() -> Vec<Case> {
     let entry = |kind: &str, len: u64| json!({"kind": kind, "len": len, "name": "x", "sha256": sha256(b"p")});
-    let entries = |name, about: &str, entries: serde_json::Value| {
-        case(name, about, with_manifest(b"p", |m| m["entries"] = entries))
-    };
+    let table = |name, about: &str, entries: Value| case(name, about, with_manifest(b"p", |m| m["entries"] = entries));
     let named = |name: &str| json!([{"kind": "routes", "len": 1, "name": name, "sha256": sha256(b"p")}]);
     let good = bundle(GOLDEN_SEQ + 1, "next");
     let mut altered = good.clone();
@@ -31,35 +30,100 @@ pub fn cases() -> Vec<Case> {
         ]);
     });
     vec![
-        entries("EntryCount", "none", json!([])),
-        entries("EntryCount", "seven", json!(vec![entry("routes", 0); 7])),
-        entries("EntryKindUnknown", "a kind of the future", json!([entry("weather", 1)])),
-        entries("EntryKindUnknown", "a path", json!([entry("../../etc/passwd", 1)])),
-        entries("EntryDuplicate", "routes twice", json!([entry("routes", 1), entry("routes", 0)])),
-        entries("EntryName", "a path as the name", named("../../../etc/passwd")),
-        entries("EntryName", "no name", named("")),
-        entries("EntryName", "a name of 65", named(&"x".repeat(65))),
-        entries(
+        table("EntryCount", "none", json!([])),
+        table("EntryCount", "seven", json!(vec![entry("routes", 0); 7])),
+        table("EntryKindUnknown", "a kind of the future", json!([entry("weather", 1)])),
+        table("EntryKindUnknown", "a path", json!([entry("../../etc/passwd", 1)])),
+        table("EntryDuplicate", "routes twice", json!([entry("routes", 1), entry("routes", 0)])),
+        table("EntryName", "a path as the name", named("../../../etc/passwd")),
+        table("EntryName", "no name", named("")),
+        table("EntryName", "a name of 65", named(&"x".repeat(65))),
+        table(
             "EntryTooLarge",
             "a byte over its kind's limit",
             json!([entry("issuers", EntryKind::Issuers.limit() + 1)]),
         ),
-        entries("EntryTooLarge", "2^53 bytes", json!([entry("routes", 1 << 53)])),
-        entries("PayloadLengthMismatch", "a byte short", json!([entry("routes", 0)])),
-        entries("PayloadLengthMismatch", "a byte over", json!([entry("routes", 2)])),
-        entries(
+        table("EntryTooLarge", "2^53 bytes", json!([entry("routes", 1 << 53)])),
+        table("PayloadLengthMismatch", "a byte short", json!([entry("routes", 0)])),
+        table("PayloadLengthMismatch", "a byte over", json!([entry("routes", 2)])),
+        table(
             "EntryDigestMismatch",
             "another blob",
             json!([{"kind": "routes", "len": 1, "name": "x", "sha256": sha256(b"q")}]),
         ),
-        entries("UnsupportedRequirement", "probes: this version runs none", json!([entry("probes", 1)])),
+        table("UnsupportedRequirement", "probes: this version runs none", json!([entry("probes", 1)])),
         case("EntryDigestMismatch", "the last bit of the payload", altered),
         case("EntryDigestMismatch", "two blobs swapped", swapped),
-        case("WeakKey", "a weak key", bundle(GOLDEN_SEQ + 1, "weak")),
-        case("DuplicateKid", "one kid twice", bundle(GOLDEN_SEQ + 1, "twice")),
-        case("PrivateKeyInBundle", "a private key", bundle(GOLDEN_SEQ + 1, "private")),
-        case("SemanticInvalid", "no sense", bundle(GOLDEN_SEQ + 1, "nonsense")),
     ]
+    .into_iter()
+    .chain(policies())
+    .collect()
+}
+
+/// Step 15: what the real compiler says of a sound policy that was spoilt.
+fn policies() -> Vec<Case> {
+    let spoilt = |name, about: &str, change: fn(&mut Value)| case(name, about, compiled(change, |text| text));
+    let edited = |about, from, to| case("SemanticInvalid", about, compiled(|_| (), |text| text.replace(from, to)));
+    let mut cases = vec![
+        spoilt("WeakKey", "a small-order point", |p| key(p)["jwk"]["x"] = "A".repeat(43).into()),
+        spoilt("WeakKey", "RSA of 512 bits", |p| {
+            let n = "v".repeat(85) + "w";
+            (key(p)["alg"], key(p)["jwk"]) = ("RS256".into(), json!({"e": "AQAB", "kty": "RSA", "n": n}));
+        }),
+        spoilt("DuplicateKid", "one kid twice", |p| {
+            let twice = json!([key(p), key(p)]);
+            p["issuers"]["issuers"][0]["keys"] = twice;
+        }),
+        spoilt("PrivateKeyInBundle", "a symmetric key", |p| {
+            (key(p)["alg"], key(p)["jwk"]) = ("HS256".into(), json!({"k": "c2VjcmV0", "kty": "oct"}));
+        }),
+        spoilt("PrivateKeyInBundle", "a private key that is not text", |p| key(p)["jwk"]["d"] = 7.into()),
+        spoilt("PrivateKeyInBundle", "a set with a private key", |p| {
+            let set = json!({"keys": [{"crv": "Ed25519", "d": "AA", "kty": "OKP", "x": "AA"}]});
+            key(p)["jwk"] = set;
+        }),
+        spoilt("SemanticInvalid", "an upstream that is not there", |p| {
+            p["routes"]["apis"][0]["upstream"] = "gone".into();
+        }),
+        spoilt("SemanticInvalid", "a symmetric algorithm", |p| key(p)["alg"] = "HS256".into()),
+        spoilt("SemanticInvalid", "an unknown member of a key", |p| key(p)["jwk"]["x5c"] = "".into()),
+        spoilt("SemanticInvalid", "APIs out of order", |p| {
+            p["routes"]["apis"].as_array_mut().expect("a list").reverse();
+        }),
+        spoilt("SemanticInvalid", "upstreams out of order", |p| {
+            let mut other = p["routes"]["upstreams"][0].clone();
+            other["name"] = "a".into();
+            p["routes"]["upstreams"].as_array_mut().expect("a list").push(other);
+        }),
+        spoilt("SemanticInvalid", "plans out of order", |p| {
+            p["throttle"]["plans"].as_array_mut().expect("a list").push(json!({"limits": [], "name": "a"}));
+        }),
+        edited("an integer over 2^53", ":1000,\"per\"", ":9007199254740993,\"per\""),
+        edited("an integer over 2^63", ":1000,\"per\"", ":18446744073709551615,\"per\""),
+        edited("white space", "\"name\":\"gold\"", "\"name\": \"gold\""),
+        edited("no JSON", "\"plans\"", "plans"),
+    ];
+    for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+        let private = |p: &mut Value| key(p)["jwk"][member] = "AA".into();
+        cases.push(case("PrivateKeyInBundle", member, compiled(private, |text| text)));
+    }
+    cases
+}
+
+fn key(policy: &mut Value) -> &mut Value {
+    &mut policy["issuers"]["issuers"][0]["keys"][0]
+}
+
+fn compiled(change: impl FnOnce(&mut Value), edit: impl Fn(String) -> String) -> Vec<u8> {
+    let mut draft = draft(GOLDEN_SEQ + 1, "");
+    draft.entries = entries(change, edit);
+    sign(&draft.assemble(&root()).expect("a sound draft"))
+}
+
+#[test]
+fn the_policy_that_the_cases_spoil_is_itself_taken() {
+    judge(&compiled(|_| (), |text| text)).expect("a sound policy");
+    judge(&compiled(|_| (), |text| text.replace(":1000,\"per\"", ":9007199254740992,\"per\""))).expect("2^53 itself");
 }
 
 /// A bundle whose payload is made while it is read, and which tells how much was asked for at once.

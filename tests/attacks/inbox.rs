@@ -1,27 +1,57 @@
-//! The drop folder: which files are taken, which stay, and how many are kept.
+//! The drop folder: which files are taken, which stay, and how many are kept. Its other users may do anything in it.
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::symlink;
-use std::time::Duration;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use tidegate::bundle::inbox::{Inbox, MAX_CANDIDATES, MAX_REJECTED};
-use tidegate::bundle::{Imported, Medium};
+use tempfile::TempDir;
+use tidegate::bundle::Medium;
+use tidegate::bundle::container::MAX_FILE;
+use tidegate::bundle::inbox::{Inbox, MAX_CANDIDATES, MAX_REJECTED, REST};
 
-use crate::world::{Device, GOLDEN_SEQ, Policy, bundle};
-
-pub const NAMES: &[&str] = &["TooManyCandidates"];
+use crate::source::unkind;
+use crate::world::{Device, GOLDEN_SEQ, bundle, golden};
 
 const LONG: Duration = Duration::from_secs(20);
 
-fn refused() -> Imported<Policy> {
-    Imported::Refused(tidegate::bundle::Refused::BadMagic("garbage".into()))
+/// An inbox in a folder of its own.
+fn alone() -> (TempDir, Inbox) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), 0).expect("watched");
+    (folder, inbox)
+}
+
+/// The inbox of a device, which keeps what it refuses in its state folder.
+fn inbox(device: &Device) -> (PathBuf, Inbox) {
+    let folder = device.folder.path().join("in");
+    let _ = fs::remove_file(folder.join("offered.tgb"));
+    let inbox = Inbox::open(&folder, &rejected(device), 0).expect("watched");
+    (folder, inbox)
+}
+
+fn rejected(device: &Device) -> PathBuf {
+    device.state().join("rejected")
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = entries.map(|name| name.into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+/// Imports what stands at `path` as the daemon does; the result's name.
+fn judged(device: &mut Device, inbox: &mut Inbox, path: &Path) -> &'static str {
+    let outcome = device.import(path);
+    inbox.settle(path, &outcome).expect("settled");
+    outcome.result.name()
 }
 
 #[test]
 fn a_file_is_ready_when_its_writer_closed_it_and_not_before() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut inbox = Inbox::open(folder.path()).expect("watched");
+    let (folder, mut inbox) = alone();
     let path = folder.path().join("a.tgb");
     let mut file = fs::File::create(&path).expect("created");
     file.write_all(b"half").expect("written");
@@ -33,8 +63,7 @@ fn a_file_is_ready_when_its_writer_closed_it_and_not_before() {
 
 #[test]
 fn a_file_moved_in_is_ready_and_other_names_are_passed_over() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut inbox = Inbox::open(folder.path()).expect("watched");
+    let (folder, mut inbox) = alone();
     inbox.wait(Duration::ZERO).expect("looked");
     for name in [".hidden.tgb", "a.tgb.part", "notes.txt", "a.tgb.result.json"] {
         fs::write(folder.path().join(name), b"x").expect("written");
@@ -45,74 +74,233 @@ fn a_file_moved_in_is_ready_and_other_names_are_passed_over() {
 }
 
 #[test]
-fn what_lay_there_before_the_start_is_ready_once_it_rests() {
+fn an_upload_that_stalls_is_left_to_its_writer_and_what_rests_long_enough_is_ready() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.tgb");
-    fs::write(&path, b"x").expect("written");
-    let mut inbox = Inbox::open(folder.path()).expect("watched");
-    assert!(inbox.look().expect("looked").ready.is_empty(), "it may still be growing");
-    fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(b"y")).expect("it grows");
-    assert!(inbox.look().expect("looked").ready.is_empty(), "it did grow");
-    assert_eq!(inbox.look().expect("looked").ready, [path]);
-    assert!(inbox.look().expect("looked").ready.is_empty(), "taken once");
+    let mut file = fs::File::create(&path).expect("created");
+    file.write_all(b"half").expect("written");
+    let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), 0).expect("watched");
+    let start = Instant::now();
+    let mut ready_at = |after: Duration| inbox.look(start + after).expect("looked").ready;
+    for seconds in [0, 2, 4, 10, 30, 59] {
+        assert!(ready_at(Duration::from_secs(seconds)).is_empty(), "silent for {seconds} s");
+    }
+    file.write_all(b"more").expect("it grows");
+    assert!(ready_at(REST).is_empty(), "it did grow");
+    assert!(ready_at(2 * REST - Duration::from_secs(1)).is_empty(), "silent again");
+    assert_eq!(ready_at(2 * REST), [path]);
+    assert!(ready_at(3 * REST).is_empty(), "taken once");
 }
 
 #[test]
-fn a_folder_with_too_many_bundles_is_refused_whole_and_told() {
+fn what_rested_before_the_start_is_ready_at_once_and_what_was_just_written_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.tgb");
+    fs::write(&path, b"x").expect("written");
+    let written = fs::metadata(&path).expect("it is there").ctime();
+    // A wall clock that ran backwards says nothing.
+    for (started, ready) in [(written + 60, true), (written + 59, false), (written - 1_000, false)] {
+        let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), started).expect("watched");
+        let now = Instant::now();
+        assert_eq!(inbox.look(now).expect("looked").ready.len(), usize::from(ready), "{started}");
+        let at_rest = inbox.look(now + Duration::from_secs(1)).expect("looked").ready.len();
+        assert_eq!(at_rest, usize::from(started == written + 59), "{started}");
+    }
+}
+
+fn too_many() -> String {
     let mut device = Device::with_golden();
-    let folder = device.folder.path().join("in");
-    let mut inbox = Inbox::open(&folder).expect("watched");
+    let (folder, mut inbox) = inbox(&device);
     for n in 0..=MAX_CANDIDATES {
         fs::write(folder.join(format!("{n}.tgb")), b"x").expect("written");
     }
-    let look = inbox.look().expect("looked");
+    let start = Instant::now();
+    let look = inbox.look(start).expect("looked");
     let refused = look.refused.expect("too many");
-    assert_eq!((refused.name(), look.ready.len()), ("TooManyCandidates", 0));
+    assert_eq!(look.ready.len(), 0);
+    assert!(inbox.look(start + REST).expect("looked").refused.is_none(), "told once");
     let now = device.now();
     device.importer.as_mut().expect("it runs").record(&refused, &Medium::Inbox, &now).expect("written");
-    assert_eq!(device.journal().last().expect("a line").result, "TooManyCandidates");
+    let told = device.journal().pop().expect("a line").result;
     device.still_serves_golden();
+    fs::remove_file(folder.join("0.tgb")).expect("removed");
+    inbox.look(start).expect("looked");
+    assert_eq!(inbox.look(start + REST).expect("looked").ready.len(), MAX_CANDIDATES, "and then no more");
+    told
+}
+
+/// The refusals that show only here, as they were seen.
+pub fn seen() -> Vec<String> {
+    vec![too_many()]
+}
+
+#[test]
+fn a_folder_with_too_many_bundles_is_refused_whole_and_told_once() {
+    assert_eq!(too_many(), "TooManyCandidates");
+}
+
+#[test]
+fn other_names_hide_no_bundle_however_many_they_are() {
+    // Folders in memory list the newest name first.
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
+    fs::write(folder.path().join("a.tgb"), b"x").expect("written");
+    for n in 0..20_000 {
+        fs::hard_link(folder.path().join("a.tgb"), folder.path().join(format!("{n}.junk"))).expect("linked");
+    }
+    let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), 0).expect("watched");
+    let start = Instant::now();
+    inbox.look(start).expect("looked");
+    assert_eq!(inbox.look(start + REST).expect("looked").ready, [folder.path().join("a.tgb")]);
 }
 
 #[test]
 fn an_accepted_file_goes_and_refused_ones_are_kept_up_to_a_number() {
     let mut device = Device::with_golden();
-    let folder = device.folder.path().join("in");
-    let mut inbox = Inbox::open(&folder).expect("watched");
+    let (folder, mut inbox) = inbox(&device);
     let good = folder.join("good.tgb");
     fs::write(&good, bundle(GOLDEN_SEQ + 1, "next")).expect("written");
-    let outcome = device.import(&good);
-    assert_eq!(outcome.result.name(), "Activated");
-    inbox.settle(&good, &outcome.result).expect("settled");
-    assert!(!good.exists() && folder.join("good.tgb.result.json").exists());
+    assert_eq!(judged(&mut device, &mut inbox, &good), "Activated");
+    assert!(!good.exists());
 
     for n in 0..MAX_REJECTED + 5 {
-        let path = folder.join(format!("{n}.tgb"));
-        // Every sort of thing that can stand there.
-        match n % 3 {
-            0 => fs::write(&path, b"garbage").expect("written"),
-            1 => fs::create_dir_all(path.join("deep/er")).expect("made"),
-            _ => symlink("/etc/passwd", &path).expect("linked"),
-        }
-        inbox.settle(&path, &refused()).expect("settled");
-        assert!(fs::symlink_metadata(&path).is_err(), "{n} went");
+        let path = folder.join(format!("{n:02}.tgb"));
+        fs::write(&path, b"garbage").expect("written");
+        assert_eq!(judged(&mut device, &mut inbox, &path), "BadMagic");
+        assert!(!path.exists(), "{n} went");
     }
-    assert_eq!(fs::read_dir(folder.join("rejected")).expect("the folder").count(), MAX_REJECTED);
-    assert!(std::path::Path::new("/etc/passwd").exists());
+    let kept: Vec<_> = (5..MAX_REJECTED + 5).map(|n| format!("{n:02}.tgb")).collect();
+    assert_eq!(names(&rejected(&device)), kept, "the newest");
+    assert_eq!(fs::metadata(rejected(&device)).expect("the folder").mode() & 0o777, 0o700, "nobody else's");
+}
+
+#[test]
+fn a_link_or_folder_in_the_inbox_makes_the_device_touch_nothing_else() {
+    let mut device = Device::with_golden();
+    let (folder, mut inbox) = inbox(&device);
+    let victim = device.folder.path().join("victim");
+    fs::create_dir(&victim).expect("made");
+    for n in 0..2 * MAX_REJECTED {
+        fs::create_dir_all(victim.join(n.to_string()).join("deep")).expect("made");
+        fs::write(victim.join(format!("{n}.tgb.result.json")), b"precious").expect("written");
+    }
+    let before = names(&victim);
+    for name in ["rejected", "a.result.json", "link.tgb"] {
+        symlink(&victim, folder.join(name)).expect("linked");
+    }
+    for n in 0..80 {
+        fs::create_dir_all(folder.join(format!("{n}.result.json/deep"))).expect("made");
+    }
+    fs::create_dir_all(folder.join("folder.tgb/deep")).expect("made");
+
+    for n in 0..2 * MAX_REJECTED {
+        let path = folder.join(format!("bad {n}.tgb"));
+        fs::write(&path, b"garbage").expect("written");
+        judged(&mut device, &mut inbox, &path);
+    }
+    // What is no file is told, and left to its owner.
+    for name in ["link.tgb", "folder.tgb"] {
+        assert_eq!(judged(&mut device, &mut inbox, &folder.join(name)), "SourceNotRegular");
+        assert!(fs::symlink_metadata(folder.join(name)).is_ok(), "{name}");
+    }
+    assert_eq!(names(&victim), before);
+    assert!(folder.join("0.result.json/deep").is_dir() && folder.join("folder.tgb/deep").is_dir());
+    assert_eq!(names(&rejected(&device)).len(), MAX_REJECTED);
+}
+
+#[test]
+fn folders_among_the_rejected_stop_no_file_from_being_moved_there() {
+    let mut device = Device::with_golden();
+    let (folder, mut inbox) = inbox(&device);
+    for n in 0..2 * MAX_REJECTED {
+        fs::create_dir_all(rejected(&device).join(format!("{n}/deep"))).expect("made");
+    }
+    let path = folder.join("bad.tgb");
+    fs::write(&path, b"garbage").expect("written");
+    judged(&mut device, &mut inbox, &path);
+    assert!(!path.exists() && rejected(&device).join("bad.tgb").is_file());
+    assert!(rejected(&device).join("0/deep").is_dir(), "not ours to remove");
+}
+
+#[test]
+fn an_inbox_on_another_file_system_gives_its_refused_files_up_too() {
+    let mut device = Device::with_golden();
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    let device_of = |path: &Path| fs::metadata(path).expect("there").dev();
+    if device_of(elsewhere.path()) == device_of(&device.state()) {
+        eprintln!("one file system only: not tried");
+        return;
+    }
+    let mut inbox = Inbox::open(elsewhere.path(), &rejected(&device), 0).expect("watched");
+    let large = vec![b'x'; 18 << 20];
+    for (name, bytes, kept) in [("a.tgb", &b"garbage"[..], 7), ("b.tgb", &large[..], MAX_FILE)] {
+        let path = elsewhere.path().join(name);
+        fs::write(&path, bytes).expect("written");
+        judged(&mut device, &mut inbox, &path);
+        assert!(!path.exists(), "{name}");
+        let copy = fs::metadata(rejected(&device).join(name)).expect("kept");
+        assert_eq!((copy.len(), copy.mode() & 0o777), (kept, 0o600), "{name}: no more than a bundle can have");
+    }
+    assert_eq!(names(&rejected(&device)), ["a.tgb", "b.tgb"], "no part is left");
+}
+
+#[test]
+fn a_file_that_takes_the_name_of_one_under_way_is_judged_for_itself() {
+    // The one under way is accepted, or refused; meanwhile another is moved over it, or more is written to it.
+    for (first, result) in [(golden(), "AlreadyInstalled"), (b"garbage".to_vec(), "BadMagic")] {
+        let (mut device, disk) = unkind();
+        let (folder, mut inbox) = inbox(&device);
+        let (path, newer) = (folder.join("a.tgb"), folder.join("a.part"));
+        fs::write(&path, first).expect("written");
+        assert_eq!(inbox.wait(LONG).expect("looked").ready, [path.as_path()]);
+        fs::write(&newer, bundle(GOLDEN_SEQ + 1, "next")).expect("written");
+        let over = path.clone();
+        disk.meanwhile(move || fs::rename(&newer, &over).expect("moved over"));
+        assert_eq!(judged(&mut device, &mut inbox, &path), result);
+        assert_eq!(
+            inbox.wait(LONG).expect("looked").ready,
+            [path.as_path()],
+            "{result}: it waits for its own judgement"
+        );
+        assert_eq!(judged(&mut device, &mut inbox, &path), "Activated", "after {result}");
+        assert!(!path.exists());
+    }
+    let (mut device, disk) = unkind();
+    let (folder, mut inbox) = inbox(&device);
+    let path = folder.join("a.tgb");
+    fs::write(&path, golden()).expect("written");
+    let again = path.clone();
+    disk.meanwhile(move || fs::write(&again, golden()).expect("written again"));
+    assert_eq!(judged(&mut device, &mut inbox, &path), "AlreadyInstalled");
+    assert!(path.exists(), "it was written to");
 }
 
 #[test]
 fn a_file_refused_for_lack_of_space_stays_and_is_taken_again_only_when_it_changes() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut inbox = Inbox::open(folder.path()).expect("watched");
-    let path = folder.path().join("a.tgb");
-    fs::write(&path, b"x").expect("written");
+    let (mut device, disk) = unkind();
+    let (folder, mut inbox) = inbox(&device);
+    let path = folder.join("a.tgb");
+    fs::write(&path, bundle(GOLDEN_SEQ + 1, "next")).expect("written");
     assert_eq!(inbox.wait(LONG).expect("looked").ready.len(), 1);
-    let full: Imported<Policy> = Imported::Refused(tidegate::bundle::Refused::NoSpace("full".into()));
-    inbox.settle(&path, &full).expect("settled");
+    disk.fill(true);
+    assert_eq!(judged(&mut device, &mut inbox, &path), "NoSpace");
+    disk.fill(false);
     assert!(path.exists());
-    assert!(inbox.look().expect("looked").ready.is_empty());
-    assert!(inbox.look().expect("looked").ready.is_empty());
-    fs::write(&path, b"xy").expect("offered again");
-    assert_eq!(inbox.wait(LONG).expect("looked").ready, [path]);
+    let start = Instant::now();
+    assert!(inbox.look(start).expect("looked").ready.is_empty());
+    assert!(inbox.look(start + REST).expect("looked").ready.is_empty());
+    fs::write(&path, bundle(GOLDEN_SEQ + 1, "next")).expect("offered again");
+    assert_eq!(inbox.wait(LONG).expect("looked").ready, [path.as_path()]);
+    assert_eq!(judged(&mut device, &mut inbox, &path), "Activated");
+}
+
+#[test]
+fn the_result_can_be_read_by_the_group_of_the_inbox_whatever_the_umask() {
+    // The unit's. It stays so for the tests beside this one, which do not mind.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let mut device = Device::with_golden();
+    let path = device.folder.path().join("in/a.tgb");
+    fs::write(&path, b"garbage").expect("written");
+    device.import(&path).report.put_beside(&path).expect("written");
+    let mode = fs::metadata(device.folder.path().join("in/a.tgb.result.json")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
 }

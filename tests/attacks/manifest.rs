@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidegate::bundle::canonical;
 use tidegate::bundle::container::BundleType;
-use tidegate::bundle::verify::MAX_AHEAD;
+use tidegate::bundle::trust::MAX_AHEAD;
 
 use crate::world::{Case, GOLDEN_AT, case, judge, manifest_value, signed_bytes, with_manifest};
 
@@ -58,7 +58,9 @@ pub fn cases() -> Vec<Case> {
         with("NotForThisDevice", "a label it lacks", |m| m["target"] = json!({"labels": {"hall": ["1"]}})),
         with("UnsupportedRequirement", "a feature", |m| m["requires"] = json!(["teleport"])),
         with("UnsupportedRequirement", "a delta", |m| m["base"] = "ab".repeat(32).into()),
-        with("UnsupportedRequirement", "a permit named", |m| m["permit"] = "ab".repeat(32).into()),
+        with("ManifestSchema", "a permit within a policy", |m| {
+            m["permit"] = json!({"from": "ab".repeat(32), "to": "cd".repeat(32)});
+        }),
         with("Expired", "expired by the floor", |m| m["expires_at"] = 1.into()),
         with("Expired", "expired by its own date", |m| m["expires_at"] = GOLDEN_AT.into()),
     ];

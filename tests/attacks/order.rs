@@ -1,6 +1,7 @@
 //! Step 12: no bundle from before, and no second one of the same number.
 
-use tidegate::bundle::Imported;
+use tidegate::bundle::journal::OFFER_BURST;
+use tidegate::bundle::{Imported, Medium};
 
 use crate::world::{Case, Device, GOLDEN_FLOOR, GOLDEN_SEQ, bundle, case, draft, golden, root, sign, with_manifest};
 
@@ -8,7 +9,7 @@ pub fn cases() -> Vec<Case> {
     let floor =
         |seq: u64, floor: u64| with_manifest(b"p", |m| (m["seq"], m["security_floor"]) = (seq.into(), floor.into()));
     vec![
-        case("BelowSecurityFloor", "below the floor", bundle(GOLDEN_FLOOR - 1, "old")),
+        case("BelowSecurityFloor", "below the floor", floor(GOLDEN_FLOOR - 1, 0)),
         case("Rollback", "at the floor, below the highest", bundle(GOLDEN_FLOOR, "old")),
         case("Rollback", "one below the highest", bundle(GOLDEN_SEQ - 1, "old")),
         case("Equivocation", "another bundle of the same number", bundle(GOLDEN_SEQ, "other")),
@@ -24,6 +25,22 @@ fn the_active_bundle_again_is_success_and_changes_nothing() {
     assert!(matches!(device.offer(&golden()).result, Imported::AlreadyInstalled));
     assert_eq!(device.kept(), before);
     assert_eq!(device.journal().last().expect("a line").result, "AlreadyInstalled");
+}
+
+#[test]
+fn the_active_bundle_offered_again_and_again_does_not_fill_the_journal() {
+    let mut device = Device::with_golden();
+    let path = device.folder.path().join("in/offered.tgb");
+    let (now, before) = (device.now(), device.journal().len());
+    for _ in 0..60 {
+        std::fs::write(&path, golden()).expect("written");
+        let outcome = device.importer.as_mut().expect("it runs").import(&path, &Medium::Inbox, &now);
+        assert!(matches!(outcome.result, Imported::AlreadyInstalled));
+    }
+    assert!(device.journal().len() - before <= OFFER_BURST as usize);
+    device.offer(b"garbage");
+    let told = device.journal().len() - before;
+    assert_eq!(device.journal().last().expect("a line").suppressed, 60 - (told as u64 - 1), "the rest is counted");
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! Step 6: the chain of roots that a bundle brings. This version has one root and rotates none.
+//! Step 6: the form of the chain of roots that a bundle brings; `rotation` is about roots that follow.
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidegate::bundle::canonical;
 use tidegate::bundle::container::BundleType;
 use tidegate::bundle::pack::{head, lay};
 use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
 
-use crate::world::{Case, bundle, case, judge, root, root_draft, signed_bytes, with_manifest};
+use crate::world::{Case, bundle, case, judge, key, root, root_draft, signed_bytes, with_manifest};
 
 /// A chain of these documents, unsigned: the length, the document, no signatures.
 fn chain(documents: &[&[u8]]) -> Vec<u8> {
@@ -46,6 +46,13 @@ fn edited(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     canonical::write(&value).expect("canonical")
 }
 
+/// Seventeen keys of the policy role, all of which must sign.
+fn seventeen_of_seventeen(root: &mut Value) {
+    let public = |seed| tidegate::ids::hex(key(seed).public().raw());
+    root["keys"] = (1..=17).map(|n| json!({"alg": "ed25519", "name": n.to_string(), "public": public(n)})).collect();
+    root["roles"]["policy"] = json!({"keys": (0..17).collect::<Vec<_>>(), "threshold": 17});
+}
+
 pub fn cases() -> Vec<Case> {
     let mine = root().bytes().to_vec();
     let mut cut = chain(&[&mine]);
@@ -57,7 +64,7 @@ pub fn cases() -> Vec<Case> {
         with("RootGap", "a root two versions on", chain(&[&version(4)])),
         with("RootGap", "a chain with a hole", chain(&[&version(1), &version(3)])),
         with("RootGap", "a chain that goes backwards", chain(&[&mine, &version(1)])),
-        with("UnsupportedRequirement", "the next root: rotation is not done yet", chain(&[&mine, &version(3)])),
+        with("RootThresholdOld", "the next root, unsigned", chain(&[&mine, &version(3)])),
         with(
             "RootWrongDeployment",
             "the root of another deployment",
@@ -102,6 +109,7 @@ pub fn cases() -> Vec<Case> {
             "an index past the end",
             chain(&[&edited(|v| v["roles"]["policy"]["keys"] = serde_json::json!([3, 7]))]),
         ),
+        with("RootInvalid", "a threshold over what a signature block holds", chain(&[&edited(seventeen_of_seventeen)])),
         with("RootInvalid", "version 0", chain(&[&edited(|v| v["version"] = 0.into())])),
     ];
     cases.push(case("RootTooOld", "a bundle for a later root", with_manifest(b"p", |m| m["root_version"] = 3.into())));

@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{FileType, Mode, mknodat};
@@ -14,7 +14,24 @@ use tidegate::disk::{Disk, Machine};
 
 use crate::world::{Device, GOLDEN_SEQ, bundle, compile, golden};
 
-pub const NAMES: &[&str] = &["SourceNotRegular", "SourceIo", "SourceChanged", "NoSpace", "ImportBusy"];
+/// The refusals that show only here, as they were seen.
+pub fn seen() -> Vec<String> {
+    let mut device = Device::with_golden();
+    let absent = device.folder.path().join("in/absent.tgb");
+    let mut seen = ["/dev/zero".as_ref(), &*absent].map(|path| device.import(path).result.name()).to_vec();
+
+    let (mut device, disk) = unkind();
+    let path = device.folder.path().join("in/offered.tgb");
+    disk.meanwhile(move || fs::write(&path, b"less").expect("it changes"));
+    seen.push(device.offer(&golden()).result.name());
+    disk.fill(true);
+    seen.push(device.offer(&golden()).result.name());
+    let now = device.now();
+    if let Err(OpenError::Busy(refused)) = Importer::open(Arc::new(Machine), device.settings(), compile, &now) {
+        seen.push(refused.name());
+    }
+    seen.into_iter().map(str::to_owned).collect()
+}
 
 type Hook = Box<dyn FnMut() + Send>;
 
@@ -22,7 +39,7 @@ type Hook = Box<dyn FnMut() + Send>;
 #[derive(Default)]
 pub struct Unkind {
     machine: Machine,
-    full: AtomicU64,
+    full: AtomicBool,
     /// Called once, after the source was opened and before it is copied.
     meanwhile: Mutex<Option<Hook>>,
     /// Writes to paths that hold this text fail, with this kind of error.
@@ -40,6 +57,15 @@ impl Unkind {
         *self.fails.lock().expect("no panic") = what;
     }
 
+    pub fn fill(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// What happens once the source was opened, and before it is copied.
+    pub fn meanwhile(&self, hook: impl FnMut() + Send + 'static) {
+        *self.meanwhile.lock().expect("no panic") = Some(Box::new(hook));
+    }
+
     fn check(&self, path: &Path) -> io::Result<()> {
         match *self.fails.lock().expect("no panic") {
             Some((part, kind)) if path.to_string_lossy().contains(part) => Err(kind.into()),
@@ -55,6 +81,10 @@ impl Disk for Unkind {
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         self.check(path)?;
         self.machine.write(path, bytes, mode)
+    }
+    fn write_from(&self, path: &Path, from: &mut dyn Read, mode: u32) -> io::Result<()> {
+        self.check(path)?;
+        self.machine.write_from(path, from, mode)
     }
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.check(path)?;
@@ -82,11 +112,11 @@ impl Disk for Unkind {
         if let Some(mut hook) = self.meanwhile.lock().expect("no panic").take() {
             hook();
         }
-        if self.full.load(Ordering::Relaxed) > 0 { Ok(4_096) } else { self.machine.free_bytes(path) }
+        if self.full.load(Ordering::Relaxed) { Ok(4_096) } else { self.machine.free_bytes(path) }
     }
 }
 
-fn unkind() -> (Device, Arc<Unkind>) {
+pub fn unkind() -> (Device, Arc<Unkind>) {
     let disk = Arc::new(Unkind::default());
     let mut device = Device::new(Arc::<Unkind>::clone(&disk));
     device.takes(&golden());
@@ -132,10 +162,9 @@ fn a_source_that_grows_or_shrinks_while_it_is_copied_is_refused() {
         let next = bundle(GOLDEN_SEQ + 1, "next");
         let length = (next.len() as u64).saturating_add_signed(by);
         let changed = path.clone();
-        let hook: Hook = Box::new(move || {
+        disk.meanwhile(move || {
             OpenOptions::new().write(true).open(&changed).and_then(|file| file.set_len(length)).expect("it changes");
         });
-        *disk.meanwhile.lock().expect("no panic") = Some(hook);
         let before = device.kept();
         let outcome = device.offer(&next);
         device.was_refused(&outcome, "SourceChanged", about, &before);
@@ -149,8 +178,7 @@ fn a_source_replaced_after_it_was_opened_is_not_looked_at_again() {
     let path = device.folder.path().join("in/offered.tgb");
     let evil = device.folder.path().join("in/evil");
     fs::write(&evil, b"evil").expect("written");
-    let hook: Hook = Box::new(move || fs::rename(&evil, &path).expect("replaced"));
-    *disk.meanwhile.lock().expect("no panic") = Some(hook);
+    disk.meanwhile(move || fs::rename(&evil, &path).expect("replaced"));
     device.takes(&bundle(GOLDEN_SEQ + 1, "next"));
 }
 
@@ -158,11 +186,11 @@ fn a_source_replaced_after_it_was_opened_is_not_looked_at_again() {
 fn without_room_nothing_is_begun_and_with_room_again_it_goes_on() {
     let (mut device, disk) = unkind();
     let next = bundle(GOLDEN_SEQ + 1, "next");
-    disk.full.store(1, Ordering::Relaxed);
+    disk.fill(true);
     let before = device.kept();
     let outcome = device.offer(&next);
     device.was_refused(&outcome, "NoSpace", "full", &before);
-    disk.full.store(0, Ordering::Relaxed);
+    disk.fill(false);
 
     // The room ends while the slot is written: in its head, and in one of its blobs.
     for part in ["/head", "/routes"] {
@@ -197,12 +225,15 @@ fn the_result_stands_beside_the_bundle_and_follows_no_link() {
         let _ = fs::remove_file(folder.join(name));
         symlink(&victim, folder.join(name)).expect("a link");
     }
-    device.offer(b"garbage");
+    let outcome = device.offer(b"garbage");
+    assert!(fs::symlink_metadata(folder.join("offered.tgb.result.json")).expect("the link").is_symlink(), "not yet");
+    outcome.report.put_beside(&folder.join("offered.tgb")).expect("written");
     assert_eq!(fs::read_to_string(&victim).expect("readable"), "precious");
     let result = fs::read(folder.join("offered.tgb.result.json")).expect("a result");
     let result: serde_json::Value = serde_json::from_slice(&result).expect("JSON");
     assert_eq!(result["result"], "BadMagic");
-    device.takes(&bundle(GOLDEN_SEQ + 1, "next"));
+    let outcome = device.offer(&bundle(GOLDEN_SEQ + 1, "next"));
+    outcome.report.put_beside(&folder.join("offered.tgb")).expect("written");
     let result = fs::read(folder.join("offered.tgb.result.json")).expect("a result");
     let result: serde_json::Value = serde_json::from_slice(&result).expect("JSON");
     assert_eq!((&result["result"], &result["seq"]), (&"Activated".into(), &(GOLDEN_SEQ + 1).into()));

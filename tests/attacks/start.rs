@@ -11,9 +11,21 @@ use tidegate::bundle::{Importer, OpenError, Origin, pack};
 use tidegate::disk::Machine;
 
 use crate::source::Unkind;
-use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, draft, golden, key, root_draft};
+use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, draft, golden, key, root, root_draft, sign};
 
-pub const NAMES: &[&str] = &["StateLost", "JournalBroken"];
+/// The refusals that show only here, as they were seen.
+pub fn seen() -> Vec<String> {
+    let disk = Arc::new(Unkind::default());
+    let mut device = Device::new(Arc::<Unkind>::clone(&disk));
+    disk.fail(Some(("trust/state", io::ErrorKind::Other)));
+    let lost = device.offer(&golden()).result.name().to_owned();
+    disk.fail(None);
+    let path = device.state().join("journal/00000001.jsonl");
+    let text = fs::read_to_string(&path).expect("the journal");
+    fs::write(&path, text.replacen("Nothing", "Serving", 1)).expect("written");
+    let broken = journal::read(&Machine, &device.state().join("journal")).expect_err("it was touched");
+    vec![lost, broken.name().to_owned()]
+}
 
 /// Flips one bit in the middle of a file.
 fn rot(path: &PathBuf) {
@@ -86,6 +98,68 @@ fn a_slot_under_another_bundles_name_does_not_serve() {
     }
     device.start();
     assert!(matches!(device.origin, Origin::Previous(_)));
+}
+
+#[test]
+fn one_broken_state_record_rolls_nothing_back_and_is_told_once() {
+    let mut raised = draft(GOLDEN_SEQ + 1, "next");
+    raised.security_floor = GOLDEN_SEQ;
+    let next = sign(&raised.assemble(&root()).expect("a sound draft"));
+    for record in ["trust/state.0", "trust/state.1"] {
+        for remove in [false, true] {
+            let mut device = Device::with_golden();
+            device.takes(&next);
+            let path = device.state().join(record);
+            if remove {
+                fs::remove_file(path).expect("removed")
+            } else {
+                rot(&path)
+            }
+            device.start();
+            let told =
+                |device: &Device| device.journal().iter().filter(|line| line.event == Event::StateDamaged).count();
+            let serving = device.serving.as_ref().expect("it serves").1.clone();
+            assert_eq!((serving.as_str(), &device.origin), ("next", &Origin::Active), "{record}");
+            assert_eq!(told(&device), 1, "{record}");
+            device.refuses(&case("BelowSecurityFloor", "the floor", bundle(GOLDEN_SEQ - 1, "old")));
+            device.refuses(&case("Rollback", "the order", golden()));
+            device.start();
+            assert_eq!(told(&device), 1, "{record}: it was written again");
+            // The one before is still there to fall back to.
+            rot(&slot(&device, &next).join("head"));
+            device.start();
+            assert_eq!(device.serving.as_ref().expect("the previous").1, "golden", "{record}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_record_of_the_time_floor_is_told() {
+    let mut device = Device::with_golden();
+    rot(&device.state().join("trust/time.0"));
+    device.start();
+    assert!(device.journal().iter().any(|line| line.event == Event::StateDamaged && line.detail.contains("time")));
+    device.still_serves_golden();
+}
+
+#[test]
+fn a_full_disk_stops_no_start_even_when_the_state_was_lost() {
+    let disk = Arc::new(Unkind::default());
+    let mut device = Device::new(Arc::<Unkind>::clone(&disk));
+    device.takes(&golden());
+    for record in ["trust/state.0", "trust/state.1"] {
+        rot(&device.state().join(record));
+    }
+    disk.fail(Some(("state", io::ErrorKind::StorageFull)));
+    device.importer = None;
+    let now = device.now();
+    let opened = Importer::open(Arc::<Unkind>::clone(&disk) as _, device.settings(), compile, &now).expect("it starts");
+    assert_eq!(opened.serving.expect("it serves").policy, "golden");
+    assert_eq!(opened.unrecorded.expect("told").kind(), io::ErrorKind::StorageFull);
+    drop(opened.importer);
+    disk.fail(None);
+    device.still_serves_golden();
+    assert!(device.journal().iter().any(|line| line.event == Event::StateLost));
 }
 
 #[test]
@@ -184,6 +258,24 @@ fn a_line_removed_from_the_journal_shows() {
 }
 
 #[test]
+fn a_crash_loop_does_not_fill_the_journal_and_an_altered_older_file_is_told() {
+    let mut device = Device::with_golden();
+    let before = device.journal().len();
+    (0..30).for_each(|_| device.start());
+    assert_eq!(device.journal().len() - before, 1, "thirty starts in thirty minutes");
+
+    let folder = device.state().join("journal");
+    let first = folder.join("00000001.jsonl");
+    let line = fs::read_to_string(&first).expect("the journal");
+    fs::write(folder.join("00000002.jsonl"), line.lines().next().expect("a line").to_owned() + "\n").expect("written");
+    device.start();
+    let third = fs::read_to_string(folder.join("00000003.jsonl")).expect("a new file");
+    assert!(third.starts_with(r#"{"at":"#) && third.contains("journal-broken"), "{third}");
+    (0..5).for_each(|_| device.start());
+    assert_eq!(fs::read_to_string(folder.join("00000003.jsonl")).expect("the file"), third, "told once");
+}
+
+#[test]
 fn a_torn_last_line_is_cut_off_and_the_chain_goes_on() {
     let mut device = Device::with_golden();
     let path = device.state().join("journal/00000001.jsonl");
@@ -212,6 +304,16 @@ fn a_root_of_an_earlier_epoch_is_refused_and_one_of_a_later_restarts_the_counter
         other => panic!("{other:?}"),
     }
     let root = place(&device, 2);
+    device.still_serves_golden();
+    // The later epoch is kept from the first start on, before any bundle of it came.
+    place(&device, 1);
+    device.importer = None;
+    let now = device.now();
+    match Importer::open(Arc::new(Machine), device.settings(), compile, &now) {
+        Err(OpenError::Root(refused)) => assert_eq!(refused.name(), "RootEpochRegression"),
+        other => panic!("{other:?}"),
+    }
+    place(&device, 2);
     device.still_serves_golden();
     let mut first = draft(1, "first of its epoch");
     first.security_floor = 0;

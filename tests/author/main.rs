@@ -1,9 +1,11 @@
 //! The author's side: policy folders, OpenAPI imports, bundles and tokens at the desk.
 
 mod folder;
+mod inspect;
 mod openapi;
 mod problems;
 mod program;
+mod readme;
 
 use std::fs;
 use std::path::{Path, PathBuf};

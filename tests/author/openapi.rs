@@ -88,9 +88,79 @@ fn security_is_read_for_the_closed_side() {
     assert_eq!((api["base_path"].as_str(), api["token_header"].as_str()), (Some("/petstore/v2"), Some("auth")));
 
     let document = peer("security_sample.yaml").expect("the folder is there");
-    assert_eq!(routes(&document).1, ["GET /pet/findByStatus - [] -", "GET /pet/{petId} - [read,write] -"]);
+    assert_eq!(routes(&document).1, ["GET /pet/findByStatus - [] -", "GET /pet/{petId} - [read write] -"]);
     assert!(report(&document).contains("GET /pet/findByStatus: names no security; a token is asked for"));
-    assert!(report(&document).contains("GET /pet/{petId}: asks for all of the scopes read, write"));
+}
+
+/// `security` of the one operation of a document, in YAML: what the route asks, and what is reported of it.
+fn asked(security: &str) -> (String, String) {
+    let document = imported(&format!(
+        "openapi: 3.1.0\ninfo: {{title: T, version: 1}}\nservers: [{{url: 'http://h'}}]\n\
+         components: {{securitySchemes: {{o: {{type: oauth2}}, p: {{type: openIdConnect}}, \
+         b: {{type: http, scheme: bearer}}, k: {{type: apiKey}}}}}}\npaths: {{/a: {{get: {{security: {security}}}}}}}"
+    ));
+    let document = document.unwrap_or_else(|error| panic!("{security}: {error}"));
+    let (_, lines) = routes(&document);
+    (lines.join("; ").replace("GET /a ", "").replace(" -", ""), report(&document))
+}
+
+#[test]
+fn only_what_says_that_it_is_open_is_open() {
+    for open in ["[]", "[{}]", "[{}, {}]"] {
+        assert_eq!(asked(open), ("none []".to_owned(), String::new()), "{open}");
+    }
+    for (malformed, scopes, told) in [
+        ("[o]", "[]", "security lists something that is not {scheme: [scopes]}"),
+        ("['']", "[]", "security lists something that is not"),
+        ("[[]]", "[]", "security lists something that is not"),
+        ("[~]", "[]", "security lists something that is not"),
+        ("[{}, o]", "[]", "security lists something that is not"),
+        ("[o, {o: [r]}]", "[r]", "security lists something that is not"),
+        ("~", "[]", "security is not a list; a token is asked for"),
+        ("{o: [r]}", "[]", "security is not a list"),
+        ("'none'", "[]", "security is not a list"),
+        ("false", "[]", "security is not a list"),
+        ("[{}, {o: [r]}]", "[r]", "lets callers in with or without security; a token is asked for"),
+    ] {
+        let (route, report) = asked(malformed);
+        assert_eq!(route, format!("- {scopes}"), "{malformed}");
+        assert!(report.contains(told), "{malformed}: {report}");
+    }
+}
+
+#[test]
+fn what_a_route_cannot_ask_for_is_closed_and_said() {
+    for (security, scopes, told) in [
+        ("[{o: 'a b'}]", "[a b]", "the scopes of o are not a list of names; read as a, b"),
+        ("[{o: ['a b']}]", "[a b]", "read as a, b"),
+        // An alternative without scopes.
+        ("[{b: []}, {o: [r]}]", "[r]", "has an alternative without scopes"),
+        ("[{o: []}, {o: [r]}]", "[r]", "has an alternative without scopes"),
+        ("[{k: []}, {o: [r]}]", "[r]", "takes an API key (k); a token is asked for in its place"),
+        // Roles, and what is no list.
+        ("[{b: [admin]}]", "[admin]", "asks b for the roles admin; they are asked for as scopes"),
+        ("[{k: [admin]}]", "[admin]", "asks k for the roles admin"),
+        ("[{o: admin}]", "[admin]", "the scopes of o are not a list of names; read as admin"),
+        ("[{o: [7]}]", "[7]", "the scopes of o are not a list of names; read as 7"),
+        ("[{o: }]", "[]", "the scopes of o are not a list of names; read as none"),
+        ("[{u: [r]}]", "[r]", "names the security scheme u, which the document does not define"),
+    ] {
+        let (route, report) = asked(security);
+        assert_eq!(route, format!("- {scopes}"), "{security}");
+        assert!(report.contains(told), "{security}: {report}");
+    }
+    // What can be said is said as it stands.
+    for (security, scopes) in [
+        ("[{o: [a]}, {p: [b]}]", "[a,b]"),
+        ("[{o: [a, b]}, {o: [a]}]", "[a]"),
+        ("[{b: []}]", "[]"),
+        // Wanted together, in one scheme and in two.
+        ("[{o: [write, read]}]", "[read write]"),
+        ("[{o: [a], p: [b]}]", "[a b]"),
+        ("[{o: [a, b]}, {p: [c]}]", "[a b,c]"),
+    ] {
+        assert_eq!(asked(security), (format!("- {scopes}"), String::new()), "{security}");
+    }
 }
 
 #[test]
@@ -172,6 +242,13 @@ fn a_version_stays_the_text_that_was_written() {
     );
     let (api, _) = routes(&document.expect("it imports"));
     assert_eq!((api["version"].as_str(), api["base_path"].as_str()), (Some("1.10"), Some("/x")));
+    let document = imported(
+        "openapi: 3.1.0\ninfo: {title: T, version: 2}\nx-wso2-throttling-tier: 7\n\
+         servers: [{url: 'http://h:{port}', variables: {port: {default: 8443}}}]\npaths: {/a: {get: {}}}",
+    );
+    let (api, _) = routes(&document.expect("it imports"));
+    assert_eq!((api["version"].as_str(), api["plan"].as_str()), (Some("2"), Some("7")));
+    assert_eq!(api["upstreams"]["t"]["endpoints"][0].as_str(), Some("http://h:8443"));
 }
 
 #[test]
@@ -208,6 +285,7 @@ fn garbage_cut_and_huge_documents_are_refused_and_nothing_panics() {
         ("{\"a\":", "not JSON"),
         ("a: [", "not YAML"),
         ("a: 1\na: 2", "stands twice"),
+        ("{\"openapi\": \"3.0.0\", \"security\": [{\"o\": []}], \"security\": []}", "\"security\" stands twice"),
         ("just text", "neither an OpenAPI 3 nor a Swagger 2"),
         ("swagger: '1.2'", "neither an OpenAPI 3 nor a Swagger 2"),
         ("openapi: 3.0.0", "no usable title: give --name"),

@@ -1,6 +1,7 @@
 //! Every mistake is told, with its place and the nearest right name, and all of them at once.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::{copy_of, fixture, problems_of};
@@ -297,4 +298,53 @@ fn a_huge_file_is_refused_by_name_before_it_is_read() {
     huge.set_len(8 << 30).expect("a sparse file of 8 GiB");
     let problems = problems_of(folder.path());
     assert!(problems.contains("apis/huge.toml: larger than 4194304 bytes"), "{problems}");
+}
+
+#[test]
+fn a_folder_that_nobody_would_read_is_refused_with_the_nearest_name() {
+    let folder = copy_of(&fixture("policy-source"));
+    for known in ["keys", ".git"] {
+        fs::create_dir(folder.path().join(known)).expect("a folder");
+    }
+    tidegate::cli::source::read(folder.path()).expect("keys and hidden folders are nobody's concern");
+    fs::rename(folder.path().join("issuers"), folder.path().join("issuer")).expect("renamed");
+    fs::create_dir_all(folder.path().join("apis/v2")).expect("a folder");
+    fs::create_dir(folder.path().join("drafts")).expect("a folder");
+    let problems = problems_of(folder.path());
+    for told in [
+        "issuer: unknown folder \"issuer\"; did you mean \"issuers\"?",
+        "drafts: unknown folder \"drafts\"; known: apis, issuers, keys",
+        "apis/v2: a folder in here is not read",
+    ] {
+        assert!(problems.contains(told), "wanted {told}\ngot {problems}");
+    }
+    let folder = copy_of(&fixture("policy-source"));
+    fs::rename(folder.path().join("apis"), folder.path().join("api")).expect("renamed");
+    let problems = problems_of(folder.path());
+    assert!(problems.contains("api: unknown folder \"api\"; did you mean \"apis\"?"), "{problems}");
+}
+
+#[test]
+fn a_link_is_followed_inside_the_folder_and_never_out_of_it() {
+    const OUT: &str = "a link out of the policy folder";
+    let outside = copy_of(&fixture("policy-source"));
+    for file in ["issuers/site.jwks.json", "issuers/site.toml", "apis/stock.toml", "plans.toml", "subscriptions.csv"] {
+        let folder = copy_of(&fixture("policy-source"));
+        let path = folder.path().join(file);
+        fs::remove_file(&path).expect("removed");
+        symlink(outside.path().join(file), &path).expect("a link");
+        let problems = problems_of(folder.path());
+        assert!(problems.contains(OUT), "{file}: {problems}");
+        fs::remove_file(&path).expect("removed");
+        fs::copy(outside.path().join(file), folder.path().join("kept")).expect("a copy");
+        symlink(folder.path().join("kept"), &path).expect("a link");
+        tidegate::cli::source::read(folder.path()).unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+    let folder = copy_of(&fixture("policy-source"));
+    fs::remove_dir_all(folder.path().join("issuers")).expect("removed");
+    symlink(outside.path().join("issuers"), folder.path().join("issuers")).expect("a link");
+    assert!(problems_of(folder.path()).contains(OUT), "a whole folder");
+    let by_link = folder.path().join("inner");
+    symlink(outside.path(), &by_link).expect("a link");
+    tidegate::cli::source::read(&by_link).expect("the policy folder itself may be named by a link");
 }

@@ -1,31 +1,35 @@
 //! The program itself, from an empty folder to a verdict.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use tidegate::bundle::keyfile::AuthorKey;
+use tidegate::bundle::root::{Role, RootDocument};
 use tidegate::exit;
 
-fn tidegate(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn tidegate(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidegate")).current_dir(folder).args(arguments).output().expect("it runs")
 }
 
-fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn done(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn done(folder: &Path, arguments: &[&str]) -> String {
     let output = tidegate(folder, arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}{}", out(&output), err(&output));
     out(&output)
 }
 
-fn refused(folder: &Path, code: u8, arguments: &[&str]) -> String {
+pub(crate) fn refused(folder: &Path, code: u8, arguments: &[&str]) -> String {
     let output = tidegate(folder, arguments);
     assert_eq!(output.status.code(), Some(code.into()), "{arguments:?}: {}{}", out(&output), err(&output));
     out(&output) + &err(&output)
@@ -39,7 +43,17 @@ fn from_init_to_an_accepted_bundle_and_token() {
     assert_eq!(init.status.code(), Some(exit::DATA.into()), "a deployment's name has a form: {}", err(&init));
     let init = tidegate(at, &["init", "p", "--deployment", "harbour"]);
     assert!(init.status.success() && err(&init).contains("In earnest"), "{}", err(&init));
-    for key in ["root-1.key", "root-2.key", "root-3.key", "policy.key", "hub.key", "issuer.pem"] {
+    for key in [
+        "root-1.key",
+        "root-2.key",
+        "root-3.key",
+        "policy.key",
+        "hub.key",
+        "revocation.key",
+        "permit.key",
+        "release.key",
+        "issuer.pem",
+    ] {
         let mode = fs::metadata(at.join("p/keys").join(key)).expect("the key").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
@@ -49,7 +63,9 @@ fn from_init_to_an_accepted_bundle_and_token() {
     let verify = ["bundle", "verify", "a.tgb", "--root", "p/root.json", "--now", "1800000000"];
     assert!(refused(at, exit::DATA, &verify).contains("refused: ThresholdNotMet: 0 of 1"));
     let unasked = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key"]);
-    assert!(unasked.contains("--yes") && unasked.contains("reason          first"), "{unasked}");
+    let what_to_do = "not a terminal, so nobody can confirm; read what is shown above, then run the same command again";
+    assert!(unasked.contains(what_to_do) && unasked.contains("with --yes"), "{unasked}");
+    assert!(unasked.contains("reason          first"), "{unasked}");
     let wrong = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/hub.key", "--yes"]);
     assert!(wrong.contains("does not have the role policy"), "{wrong}");
     let signed = done(at, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key", "--yes"]);
@@ -113,6 +129,97 @@ fn from_init_to_an_accepted_bundle_and_token() {
 }
 
 #[test]
+fn a_policy_of_two_signers_is_refused_after_one_and_accepted_after_two_in_turn() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let init = tidegate(at, &["init", "p", "--policy-keys", "3", "--policy-threshold", "2"]);
+    assert!(init.status.success() && out(&init).contains("policy      2 of 3 keys"), "{}{}", out(&init), err(&init));
+    assert!(!err(&init).contains("one key alone signs policy"), "{}", err(&init));
+    let told: Vec<_> =
+        ["p/keys/policy-1.key", "p/keys/policy-2.key"].iter().map(|key| out(&init).contains(*key)).collect();
+    assert_eq!((told, at.join("p/keys/policy.key").exists()), (vec![true, true], false));
+
+    done(at, &["bundle", "build", "p", "-o", "draft.tgb"]);
+    let verify = |file: &str| ["bundle", "verify", file, "--root", "p/root.json"].map(str::to_owned);
+    let refusal = |file: &str| refused(at, exit::DATA, &verify(file).each_ref().map(String::as_str));
+    assert!(refusal("draft.tgb").contains("refused: ThresholdNotMet: 0 of 2"));
+    // The file goes from the first signer to the second, and each has only a key of their own.
+    let first = ["bundle", "sign", "draft.tgb", "-o", "one.tgb", "--key", "p/keys/policy-3.key", "--yes"];
+    assert!(done(at, &first).contains("Pass it on: 1 more of the role must sign."));
+    assert!(refusal("one.tgb").contains("refused: ThresholdNotMet: 1 of 2"));
+    let second = ["bundle", "sign", "one.tgb", "-o", "two.tgb", "--key", "p/keys/policy-1.key", "--yes"];
+    let signed = done(at, &second);
+    assert!(signed.contains("signed by       policy-3") && signed.contains("It is complete."), "{signed}");
+    let accepted = done(at, &verify("two.tgb").each_ref().map(String::as_str));
+    assert!(accepted.starts_with("accepted\n") && accepted.contains("policy-1"), "{accepted}");
+    // The same signer twice is still one.
+    let again = ["bundle", "sign", "one.tgb", "--key", "p/keys/policy-3.key", "--yes"];
+    assert!(refused(at, exit::DATA, &again).contains("has signed already"));
+}
+
+#[test]
+fn init_makes_no_threshold_that_cannot_be_met() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    for (keys, threshold, told) in [
+        ("2", "3", "3 of 2 policy keys cannot sign"),
+        ("1", "0", "0 of 1 policy keys cannot sign"),
+        ("0", "0", "0 of 0 policy keys cannot sign"),
+        ("20", "17", "a threshold of 17 policy keys can never be met: a bundle has at most 16 signatures"),
+    ] {
+        let wrong = ["init", "p", "--policy-keys", keys, "--policy-threshold", threshold];
+        assert!(refused(at, exit::DATA, &wrong).contains(told), "{keys} {threshold}");
+        let root = ["init", "p", "--root-keys", keys, "--root-threshold", threshold];
+        assert!(refused(at, exit::DATA, &root).contains(&told.replace("policy", "root")), "{keys} {threshold}");
+        assert!(!at.join("p").exists(), "nothing was written");
+    }
+    done(
+        at,
+        &[
+            "init",
+            "p",
+            "--root-keys",
+            "16",
+            "--root-threshold",
+            "16",
+            "--policy-keys",
+            "17",
+            "--policy-threshold",
+            "16",
+        ],
+    );
+}
+
+#[test]
+fn the_first_root_gives_every_role_to_a_key_of_its_own() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let init = tidegate(at, &["init", "p"]);
+    let warned = err(&init);
+    for told in ["one key alone signs policy", "each of the other roles", "revocation, permit and release"] {
+        assert!(warned.contains(told), "wanted {told} in {warned}");
+    }
+    let root = RootDocument::parse(&fs::read(at.join("p/root.json")).expect("the root")).expect("it is sound");
+    let roles = [
+        (Role::Root, 2, vec!["root-1", "root-2", "root-3"]),
+        (Role::Policy, 1, vec!["policy"]),
+        (Role::Hub, 1, vec!["hub"]),
+        (Role::Revocation, 1, vec!["revocation"]),
+        (Role::Permit, 1, vec!["permit"]),
+        (Role::Release, 1, vec!["release"]),
+    ];
+    for (role, threshold, names) in roles {
+        let keys = names.iter().map(|name| {
+            let key = AuthorKey::open(&at.join(format!("p/keys/{name}.key"))).expect("a key file");
+            assert_eq!(root.holder(key.key.public().id()), Some(*name));
+            key.key.public()
+        });
+        assert!(root.role_keys(role).cloned().eq(keys), "{role:?}");
+        assert_eq!(root.threshold(role), Some(threshold), "{role:?}");
+    }
+}
+
+#[test]
 fn a_changed_bundle_and_another_root_are_refused_by_name() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
@@ -152,8 +259,22 @@ fn keys_and_folders_are_never_written_over() {
     assert_eq!(fs::read(at.join("p/keys/policy.key")).expect("the key"), before);
     done(at, &["token", "keygen", "--alg", "ES256", "--name", "k"]);
     let key = fs::read(at.join("k.pem")).expect("the key");
-    refused(at, exit::DATA, &["token", "keygen", "--name", "k"]);
+    let told = refused(at, exit::CANT_CREATE, &["token", "keygen", "--name", "k"]);
+    assert!(told.contains("k.pem: there already"), "{told}");
     assert_eq!(fs::read(at.join("k.pem")).expect("the key"), key);
+}
+
+#[test]
+fn the_private_key_of_the_keygen_example_lies_where_nothing_is_published_from() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "policy"]);
+    let help = done(at, &["token", "keygen", "--help"]);
+    let example = help.split("Example:\n  tidegate ").nth(1).expect("an example").lines().next().expect("a line");
+    let told = done(at, &example.split(' ').collect::<Vec<_>>());
+    assert!(told.contains("private  policy/keys/"), "{told}");
+    let ignored = fs::read_to_string(at.join("policy/keys/.gitignore")).expect("it stands beside the keys");
+    assert_eq!(ignored, "*\n");
 }
 
 #[test]
@@ -183,20 +304,10 @@ fn an_import_is_ready_to_build() {
     let at = folder.path();
     done(at, &["init", "p"]);
     let petstore = concat!(env!("CARGO_MANIFEST_DIR"), "/config/petstore.yaml");
-    let import = [
-        "import",
-        "openapi",
-        petstore,
-        "--into",
-        "p",
-        "--name",
-        "shop",
-        "--upstream",
-        "http://127.0.0.1:9",
-        "--base-path",
-        "/shop",
-    ];
-    assert!(done(at, &import).contains("8 routes"));
+    let import = ["import", "openapi", petstore, "--into", "p", "--name", "shop", "--upstream", "http://127.0.0.1:9"];
+    let imported = tidegate(at, &import);
+    assert!(imported.status.success() && out(&imported).contains("8 routes"), "{}", err(&imported));
+    assert!(err(&imported).contains("subscriptions: an application needs one to this API"), "{}", err(&imported));
     assert!(refused(at, exit::CANT_CREATE, &import).contains("File exists"));
     assert!(done(at, &["bundle", "build", "p", "-o", "a.tgb"]).contains("2 APIs, 13 routes"));
 }
@@ -222,4 +333,20 @@ fn every_command_has_help_with_an_example_and_a_wrong_line_is_64() {
     }
     refused(at, exit::USAGE, &["bundle", "frobnicate"]);
     refused(at, exit::USAGE, &["bundle", "verify", "a.tgb"]);
+}
+
+#[test]
+fn a_wrong_line_is_64_from_every_program_also_where_it_is_not_text() {
+    let not_text = OsStr::from_bytes(b"\xff\xfe");
+    let mut programs = vec![env!("CARGO_BIN_EXE_tidegate")];
+    programs.extend(option_env!("CARGO_BIN_EXE_tidegate-hub"));
+    for program in programs {
+        for wrong in [OsStr::new("frobnicate"), OsStr::new("--frobnicate"), not_text] {
+            let output = Command::new(program).arg(wrong).output().expect("it runs");
+            assert_eq!(output.status.code(), Some(exit::USAGE.into()), "{program} {wrong:?}: {}", err(&output));
+            assert!(!err(&output).contains("panicked"), "{program} {wrong:?}: {}", err(&output));
+        }
+        let help = Command::new(program).arg("--help").output().expect("it runs");
+        assert_eq!((help.status.code(), out(&help).contains("Usage")), (Some(0), true), "{program}");
+    }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tidegate::gateway::{Config, Counters, Gateway, Intake, Listener, ListenerConfig, Shared, TimeState, bind};
 use tidegate::spool::record::{ROW_LIMIT, Row, UsageRecord};
+use tidegate::telemetry::Heartbeats;
 use tidegate::throttle::{self, Throttle};
 
 struct Log {
@@ -56,12 +57,13 @@ fn main() {
         time: Arc::new(ArcSwap::from_pointee(TimeState::exact(i64::try_from(wall.as_millis()).expect("this era")))),
         counters: Arc::new(Counters::default()),
         origin: Instant::now(),
+        hearts: Heartbeats::new(Instant::now(), Duration::from_secs(60)),
     };
     let socket = bind(listen).expect("the address is free");
     let listener = Listener::new(socket, &ListenerConfig::default(), None);
     let log = Log { file: File::create(folder.join("usage.log")).expect("FOLDER takes a file"), row: [0; ROW_LIMIT] };
-    let running = Gateway::start(&Config::default(), vec![listener], &shared, vec![Box::new(log)]).expect("it starts");
-    while running.is_whole() {
+    let _running = Gateway::start(&Config::default(), vec![listener], &shared, vec![Box::new(log)]).expect("it starts");
+    while shared.hearts.all_fresh(Instant::now()).is_ok() {
         std::thread::sleep(Duration::from_secs(1));
     }
 }

@@ -1,89 +1,143 @@
 #!/bin/sh
-# One core for the gateway, keep-alive, 32 connections, 1,000 tokens in turn, all stages on: its rate beside that of a
-# bare hyper forwarder and of nginx with a log and limit_req. Prints each round and the medians.
+# The daemon as it ships (profile dist, tidegated, a signed bundle, the spool with its child) beside a bare hyper forwarder
+# and nginx as a plain proxy with a log and limit_req; prints the tables of docs/benchmarks.md.
 #
 #   tests/bench/run.sh [ROUNDS [SECONDS]]         7 rounds of 4 s if not said
 #
-# Needs wrk, taskset and two cores; nginx is the upstream and, where installed, a row. BARE names the yardstick's
-# source folder, BUILD a scratch folder. PROFILE is dist (what ships) or release.
+# One core for each server, keep-alive, 32 connections, 1,000 tokens in turn, every stage on: route, token, scopes,
+# subscription, a rate and a quota on the subscription and a rate on the API, forward, one usage record a request.
+# The sides take turns in each round, so that a machine whose speed drifts does so for all of them; the ratio is made
+# round by round.
+#
+# Needs two cores, wrk, taskset, python3, nginx (the upstream, and a row); valgrind counts instructions and allocations
+# where it is installed. BARE names the yardstick's source folder, BUILD a scratch folder.
 set -eu
 rounds=${1:-7} seconds=${2:-4}
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 BARE=${BARE:-$root/../shared/bench/bare-forwarder}
 BUILD=${BUILD:-${TMPDIR:-/tmp}/tidegate-bench}
-PROFILE=${PROFILE:-dist}
-for tool in wrk taskset nginx; do
+for tool in wrk taskset python3 nginx; do
     command -v $tool >/dev/null || { echo "skipped: $tool is not installed"; exit 0; }
 done
 [ -d "$BARE" ] || { echo "skipped: no bare forwarder at $BARE (set BARE)"; exit 0; }
-mkdir -p "$BUILD/bare" "$BUILD/run"
+
+run=$BUILD/run
+rm -rf "$run"
+mkdir -p "$BUILD/bare" "$run"
 cp -r "$BARE/." "$BUILD/bare"
 chmod -R u+w "$BUILD/bare"
 echo "building" >&2
 (cd "$BUILD/bare" && CARGO_TARGET_DIR=$BUILD/target cargo build -q --release)
-(cd "$root" && CARGO_TARGET_DIR=$BUILD/target cargo build -q --no-default-features --profile "$PROFILE" --example bench-gateway)
+(cd "$root" && CARGO_TARGET_DIR=$BUILD/target cargo build -q --no-default-features --profile dist --bin tidegated --bin tidegate)
 bare=$BUILD/target/release/bare-forwarder
-gateway=$BUILD/target/$PROFILE/examples/bench-gateway
+daemon=$BUILD/target/dist/tidegated
+tidegate() { "$BUILD/target/dist/tidegate" "$@" >>"$run/tidegate.log" 2>&1 || { cat "$run/tidegate.log"; exit 1; }; }
 
+# --- the site: a policy of some 60 KiB, 1,000 tokens -------------------------------------------------------------------
+site=$run/site
+tidegate init "$site" --deployment bench
+python3 "$here/site.py" "$site" 127.0.0.1:19100
+tidegate bundle build "$site" -o "$run/bench.tgb"
+tidegate bundle sign "$run/bench.tgb" --key "$site/keys/policy.key" --yes
+{
+    echo 'local tokens = {'
+    for number in $(seq 1000); do
+        printf '  "%s",\n' "$("$BUILD/target/dist/tidegate" token mint --key "$site/keys/issuer.pem" --kid 2026-01 \
+            --iss https://tokens.example.com --aud edge --sub "user-$number" --client app-7 --scope pets:read --ttl 7d)"
+    done
+    cat "$here/tokens.lua"
+} >"$run/tokens.lua"
+sed -n '2s/^ *"\(.*\)",$/\1/p' "$run/tokens.lua" >"$run/token"
+mkdir -p "$run/inbox" "$run/state"
+cat >"$run/tidegated.toml" <<CONF
+state = "$run/state"
+inbox = "$run/inbox"
+[trust]
+root = "$site/root.json"
+[time]
+trust = ["rtc"]
+[gateway]
+workers = 1
+[[gateway.listeners]]
+address = "127.0.0.1:19102"
+[admin]
+socket = "$run/admin.sock"
+CONF
+
+# --- nginx: the upstream, and the peer ---------------------------------------------------------------------------------
 nginx_conf() { # name, listener and location of a server
     cat <<CONF
-worker_processes 1; daemon off; pid $BUILD/run/$1.pid; error_log $BUILD/run/$1.error warn;
+worker_processes 1; daemon off; pid $run/$1.pid; error_log $run/$1.error warn;
 events { worker_connections 1024; }
 http {
-  client_body_temp_path $BUILD/run/body; proxy_temp_path $BUILD/run/proxy; fastcgi_temp_path $BUILD/run/f;
-  uwsgi_temp_path $BUILD/run/u; scgi_temp_path $BUILD/run/s;
+  client_body_temp_path $run/body; proxy_temp_path $run/proxy; fastcgi_temp_path $run/f;
+  uwsgi_temp_path $run/u; scgi_temp_path $run/s;
   keepalive_requests 1000000000; keepalive_timeout 3600s;
   $2
 }
 CONF
 }
 nginx_conf up 'access_log off; server { listen 127.0.0.1:19100 backlog=1024;
-  location / { default_type application/json; return 200 "{\"id\":7,\"name\":\"Tide\",\"status\":\"available\"}"; } }' >"$BUILD/run/up.conf"
-nginx_conf proxy "access_log $BUILD/run/access.log; limit_req_zone \$http_authorization zone=z:10m rate=1000000r/s;
+  location / { default_type application/json; return 200 "{\"id\":7,\"name\":\"Tide\",\"status\":\"available\"}"; } }' >"$run/up.conf"
+nginx_conf peer "access_log $run/access.log; limit_req_zone \$http_authorization zone=z:10m rate=1000000r/s;
   upstream up { server 127.0.0.1:19100; keepalive 64; }
   server { listen 127.0.0.1:19103 backlog=1024; limit_req zone=z burst=100000 nodelay;
-  location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; } }" >"$BUILD/run/proxy.conf"
+  location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; } }" >"$run/peer.conf"
 
 pids=
-trap 'kill $pids 2>/dev/null || true' EXIT INT TERM
+trap 'kill $pids 2>/dev/null || true; wait 2>/dev/null || true' EXIT INT TERM
 on() { # core, command: starts it there
     core=$1; shift
-    taskset -c "$core" "$@" & pids="$pids $!"; last=$!
+    taskset -c "$core" "$@" 2>>"$run/servers.log" & last=$!; pids="$pids $last"
 }
-on 1 nginx -c "$BUILD/run/up.conf"
+on 1 nginx -c "$run/up.conf"
 on 0 "$bare" 127.0.0.1:19101 127.0.0.1:19100; p_bare=$last
-on 0 "$gateway" 127.0.0.1:19102 127.0.0.1:19100 "$BUILD/run"; p_gateway=$last
-on 0 nginx -c "$BUILD/run/proxy.conf"
-sleep 1
-echo "resident memory of the gateway alone, idle: $(awk '/VmRSS/{print $2}' /proc/$p_gateway/status) kB" 
+on 0 nginx -c "$run/peer.conf"; p_nginx=$last
 
-measure() { # name, port, pid: appends "rate cpu-ns-per-request"
-    before=0; after=0
-    [ -n "$3" ] && before=$(awk '{s+=$1} END{printf "%.0f", s}' /proc/$3/task/*/schedstat)
-    out=$(taskset -c 1 wrk -t1 -c32 -d"${seconds}s" -s "$BUILD/run/tokens.lua" "http://127.0.0.1:$2")
-    [ -n "$3" ] && after=$(awk '{s+=$1} END{printf "%.0f", s}' /proc/$3/task/*/schedstat)
-    case $out in *Non-2xx*) echo "$1 refused requests" >&2; echo "$out" >&2; exit 1 ;; esac
-    echo "$out" | awk -v cpu=$((after - before)) '/requests in/{n=$1} /Requests\/sec/{print int($2), int(cpu / n)}' >>"$BUILD/run/$1.rates"
-    : >"$BUILD/run/usage.log"; : >"$BUILD/run/access.log"
+# As its unit starts it.
+setting=$(sed -n 's/^Environment=//p' "$root/systemd/tidegated.service")
+export "${setting?}"
+
+# --- start, idle, load -------------------------------------------------------------------------------------------------
+measure="python3 $here/measure.py"
+$measure activate "$daemon" "$run/tidegated.toml" "$run/token" 127.0.0.1:19102 "$run/bench.tgb" "$run/inbox"
+$measure start 21 "$daemon" "$run/tidegated.toml" "$run/token" 127.0.0.1:19102 >"$run/start"
+
+on 0 "$daemon" run --config "$run/tidegated.toml"; p_gateway=$last
+$measure idle "$p_gateway" "$run/token" 127.0.0.1:19102 >"$run/idle"
+$measure memory "$p_gateway" 0 >"$run/load" & p_memory=$!
+
+cpu() { awk '{s += $1} END {printf "%.0f", s}' /proc/"$1"/task/*/schedstat; } # ns; a child's are not in it
+load() { # name, port, pid: appends "rate cpu-ns-per-request"
+    before=$(cpu "$3")
+    out=$(taskset -c 1 wrk -t1 -c32 -d"${seconds}s" -s "$run/tokens.lua" "http://127.0.0.1:$2")
+    after=$(cpu "$3")
+    case $out in *Non-2xx* | *"Socket errors"*) echo "$1 failed requests" >&2; echo "$out" >&2; exit 1 ;; esac
+    echo "$out" | awk -v cpu=$((after - before)) '/requests in/ {n = $1} /Requests\/sec/ {print int($2), int(cpu / n)}' >>"$run/$1.rates"
+    : >"$run/access.log"
 }
-rm -f "$BUILD"/run/*.rates
+p_nginx_worker=$(pgrep -P "$p_nginx")
 round=1
 while [ "$round" -le "$rounds" ]; do
-    measure bare 19101 "$p_bare"; measure gateway 19102 "$p_gateway"; measure nginx 19103 ""
+    load bare 19101 "$p_bare"; load gateway 19102 "$p_gateway"; load nginx 19103 "$p_nginx_worker"
     printf 'round %d: bare %s, gateway %s, nginx %s requests/s\n' "$round" \
-        "$(tail -1 "$BUILD/run/bare.rates" | cut -d' ' -f1)" "$(tail -1 "$BUILD/run/gateway.rates" | cut -d' ' -f1)" \
-        "$(tail -1 "$BUILD/run/nginx.rates" | cut -d' ' -f1)"
+        "$(tail -1 "$run/bare.rates" | cut -d' ' -f1)" "$(tail -1 "$run/gateway.rates" | cut -d' ' -f1)" \
+        "$(tail -1 "$run/nginx.rates" | cut -d' ' -f1)" >&2
     round=$((round + 1))
 done
-median() { cut -d' ' -f"$2" "$BUILD/run/$1.rates" | sort -n | sed -n "$(((rounds + 1) / 2))p"; }
-b=$(median bare 1) g=$(median gateway 1) n=$(median nginx 1) bc=$(median bare 2) gc=$(median gateway 2)
-echo
-echo "| median of $rounds | requests/s | of bare | CPU a request | of bare |"
-echo "|---|---|---|---|---|"
-awk -v b="$b" -v g="$g" -v n="$n" -v bc="$bc" -v gc="$gc" 'BEGIN {
-    printf "| bare hyper forwarder | %d | 1.00 | %.1f µs | 1.00 |\n", b, bc / 1000
-    printf "| gateway, all stages | %d | %.2f | %.1f µs | %.2f |\n", g, g / b, gc / 1000, bc / gc
-    printf "| nginx, log and limit_req | %d | %.2f | | |\n", n, n / b }'
-echo
-echo "resident memory of the gateway alone, after the load: $(awk '/VmRSS/{print $2}' /proc/$p_gateway/status) kB"
+curl --silent --unix-socket "$run/admin.sock" http://localhost/status >"$run/status" || true
+kill "$p_gateway"
+wait "$p_gateway" || { echo "the daemon did not end well" >&2; exit 1; }
+wait "$p_memory" || true
+# Again, with the usage of that load in the spool and the rest of it in an open log.
+$measure start 21 "$daemon" "$run/tidegated.toml" "$run/token" 127.0.0.1:19102 >"$run/start.loaded"
+
+# --- instructions and allocations --------------------------------------------------------------------------------------
+if command -v valgrind >/dev/null; then
+    $measure counts "$run" 19111 "$bare" 127.0.0.1:19111 127.0.0.1:19100 >"$run/counts.bare"
+    sed "s/19102/19112/; s,admin.sock,counts.sock," "$run/tidegated.toml" >"$run/counts.toml"
+    $measure counts "$run" 19112 "$daemon" run --config "$run/counts.toml" >"$run/counts.gateway"
+fi
+
+$measure tables "$run" "$daemon"

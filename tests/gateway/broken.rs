@@ -2,14 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tidegate::gateway::ConnectionEnd;
+use tidegate::gateway::{ConnectionEnd, ListenerConfig};
 use tidegate::spool::record::Outcome;
+use tidegate::units::Span;
 
 use crate::rig::Terms;
-use crate::scene::{scene, with_token};
-use crate::upstream::{SOON, echo_target, start};
+use crate::scene::{RIG, quick, scene, scene_of, with_token};
+use crate::upstream::{SOON, echo_target, start, start_at};
 
 /// An address where nobody listens.
 fn nobody() -> SocketAddr {
@@ -18,9 +19,18 @@ fn nobody() -> SocketAddr {
 
 #[test]
 fn each_failure_of_an_upstream_has_its_status_name_and_code() {
-    let cases: [(crate::upstream::Script, u16, &str, u32); 4] = [
+    let cases: [(crate::upstream::Script, u16, &str, u32); 5] = [
         (|_, _| false, 502, "UpstreamClosed", 101_505),
         (|_, out| out.write_all(b"HTTP/1.1 200 OK\r\nContent-Le").is_err(), 502, "UpstreamClosed", 101_505),
+        (
+            |_, out| {
+                let field = format!("X-Large: {}\r\n", "x".repeat(8_000));
+                out.write_all(format!("HTTP/1.1 200 OK\r\n{}\r\n", field.repeat(30)).as_bytes()).is_err()
+            },
+            502,
+            "UpstreamProtocol",
+            101_506,
+        ),
         (|_, out| out.write_all(b"SSH-2.0-OpenSSH_9.2\r\n\r\n").is_err(), 502, "UpstreamProtocol", 101_506),
         (
             |_, out| out.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").is_err(),
@@ -55,6 +65,31 @@ fn an_upstream_that_is_down_or_silent_costs_its_time_out_and_no_more() {
     let reply = scene.ask(&with_token("GET /petstore/1.0/pet/1", ""));
     assert_eq!((reply.status, &reply.json()["code"]), (504, &101_504.into()));
     assert_eq!(scene.record().outcome, Outcome::UpstreamTimeout);
+    scene.end();
+}
+
+#[test]
+fn an_upstream_that_was_down_a_moment_ago_is_not_tried_until_it_has_rested() {
+    let address = nobody();
+    let scene = scene(&Terms::to(address));
+    let begun = Instant::now();
+    assert_eq!(scene.ask(&with_token("GET /petstore/1.0/pet/1", "")).status, 503);
+    let upstream = start_at(address, echo_target);
+    let mut client = scene.connect();
+    let mut refused = 1;
+    let mut status = || {
+        client.say(&with_token("GET /petstore/1.0/pet/1", ""));
+        client.reply().status
+    };
+    while status() == 503 {
+        assert!(begun.elapsed() < SOON);
+        refused += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(200), "it was tried before it had rested");
+    assert!(upstream.seen.recv_timeout(SOON).is_ok());
+    assert!((0..refused).all(|_| scene.record().outcome == Outcome::UpstreamConnect));
+    assert_eq!(scene.record().outcome, Outcome::Admitted);
     scene.end();
 }
 
@@ -99,6 +134,7 @@ fn a_caller_that_goes_away_leaves_a_record_and_frees_the_upstream() {
     client.stream.shutdown(Shutdown::Both).expect("it was open");
     let record = scene_waiting.record();
     assert_eq!((record.outcome, record.status), (Outcome::DownstreamAborted, 0));
+    assert!(record.upstream_us >= 90_000, "the time that the upstream took: {record:?}");
     upstream.seen.recv_timeout(SOON).expect("the upstream's connection was closed");
     scene_waiting.end();
 
@@ -140,6 +176,40 @@ fn a_caller_that_stops_reading_or_sending_is_not_waited_for() {
     assert_eq!(reply.status, 408);
     let record = scene.record();
     assert_eq!((record.outcome, record.status, record.bytes_in), (Outcome::DownstreamAborted, 408, 3));
+    scene.end();
+}
+
+#[test]
+fn a_body_at_fault_after_the_answer_began_is_not_the_upstreams_fault() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    // Answers as soon as it has the head, and reads on.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut bytes = [0; 4_096];
+            let _ = stream.read(&mut bytes);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+            std::thread::spawn(move || while stream.read(&mut bytes).is_ok_and(|read| read > 0) {});
+        }
+    });
+    let mut config = quick();
+    config.timeouts.body = Span::secs(2);
+    let terms = Terms { max_body: 10, ..Terms::to(address) };
+    let scene = scene_of(RIG.snapshot(&terms), config, ListenerConfig::default());
+    for (rest, outcome) in [
+        (Some("8\r\n12345678\r\n"), Outcome::BodyTooLarge),
+        (Some("zz\r\n"), Outcome::BadRequest),
+        (None, Outcome::DownstreamAborted),
+    ] {
+        let mut client = scene.connect();
+        let head = with_token("POST /petstore/1.0/open/x", "Transfer-Encoding: chunked\r\n");
+        client.say(&format!("{head}4\r\nhalf\r\n"));
+        assert_eq!(client.head().status, 200);
+        rest.inspect(|rest| client.say(rest));
+        let record = scene.record();
+        assert_eq!((record.outcome, record.status), (outcome, 200), "{rest:?}");
+    }
     scene.end();
 }
 

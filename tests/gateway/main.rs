@@ -6,7 +6,11 @@ mod scene;
 mod upstream;
 
 mod broken;
+mod framing;
 mod hostile;
+mod judged;
 mod life;
+mod logged;
 mod passing;
 mod refused;
+mod tls;

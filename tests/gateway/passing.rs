@@ -31,7 +31,8 @@ fn the_upstream_learns_who_called_from_us_alone() {
     let scene = scene(&Terms::to(upstream.address));
     let lies = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
                 X-Request-Id: 0123456789abcdef0123456789abcdef\r\nConnection: X-Secret, close\r\nX-Secret: 1\r\n\
-                Keep-Alive: 5\r\nProxy-Authorization: Basic YTpi\r\nUpgrade: websocket\r\nTE: gzip\r\nX-Kept: yes\r\n";
+                Keep-Alive: 5\r\nProxy-Authorization: Basic YTpi\r\nUpgrade: websocket\r\nTE: gzip\r\nX-Kept: yes\r\n\
+                X-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /evil\r\nX-Forwarded-User: root\r\nX-Real-IP: 6.6.6.6\r\n";
     let reply = scene.ask(&with_token("GET /petstore/1.0/pet/7", lies));
     assert_eq!(reply.status, 200);
     assert_eq!(reply.field("connection"), Some("close"), "as the caller asked");
@@ -52,6 +53,10 @@ fn the_upstream_learns_who_called_from_us_alone() {
         ("proxy-authorization", None),
         ("upgrade", None),
         ("te", None),
+        ("x-forwarded-port", None),
+        ("x-forwarded-prefix", None),
+        ("x-forwarded-user", None),
+        ("x-real-ip", None),
     ];
     for (name, value) in expected {
         assert_eq!(seen.field(name), value.as_deref(), "{name}");
@@ -83,6 +88,20 @@ fn a_proxy_of_ours_is_believed_and_added_to() {
 }
 
 #[test]
+fn an_open_route_passes_a_password_on_and_keeps_a_token_back() {
+    let upstream = start(echo_target);
+    let scene = scene(&Terms::to(upstream.address));
+    for (field, passes) in [("Basic YTpi", true), ("Bearer a.b.c", false), ("bearer a.b.c", false)] {
+        let request = format!("GET /petstore/1.0/open/x HTTP/1.1\r\nHost: h\r\nAuthorization: {field}\r\n\r\n");
+        assert_eq!(scene.ask(&request).status, 200);
+        let seen = upstream.seen.recv_timeout(SOON).expect("the request");
+        assert_eq!(seen.field("authorization"), passes.then_some(field));
+        assert_eq!(scene.record().outcome, Outcome::Admitted);
+    }
+    scene.end();
+}
+
+#[test]
 fn what_is_between_upstream_and_gateway_alone_does_not_reach_the_caller() {
     let upstream = start(|_, out| {
         let head = "HTTP/1.1 200 OK\r\nConnection: X-Inner\r\nX-Inner: 1\r\nKeep-Alive: timeout=5\r\nX-Request-Id: theirs\r\n\
@@ -97,6 +116,22 @@ fn what_is_between_upstream_and_gateway_alone_does_not_reach_the_caller() {
     }
     assert_eq!(reply.field("x-request-id"), Some(&*scene.record().request));
     scene.end();
+}
+
+#[test]
+fn a_length_that_is_said_twice_is_passed_on_once() {
+    let scripts: [crate::upstream::Script; 2] = [
+        |_, out| out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello").is_ok(),
+        |_, out| out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello").is_ok(),
+    ];
+    for script in scripts {
+        let scene = scene(&Terms::to(start(script).address));
+        let reply = scene.ask(&with_token("GET /petstore/1.0/pet/1", ""));
+        let lengths: Vec<_> = reply.fields.iter().filter(|(name, _)| name == "content-length").collect();
+        assert_eq!((reply.text(), lengths), ("hello", vec![&("content-length".to_owned(), "5".to_owned())]));
+        assert_eq!(scene.record().bytes_out, 5);
+        scene.end();
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn each_refusal_has_its_status_name_and_code_and_one_record() {
         assert_eq!(body["status"], status);
         assert_eq!(body["code"].as_u64().unwrap_or(0), code, "{line}");
         assert_eq!(reply.field("content-type"), Some("application/problem+json"));
+        assert_eq!(reply.field("cache-control"), Some("no-store"));
         assert_eq!(reply.field("www-authenticate").is_some(), status == 401 || error == "ScopeMissing", "{error}");
         let record = scene.record();
         assert_eq!((record.outcome.name(), record.status), (error, status), "{line}");
@@ -69,6 +70,25 @@ fn who_is_refused_is_on_the_record_once_the_token_is_verified() {
     scene.ask(&format!("GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n"));
     let known = scene.record();
     assert_eq!((known.outcome, known.is_known), (Outcome::ScopeMissing, true));
+    scene.end();
+}
+
+#[test]
+fn a_token_that_is_refused_makes_nobody_known_however_well_it_is_signed() {
+    let scene = scene(&Terms::to(start(echo_target).address));
+    for (claims, error) in [
+        (serde_json::json!({ "exp": 1_700_000_060_i64 }), "TokenExpired"),
+        (serde_json::json!({ "aud": "elsewhere" }), "AudienceMismatch"),
+        (serde_json::json!({ "nbf": 3_900_000_000_i64 }), "TokenNotYetValid"),
+    ] {
+        let token = RIG.token_claiming(&claims);
+        // The second time it is in the cache of verified tokens.
+        for _ in 0..2 {
+            scene.ask(&format!("GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n"));
+            let record = scene.record();
+            assert_eq!((record.outcome.name(), record.is_known), (error, false));
+        }
+    }
     scene.end();
 }
 

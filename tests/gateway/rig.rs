@@ -1,9 +1,11 @@
 //! A policy of its own for the gateway's tests and bench: one issuer, one API with a few routes, one application.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::policy::issuer::{Alg, Issuer, IssuerTerms, Issuers, Profile, TypSet};
+use tidegate::policy::revocations::{self, Kind, RevokedId};
 use tidegate::policy::{
     Api, Auth, Endpoint, Limit, Method, Plan, Policy, Route, Router, Snapshot, Standing, SubscribersBuilder, Uncertain,
     Upstream, Window,
@@ -26,6 +28,16 @@ pub(crate) struct Terms {
     pub(crate) response_timeout: Duration,
     /// Requests a minute of the subscription.
     pub(crate) per_minute: u32,
+    /// Requests a month of the subscription.
+    pub(crate) per_month: u64,
+    pub(crate) token_header: &'static str,
+    /// Of the API; none is any.
+    pub(crate) hosts: Vec<Box<str>>,
+    pub(crate) uncertain: Uncertain,
+    /// Subjects whose tokens are taken back.
+    pub(crate) revoked: Vec<&'static str>,
+    /// What an upstream behind TLS is known by.
+    pub(crate) ca: Vec<Box<[u8]>>,
 }
 
 impl Terms {
@@ -39,6 +51,12 @@ impl Terms {
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(5),
             per_minute: 60_000_000,
+            per_month: 1 << 39,
+            token_header: "authorization",
+            hosts: Vec::new(),
+            uncertain: Uncertain::Allow,
+            revoked: Vec::new(),
+            ca: Vec::new(),
         }
     }
 }
@@ -54,15 +72,25 @@ impl Rig {
     }
 
     pub(crate) fn token_with(&self, number: u32, client: &str, scope: &str) -> String {
-        let claims = serde_json::json!({
-            "iss": "https://site.example", "aud": "edge", "sub": format!("user-{number}"), "jti": format!("{number:08x}"),
-            "client_id": client, "scope": scope, "iat": 1_700_000_000_i64, "exp": 4_000_000_000_i64,
+        self.token_claiming(&serde_json::json!({
+            "sub": format!("user-{number}"), "jti": format!("{number:08x}"), "client_id": client, "scope": scope,
+        }))
+    }
+
+    /// A token of a good caller, with these claims in place of the usual ones.
+    pub(crate) fn token_claiming(&self, changes: &serde_json::Value) -> String {
+        let mut claims = serde_json::json!({
+            "iss": "https://site.example", "aud": "edge", "sub": "user-1", "jti": "00000001",
+            "client_id": "shop-key", "scope": "read:pets", "iat": 1_700_000_000_i64, "exp": 4_000_000_000_i64,
         });
+        for (name, value) in changes.as_object().into_iter().flatten() {
+            claims[name] = value.clone();
+        }
         self.key.mint(Some("at+jwt"), &claims).expect("the key signs")
     }
 
     pub(crate) fn snapshot(&self, terms: &Terms) -> Snapshot {
-        Snapshot { policy: Some(self.policy(terms)), id: None }
+        Snapshot { policy: Some(Arc::new(self.policy(terms))), ..Snapshot::safe_mode() }
     }
 
     pub(crate) fn policy(&self, terms: &Terms) -> Policy {
@@ -83,7 +111,10 @@ impl Rig {
         let plans = vec![
             plan(
                 "gold",
-                vec![rate(terms.per_minute, terms.per_minute), Limit::Quota { count: 1 << 39, window: Window::Month }],
+                vec![
+                    rate(terms.per_minute, terms.per_minute),
+                    Limit::Quota { count: terms.per_month, window: Window::Month },
+                ],
             ),
             plan("wide", vec![rate(600_000_000, 10_000_000)]),
         ];
@@ -94,7 +125,7 @@ impl Rig {
             strip_base_path: terms.strip_base_path,
             issuers: [0].into(),
             audiences: Box::default(),
-            token_header: "authorization".into(),
+            token_header: terms.token_header.into(),
             forward_token: terms.forward_token,
             needs_subscription: true,
             plan: Some(1),
@@ -108,7 +139,7 @@ impl Rig {
             scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
             plan,
             upstream: 0,
-            uncertain: Uncertain::Allow,
+            uncertain: terms.uncertain,
         };
         let routes = vec![
             route("/pet/{petId}", &[Method::Get], Auth::Token, &["read:pets", "admin"], Some(1)),
@@ -118,7 +149,7 @@ impl Rig {
         let router = routes
             .iter()
             .zip(0..)
-            .map(|(route, index)| (&[] as &[Box<str>], &*api.base_path, &*route.template, route.methods, index));
+            .map(|(route, index)| (&*terms.hosts, &*api.base_path, &*route.template, route.methods, index));
         let router = Router::build(router).expect("no conflict");
         let mut subscribers = SubscribersBuilder::default();
         let shop = subscribers.application("shop", "acme", None);
@@ -133,8 +164,12 @@ impl Rig {
             connect_timeout: terms.connect_timeout,
             response_timeout: terms.response_timeout,
             keep_host: terms.keep_host,
-            ca: Box::default(),
+            ca: terms.ca.clone().into(),
         };
+        let mut revocations = revocations::Builder::default();
+        for subject in &terms.revoked {
+            revocations.list(RevokedId::of(Kind::Sub, "https://site.example", subject));
+        }
         Policy {
             apis: [api].into(),
             routes: routes.into(),
@@ -142,7 +177,7 @@ impl Rig {
             issuers,
             plans: plans.into(),
             subscribers: subscribers.build().expect("nothing twice"),
-            revocations: tidegate::policy::revocations::Revocations::default(),
+            revocations: revocations.build(),
             router,
         }
     }

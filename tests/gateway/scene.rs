@@ -1,6 +1,6 @@
 //! A gateway in this process, its records in a list, and raw sockets to speak to it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock};
@@ -12,6 +12,7 @@ use tidegate::gateway::{
 };
 use tidegate::policy::Snapshot;
 use tidegate::spool::record::{Outcome, UsageRecord};
+use tidegate::telemetry::Heartbeats;
 use tidegate::throttle::{self, Throttle};
 use tidegate::units::Span;
 
@@ -32,6 +33,7 @@ pub(crate) struct Kept {
     pub(crate) request: String,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) upstream_us: u32,
     pub(crate) is_known: bool,
 }
 
@@ -49,6 +51,7 @@ impl List {
             request: record.request.to_string(),
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
+            upstream_us: record.upstream_us,
             is_known,
         });
     }
@@ -94,19 +97,36 @@ pub(crate) fn scene_with(
     listener: ListenerConfig,
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> Scene {
-    let shared = Shared {
+    let (sender, records) = channel();
+    let shared = shared(snapshot);
+    let (address, running) = start(&config, &listener, tls, &shared, Box::new(List(sender)));
+    Scene { address, records, shared, running }
+}
+
+/// What the workers of a gateway under `snapshot` share.
+pub(crate) fn shared(snapshot: Snapshot) -> Shared {
+    Shared {
         policy: Arc::new(ArcSwap::from_pointee(snapshot)),
         throttle: Arc::new(Throttle::new(throttle::Config::default())),
         time: Arc::new(ArcSwap::from_pointee(TimeState::exact(1_800_000_000_000))),
         counters: Arc::new(Counters::default()),
         origin: Instant::now(),
-    };
+        hearts: Heartbeats::new(Instant::now(), Duration::from_secs(60)),
+    }
+}
+
+/// A gateway of one worker on a free port.
+pub(crate) fn start(
+    config: &Config,
+    listener: &ListenerConfig,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    shared: &Shared,
+    intake: Box<dyn Intake>,
+) -> (SocketAddr, Running) {
     let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
     let address = socket.local_addr().expect("bound");
-    let (sender, records) = channel();
-    let listener = Listener::new(socket, &listener, tls);
-    let running = Gateway::start(&config, vec![listener], &shared, vec![Box::new(List(sender))]).expect("it starts");
-    Scene { address, records, shared, running }
+    let listener = Listener::new(socket, listener, tls);
+    (address, Gateway::start(config, vec![listener], shared, vec![intake]).expect("it starts"))
 }
 
 impl Scene {
@@ -209,9 +229,12 @@ impl Client {
         reply
     }
 
-    /// Whether the gateway closes, with nothing more to say.
+    /// Whether the gateway closes, with nothing more to say, and soon.
     pub(crate) fn is_closed(&mut self) -> bool {
-        matches!(self.input.read(&mut [0; 1]), Ok(0) | Err(_))
+        match self.input.read(&mut [0; 1]) {
+            Ok(read) => read == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
     }
 }
 

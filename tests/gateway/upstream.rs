@@ -32,12 +32,17 @@ pub(crate) type Script = fn(&Seen, &mut TcpStream) -> bool;
 
 /// Starts an upstream whose connections all follow `script`.
 pub(crate) fn start(script: Script) -> Upstream {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+}
+
+pub(crate) fn start_at(address: SocketAddr, script: Script) -> Upstream {
+    let listener = TcpListener::bind(address).expect("a free port");
     let address = listener.local_addr().expect("bound");
     let (sender, seen) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (stream, sender) = (stream.expect("a connection"), sender.clone());
+            stream.set_nodelay(true).expect("a socket");
             std::thread::spawn(move || serve(stream, script, &sender));
         }
     });

@@ -136,13 +136,44 @@ async fn an_uploader_that_goes_away_before_the_answer_counts_once_and_gets_the_r
 }
 
 #[tokio::test]
+async fn one_device_holds_no_more_than_two_places_with_bodies_that_do_not_come() {
+    let premises = Premises::new();
+    let hub = Running::start(premises.config()).await;
+    let whole = put_file(&device(), &file(&device(), 1, None, 1));
+    let mut stalled = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(hub.address).await.expect("the hub listens");
+        stream.write_all(&whole[..whole.len() - 1]).await.expect("it is sent");
+        stalled.push(stream);
+    }
+    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while refusal(&raw(hub.address, &whole).await) != told("503", "Overloaded") {
+        assert!(tokio::time::Instant::now() < patience, "a third body is taken");
+    }
+    // A place that is given up is free again.
+    drop(stalled.pop());
+    while status(&raw(hub.address, &whole).await) != "200" {
+        assert!(tokio::time::Instant::now() < patience, "the place stays taken");
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn of_uploads_of_one_number_at_once_one_file_counts_and_the_others_are_kept_apart() {
     let premises = Premises::new();
     let hub = Running::start(Config { uploads: 16, ..premises.config() }).await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..16 {
         let (address, file) = (hub.address, file(&device(), 1, None, n % 2));
-        tasks.spawn(async move { status(&raw(address, &put_file(&device(), &file)).await).to_owned() });
+        tasks.spawn(async move {
+            // A device has two places; who finds none comes again.
+            loop {
+                match status(&raw(address, &put_file(&device(), &file)).await) {
+                    "503" => tokio::task::yield_now().await,
+                    status => return status.to_owned(),
+                }
+            }
+        });
     }
     let mut answers = tasks.join_all().await;
     answers.sort();

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tidegate::hub::{Config as HubConfig, DeviceEntry, Tls};
 use tidegate::ids::{Digest, StreamId, hex};
 use tidegate::keys::{PublicKey, sha256};
+use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
 use tidegate::upload::{Config, Failure, Link, Status, Wakes, Worker};
 use tokio::net::TcpListener;
@@ -37,7 +39,8 @@ impl Uploader {
             .expect("the configuration is right")
             .expect("it names a hub");
         let status = worker.status();
-        Self { shelf, hubs, wakes, status, task: tokio::spawn(worker.run()) }
+        let heart = Heartbeats::new(Instant::now(), DEADLINE).register("upload", Instant::now());
+        Self { shelf, hubs, wakes, status, task: tokio::spawn(worker.run(heart)) }
     }
 
     async fn until(&mut self, what: impl FnMut(&Status) -> bool) -> Status {
@@ -73,13 +76,16 @@ async fn usage_waits_for_a_hub_that_is_away_and_gets_there_once_when_it_comes_ba
     let hub = Running::start(HubConfig { listen: address, ..premises.config() }).await;
     let status = uploader.until(|status| status.files == 5).await;
     assert_eq!((status.link, uploader.shelf.len()), (Link::Up, 0));
+    let before = status.failures;
+    assert!(before >= 3, "a success forgets no failure: {status:?}");
 
     // The hub goes in the middle of things and comes back with what it had.
     hub.stop().await;
     let late = chain(8).split_off(5);
     uploader.shelf.0.lock().expect("no test panics with it").extend(late);
     uploader.wakes.sealed.notify_one();
-    uploader.until(|status| status.link.failures() >= 1).await;
+    let status = uploader.until(|status| status.link.failures() >= 1).await;
+    assert!(status.failures > before && status.failures > status.link.failures().into(), "{status:?}");
     let hub = Running::start(HubConfig { listen: address, ..premises.config() }).await;
     uploader.until(|status| status.files == 8).await;
     assert_eq!(uploader.shelf.len(), 0);

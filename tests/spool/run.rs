@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate::spool::backlog::Backlog as _;
 use tidegate::spool::record::{GapReason, Outcome, UsageRecord};
-use tidegate::spool::{Config, Error, Spool};
+use tidegate::spool::{Config, Error, Program, Spool};
+use tidegate::telemetry::{Heartbeats, Standstill};
 use tidegate::units::{Bytes, Span};
 
 use crate::support::{Books, drain, key, patient, program, record, start, wait};
@@ -311,4 +312,33 @@ fn model(seed: u64) {
 
 fn entries(folder: &Path) -> usize {
     fs::read_dir(folder).expect("it lists").count()
+}
+
+#[test]
+fn a_writer_thread_that_hangs_is_missed_and_one_that_stops_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A child that says nothing for a while, and then ends.
+    let mute = Program { path: "/bin/sleep".into(), arguments: vec!["3".into()] };
+    let spool = Spool::start(&patient(), folder.path(), &key(), mute, 1).expect("the spool starts");
+    let silence = Duration::from_millis(1800);
+    let hearts = Heartbeats::new(Instant::now(), silence);
+    spool.watched(hearts.register("spool", Instant::now()));
+    let until = |is_there: &dyn Fn(&Result<(), Standstill>) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let now = hearts.all_fresh(Instant::now());
+            if is_there(&now) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it is still {now:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    std::thread::sleep(silence);
+    until(&Result::is_ok);
+    spool.seal_now();
+    until(&|now| matches!(now, Err(Standstill::Silent { task, .. }) if task == "spool"));
+    until(&Result::is_ok);
+    spool.stop();
+    assert_eq!(hearts.all_fresh(Instant::now() + 2 * silence), Ok(()), "it ended on purpose");
 }

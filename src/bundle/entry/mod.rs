@@ -1,9 +1,10 @@
 //! The wire form of each entry of a policy bundle: what the author's side writes and `compile` reads.
 //!
 //! `routes`, `issuers` and `throttle` are canonical JSON: members in the order of the structs here
-//! (which is alphabetical), no white space, absent members left out. `subscriptions` and `revocations`
-//! are tables of fixed-width big-endian rows over a string pool, sorted. Reading checks that writing
-//! what was read gives the same bytes, so each content has exactly one form.
+//! (which is alphabetical), no white space, absent members left out, integers of at most 2^53, named
+//! things in the order of their names. `subscriptions` and `revocations` are tables of fixed-width
+//! big-endian rows over a string pool, sorted. Reading checks that writing what was read gives the same
+//! bytes, so each content has exactly one form.
 
 mod issuers;
 mod revocations;
@@ -13,12 +14,20 @@ mod table;
 mod throttle;
 
 pub use issuers::{Claims, Issuer, Issuers, Jwk, Key};
-pub use revocations::{CutOff, CutOffKind, HashedId, Revocations};
+pub use revocations::{
+    CutOff, CutOffKind, CutOffRow, CutOffRows, HashedId, RevocationReader, RevocationRows, Revocations,
+};
 pub use routes::{Api, Route, Routes, Upstream};
 pub use subscriptions::{Application, ConsumerKey, Subscription, Subscriptions};
 pub use throttle::{Limit, Per, Plan, Throttle};
 
+use std::io;
+
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Serializer;
+use serde_json::ser::{CompactFormatter, Formatter};
+
+use super::canonical::MAX_INTEGER;
 
 /// Why an entry's bytes are not of its format.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +38,9 @@ pub enum EntryError {
     /// The content is right but not in its one form: build the bundle again.
     #[error("not in canonical form")]
     NotCanonical,
+    /// An integer over 2^53, which not every JSON reader keeps exactly: give a smaller one.
+    #[error("an integer over 2^53")]
+    Integer,
     /// The table's magic or version is another: build the bundle again with this version's tool.
     #[error("not this entry's table format")]
     Magic,
@@ -39,6 +51,10 @@ pub enum EntryError {
 
 /// An entry that is canonical JSON.
 pub trait JsonEntry: Serialize + DeserializeOwned {
+    /// Whether what it lists stands in the order of its names. The same name twice is left to `compile`,
+    /// which can say whose it is.
+    fn is_sorted(&self) -> bool;
+
     /// Its bytes.
     fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain structs of strings and integers serialise")
@@ -47,13 +63,42 @@ pub trait JsonEntry: Serialize + DeserializeOwned {
     /// Reads and checks that this is the one form.
     fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError> {
         let entry: Self = serde_json::from_slice(bytes)?;
-        if entry.to_bytes() == bytes { Ok(entry) } else { Err(EntryError::NotCanonical) }
+        let mut canonical = Vec::with_capacity(bytes.len());
+        entry.serialize(&mut Serializer::with_formatter(&mut canonical, Exact)).map_err(|_| EntryError::Integer)?;
+        if canonical == bytes && entry.is_sorted() { Ok(entry) } else { Err(EntryError::NotCanonical) }
     }
 }
 
-impl JsonEntry for Issuers {}
-impl JsonEntry for Routes {}
-impl JsonEntry for Throttle {}
+impl JsonEntry for Issuers {
+    fn is_sorted(&self) -> bool {
+        self.issuers.is_sorted_by(|a, b| a.name <= b.name)
+    }
+}
+
+impl JsonEntry for Routes {
+    fn is_sorted(&self) -> bool {
+        self.apis.is_sorted_by(|a, b| (&a.name, &a.version) <= (&b.name, &b.version))
+            && self.upstreams.is_sorted_by(|a, b| a.name <= b.name)
+    }
+}
+
+impl JsonEntry for Throttle {
+    fn is_sorted(&self) -> bool {
+        self.plans.is_sorted_by(|a, b| a.name <= b.name)
+    }
+}
+
+/// Compact JSON that has no integer over [`MAX_INTEGER`]. Entries hold no negative ones and no fractions.
+struct Exact;
+
+impl Formatter for Exact {
+    fn write_u64<W: io::Write + ?Sized>(&mut self, writer: &mut W, value: u64) -> io::Result<()> {
+        if value > MAX_INTEGER.unsigned_abs() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        CompactFormatter.write_u64(writer, value)
+    }
+}
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -97,6 +97,11 @@ impl<'b> Reader<'b> {
         Ok((Reader { rows, pool }, counts))
     }
 
+    /// The rows and the pool, unread.
+    pub(super) fn parts(self) -> (&'b [u8], &'b str) {
+        (self.rows, self.pool)
+    }
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N], EntryError> {
         let (head, rest) = self.rows.split_first_chunk::<N>().ok_or(EntryError::Malformed)?;
         self.rows = rest;
@@ -109,14 +114,6 @@ impl<'b> Reader<'b> {
 
     pub(super) fn u32(&mut self) -> Result<u32, EntryError> {
         self.take().map(u32::from_be_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64, EntryError> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    pub(super) fn i64(&mut self) -> Result<i64, EntryError> {
-        self.take().map(i64::from_be_bytes)
     }
 
     pub(super) fn text(&mut self) -> Result<String, EntryError> {

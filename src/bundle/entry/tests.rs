@@ -1,3 +1,6 @@
+use proptest::collection::btree_map;
+use proptest::prelude::*;
+
 use super::*;
 
 fn subscriptions() -> Subscriptions {
@@ -71,6 +74,19 @@ fn a_table_that_lies_about_its_size_takes_no_memory() {
 }
 
 #[test]
+fn integers_that_not_every_reader_keeps_and_lists_out_of_order_are_refused() {
+    let plans = |count: &str, names: [&str; 2]| {
+        let plan = |name| format!(r#"{{"limits":[{{"count":{count},"per":"day"}}],"name":"{name}"}}"#);
+        Throttle::from_bytes(format!(r#"{{"plans":[{},{}]}}"#, plan(names[0]), plan(names[1])).as_bytes())
+    };
+    assert!(plans("9007199254740992", ["a", "b"]).is_ok());
+    for count in ["9007199254740993", "18446744073709551615"] {
+        assert!(matches!(plans(count, ["a", "b"]), Err(EntryError::Integer)), "{count}");
+    }
+    assert!(matches!(plans("1", ["b", "a"]), Err(EntryError::NotCanonical)));
+}
+
+#[test]
 fn json_that_is_not_canonical_is_refused() {
     let canonical = br#"{"plans":[{"limits":[{"count":5,"per":"second"}],"name":"gold"}]}"#;
     assert!(Throttle::from_bytes(canonical).is_ok());
@@ -85,4 +101,32 @@ fn json_that_is_not_canonical_is_refused() {
     assert!(matches!(Throttle::from_bytes(unknown), Err(EntryError::Json(_))));
     let twice = br#"{"plans":[],"plans":[]}"#;
     assert!(matches!(Throttle::from_bytes(twice), Err(EntryError::Json(_))));
+}
+
+/// Lists over few names and numbers, so that texts are shared and rows meet.
+pub(in crate::bundle) fn some_list() -> impl Strategy<Value = Revocations> {
+    let kind = prop_oneof![Just(CutOffKind::Subject), Just(CutOffKind::Client), Just(CutOffKind::Key)];
+    let cut_offs = btree_map((kind, "[ab]{0,2}", "[abé]{0,3}"), 0..4_i64, 0..6);
+    (cut_offs, btree_map(0..8_u64, 0..6_i64, 0..6)).prop_map(|(cut_offs, ids)| Revocations {
+        cut_offs: cut_offs
+            .into_iter()
+            .map(|((kind, issuer, value), before)| CutOff { kind, issuer, value, before })
+            .collect(),
+        ids: ids.into_iter().map(|(hash, until)| HashedId { hash, until }).collect(),
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_list_is_checked_in_place_as_if_it_were_written_again(list in some_list(), at in any::<usize>(), byte in any::<u8>()) {
+        let mut bytes = list.to_bytes();
+        prop_assert_eq!(Revocations::from_bytes(&bytes).expect("the one form"), list);
+        let at = at % bytes.len();
+        for byte in [byte, bytes[at] ^ 1, bytes[at].wrapping_add(1)] {
+            bytes[at] = byte;
+            if let Ok(read) = Revocations::from_bytes(&bytes) {
+                prop_assert_eq!(read.to_bytes(), &*bytes);
+            }
+        }
+    }
 }

@@ -11,8 +11,8 @@ fn disk() -> Arc<CrashDisk> {
 }
 
 fn open(disk: &Arc<CrashDisk>) -> Journal {
-    let (journal, broken) = Journal::open(Arc::<CrashDisk>::clone(disk), Path::new(FOLDER));
-    assert_eq!(broken, None);
+    let journal = Journal::open(Arc::<CrashDisk>::clone(disk), Path::new(FOLDER));
+    assert_eq!(journal.broken(), None);
     journal
 }
 
@@ -81,18 +81,18 @@ fn a_long_journal_goes_on_in_further_files_and_drops_the_oldest() {
 }
 
 #[test]
-fn refusals_are_written_up_to_an_allowance_and_the_rest_is_counted() {
+fn offers_that_change_nothing_are_written_up_to_an_allowance_and_the_rest_is_counted() {
     let disk = disk();
     let mut journal = open(&disk);
-    for _ in 0..REFUSAL_BURST + 7 {
-        journal.append_refusal(line("garbage"), Duration::from_secs(1)).unwrap();
+    for _ in 0..OFFER_BURST + 7 {
+        journal.append_unchanged(line("garbage"), Duration::from_secs(1)).unwrap();
     }
-    assert_eq!(details(&disk).len(), REFUSAL_BURST as usize);
-    journal.append_refusal(line("later"), Duration::from_secs(1) + REFUSAL_EVERY).unwrap();
+    assert_eq!(details(&disk).len(), OFFER_BURST as usize);
+    journal.append_unchanged(line("later"), Duration::from_secs(1) + OFFER_EVERY).unwrap();
     let lines = read(&*disk, Path::new(FOLDER)).unwrap();
     assert_eq!(lines.last().map(|line| (line.detail.as_str(), line.suppressed)), Some(("later", 7)));
     journal.append(line("an activation is never held back")).unwrap();
-    assert_eq!(details(&disk).len(), REFUSAL_BURST as usize + 2);
+    assert_eq!(details(&disk).len(), OFFER_BURST as usize + 2);
 }
 
 #[test]
@@ -116,4 +116,81 @@ fn a_line_that_was_half_written_before_the_disk_filled_does_not_break_the_chain(
     journal.doubtful = true;
     journal.append(line("second")).unwrap();
     assert_eq!(details(&disk), ["first", "second"]);
+}
+
+/// A journal of three files with two lines each, of which the newest follows the one before.
+fn three_files() -> Arc<CrashDisk> {
+    let disk = disk();
+    let mut journal = open(&disk);
+    for n in 0..6 {
+        journal.append(line(&n.to_string())).unwrap();
+        journal.length = if n % 2 == 0 { journal.length } else { MAX_FILE };
+    }
+    assert_eq!(disk.list(Path::new(FOLDER)).unwrap().len(), 3);
+    disk
+}
+
+#[test]
+fn an_altered_cut_or_missing_file_before_the_newest_is_told_once_and_a_new_one_begun() {
+    let second = path(Path::new(FOLDER), 2);
+    let edit = |disk: &CrashDisk, change: fn(&str) -> String| {
+        let text = String::from_utf8(disk.read(&second, MAX_FILE).unwrap()).unwrap();
+        disk.write(&second, change(&text).as_bytes(), 0o600).unwrap();
+    };
+    let first_line: fn(&str) -> String = |text| text.replacen("\"2\"", "\"7\"", 1);
+    let last_line: fn(&str) -> String = |text| text.replacen("\"3\"", "\"7\"", 1);
+    let cut: fn(&str) -> String = |text| text.lines().next().unwrap().to_owned() + "\n";
+    let removed: fn(&str) -> String = |_| String::new();
+    for (change, about) in [(first_line, "first"), (last_line, "last"), (cut, "cut"), (removed, "removed")] {
+        let disk = three_files();
+        edit(&disk, change);
+        if about == "removed" {
+            disk.remove_file(&second).unwrap();
+        }
+        let mut journal = Journal::open(Arc::<CrashDisk>::clone(&disk), Path::new(FOLDER));
+        assert_eq!(journal.broken().map(Refused::name), Some("JournalBroken"), "{about}");
+        journal.append(line("later")).unwrap();
+        assert_eq!(journal.broken(), None, "{about}");
+        let told = disk.read(&path(Path::new(FOLDER), 4), MAX_FILE).unwrap();
+        let told = check(&told, None).unwrap();
+        assert_eq!(told.iter().map(|(line, _)| line.event).collect::<Vec<_>>(), [Event::JournalBroken, Event::Import]);
+        assert_eq!(open(&disk).broken(), None, "{about}: told once");
+    }
+    assert_eq!(open(&three_files()).broken(), None);
+}
+
+#[test]
+fn a_break_that_is_found_after_a_failed_write_is_told_too() {
+    let disk = disk();
+    let mut journal = open(&disk);
+    journal.append(line("first")).unwrap();
+    journal.append(line("second")).unwrap();
+    disk.rot(&path(Path::new(FOLDER), 1), 5);
+    journal.doubtful = true;
+    journal.append(line("third")).unwrap();
+    let told = disk.read(&path(Path::new(FOLDER), 2), MAX_FILE).unwrap();
+    let told = check(&told, None).unwrap();
+    assert_eq!(told.iter().map(|(line, _)| line.event).collect::<Vec<_>>(), [Event::JournalBroken, Event::Import]);
+}
+
+#[test]
+fn a_start_is_written_when_it_says_something_new_and_else_once_an_hour() {
+    let disk = disk();
+    let digest = |n| Some(Digest([n; 32]));
+    let started = |at, n| Line { digest: digest(n), ..Line::new(Event::Started, "Serving", TimeBounds::floor(at)) };
+    let starts = |line: Line| {
+        let before = details(&disk).len();
+        open(&disk).append_start(None, line).unwrap();
+        details(&disk).len() - before
+    };
+    assert_eq!(starts(started(0, 1)), 1, "the first");
+    assert_eq!((1..1_000).map(|n| starts(started(2 * n, 1))).sum::<usize>(), 0, "a crash loop");
+    assert_eq!(starts(started(3_600, 1)), 1, "an hour later");
+    assert_eq!(starts(started(3_601, 2)), 1, "another bundle");
+    assert_eq!(starts(Line { boot: "another".into(), ..started(3_602, 2) }), 1, "another boot");
+    assert_eq!(starts(started(3_603, 2).saying("EntryDigestMismatch")), 1, "for another reason");
+    open(&disk).append(Line::new(Event::Import, "BadMagic", TimeBounds::floor(3_604))).unwrap();
+    assert_eq!(starts(started(3_605, 2).saying("EntryDigestMismatch")), 0, "a refusal is no change");
+    open(&disk).append(Line::new(Event::Import, "Activated", TimeBounds::floor(3_606))).unwrap();
+    assert_eq!(starts(started(3_607, 2).saying("EntryDigestMismatch")), 1, "an activation is");
 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod inspect;
+mod listing;
 mod sign;
 mod verify;
 

@@ -34,6 +34,7 @@ pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
     let root = read_root(&root.context("no root.json lies beside the key: name it with --root")?)?;
     let mut bundle = read_bundle(&sign.bundle)?;
     print!("{}", inspect::summary(&bundle, Some(&root))?);
+    println!("\nAll that is in it: tidegate bundle inspect {}", sign.bundle.display());
     let named = |path: &PathBuf| AuthorKey::open(path).with_context(|| format!("key {}", path.display()));
     let keys = sign.key.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?;
     let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
@@ -57,7 +58,10 @@ pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
 
 fn confirmed(names: &str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to confirm: read what is shown, then give --yes");
+        bail!(
+            "not signed: standard input is not a terminal, so nobody can confirm; read what is shown above, then run \
+             the same command again with --yes"
+        );
     }
     print!("\nSign this as {names}? [y/N] ");
     std::io::stdout().flush()?;

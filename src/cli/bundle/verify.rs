@@ -48,6 +48,8 @@ pub(super) fn run(arguments: &Verify) -> anyhow::Result<()> {
             println!("accepted");
             let digest = match &verdict {
                 Verdict::Accepted(verified) => verified.digest(),
+                Verdict::Revocations(list) => list.digest(),
+                Verdict::Permit(permit) => permit.digest(),
                 Verdict::AlreadyInstalled(digest) => *digest,
             };
             let signers: Vec<_> = found.signers.iter().map(|key| signer(&trust, *key)).collect();

@@ -49,7 +49,7 @@ impl Site {
         let site = Self { folder: folder.to_owned(), gateway };
         site.tidegate(&["init", "policy", "--deployment", "demo"])?;
         let policy = site.path("policy");
-        fs::remove_file(policy.join("apis/petstore.toml")).context("cannot take the example API out of the folder")?;
+        fs::remove_file(policy.join("apis/example.toml")).context("cannot take the example API out of the folder")?;
         let rows = [("applications.toml", APPLICATIONS), ("plans.toml", PLANS), ("subscriptions.toml", SUBSCRIPTIONS)];
         for (name, text) in rows {
             fs::write(policy.join(name), text).with_context(|| format!("cannot write {name}"))?;

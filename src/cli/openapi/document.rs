@@ -1,11 +1,14 @@
 //! YAML and JSON to one tree, within limits: bytes, depth, and nodes with every alias counted in full.
 //!
 //! A few hundred bytes of nested YAML aliases can stand for billions of nodes; here an alias costs what it
-//! stands for, and the sum is bounded, so the tree is never larger than [`MAX_NODES`] says.
+//! stands for, and the sum is bounded, so the tree is never larger than [`MAX_NODES`] says. In both a member that
+//! stands twice is refused: readers differ in which of the two counts, and one may be the `security`.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::MAX_DOCUMENT;
@@ -50,9 +53,78 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, DocumentError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_start().starts_with('{') {
         // serde_json bounds depth at 128; every node costs a byte at least.
-        return serde_json::from_str(text).map_err(|error| DocumentError::Json(error.to_string()));
+        return serde_json::from_str(text)
+            .map(|Json(value)| value)
+            .map_err(|error| DocumentError::Json(error.to_string()));
     }
     yaml(text)
+}
+
+fn twice(name: &str) -> String {
+    format!("the key {name:?} stands twice in one mapping")
+}
+
+/// A value of JSON in which no member stands twice; `Value` itself would keep the last one and say nothing.
+struct Json(Value);
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(JsonVisitor).map(Self)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(flag.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Json(item)) = from.next_element()? {
+            items.push(item);
+        }
+        Ok(items.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut members = Map::new();
+        while let Some(name) = from.next_key::<String>()? {
+            if members.contains_key(&name) {
+                return Err(A::Error::custom(twice(&name)));
+            }
+            let Json(value) = from.next_value()?;
+            members.insert(name, value);
+        }
+        Ok(members.into())
+    }
 }
 
 /// What a value costs.
@@ -136,7 +208,7 @@ impl Open {
             Content::Table { members, key } => match key.take() {
                 None => *key = Some(as_key(value)?),
                 Some(name) if members.contains_key(&name) => {
-                    return Err(DocumentError::Yaml(format!("the key {name:?} stands twice in one mapping")));
+                    return Err(DocumentError::Yaml(twice(&name)));
                 }
                 Some(name) => {
                     members.insert(name, value);
@@ -160,8 +232,8 @@ fn open(stack: &mut Vec<Open>, content: Content, anchor: usize) -> Result<(), Do
     Ok(())
 }
 
-/// Only what an API description needs: true, false, whole numbers, nothing; the rest stays text, so that the
-/// version 1.10 is not the number 1.1.
+/// Only what an API description needs: true, false, nothing, and whole numbers where they are written as JSON writes
+/// them; the rest stays text, so that the version 1.10 is not the number 1.1, and 007 keeps its zeros.
 fn scalar(text: &str, style: ScalarStyle) -> Value {
     if style != ScalarStyle::Plain {
         return Value::String(text.to_owned());
@@ -170,7 +242,10 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
         "true" | "True" | "TRUE" => Value::Bool(true),
         "false" | "False" | "FALSE" => Value::Bool(false),
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        _ => Value::String(text.to_owned()),
+        _ => match text.parse::<i64>() {
+            Ok(number) if number.to_string() == text => number.into(),
+            _ => Value::String(text.to_owned()),
+        },
     }
 }
 
@@ -178,7 +253,43 @@ fn as_key(value: Value) -> Result<String, DocumentError> {
     match value {
         Value::String(text) => Ok(text),
         Value::Bool(flag) => Ok(flag.to_string()),
+        Value::Number(number) => Ok(number.to_string()),
         Value::Null => Ok(String::new()),
         _ => Err(DocumentError::Yaml("a key that is not a text".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> String {
+        parse(text.as_bytes()).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn the_same_document_in_yaml_and_in_json_is_the_same_tree() {
+        let yaml = "{a: 1, b: [true, -20, ~, x], c: {'1': '2', 200: ok}}";
+        let json = r#"{"a": 1, "b": [true, -20, null, "x"], "c": {"1": "2", "200": "ok"}}"#;
+        // Flow YAML begins as JSON does, so it is read behind a comment.
+        assert_eq!(parse(format!("# YAML\n{yaml}").as_bytes()), parse(json.as_bytes()));
+        let kept = [("1.10", "1.10"), ("007", "007"), ("+1", "+1"), ("1_000", "1_000"), ("0x1f", "0x1f"), ("-0", "-0")];
+        for (written, text) in kept {
+            assert_eq!(parse(format!("a: {written}").as_bytes()), Ok(serde_json::json!({ "a": text })));
+        }
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_is_refused_in_both_forms_at_any_depth() {
+        for text in [
+            "a: 1\na: 2",
+            "b: [{a: 1, a: 2}]",
+            "1: x\n'1': y",
+            r#"{"a": 1, "a": 2}"#,
+            r#"{"b": [{"a": 1, "a": 2}]}"#,
+            r#"{"a": [], "\u0061": []}"#,
+        ] {
+            assert!(told(text).contains("stands twice in one mapping"), "{text}: {}", told(text));
+        }
     }
 }

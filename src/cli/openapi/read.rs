@@ -8,7 +8,7 @@ use super::document::parse;
 use super::upstreams::{Upstreams, servers};
 use super::{Import, OpenapiError, Overrides, Route, Upstream, security, slug};
 use crate::cli::source::template_fault;
-use crate::policy::{Auth, Endpoint, Method, check_path};
+use crate::policy::{Endpoint, Method, check_path};
 
 const ENDPOINTS: &str = "x-wso2-production-endpoints";
 const TIER: &str = "x-wso2-throttling-tier";
@@ -115,7 +115,7 @@ pub(in crate::cli) fn read(bytes: &[u8], over: &Overrides) -> Result<Import, Ope
 }
 
 /// A text, or a number that was meant as one.
-fn text_of(value: &Value) -> String {
+pub(super) fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -222,7 +222,7 @@ impl Operation<'_> {
         let disabled = self.own(DISABLE).or_else(|| self.document.get(DISABLE));
         let asked = if disabled == Some(&Value::Bool(true)) {
             notes.add(self.place, format!("{DISABLE}: open to anybody"));
-            security::Asked { auth: Auth::None, scopes: Vec::new() }
+            security::Asked::OPEN
         } else {
             let security = self.operation.get("security").or_else(|| self.document.get("security"));
             security::read(security, schemes(self.document), |text| notes.add(self.place, text))

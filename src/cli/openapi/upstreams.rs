@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::read::text_of;
 use super::{Upstream, slug};
 use crate::policy::Endpoint;
 
@@ -63,7 +64,7 @@ impl<'d> Upstreams<'d> {
     }
 }
 
-/// A number, written as one or (YAML) still as text.
+/// A number, written as one or as text.
 fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -111,8 +112,8 @@ pub(super) fn servers(document: &Value, mut note: impl FnMut(String)) -> (Option
 fn filled(url: &str, variables: Option<&Value>) -> String {
     let mut url = url.to_owned();
     for (name, variable) in variables.and_then(Value::as_object).into_iter().flatten() {
-        if let Some(default) = variable.get("default").and_then(Value::as_str) {
-            url = url.replace(&format!("{{{name}}}"), default);
+        if let Some(default) = variable.get("default").map(text_of) {
+            url = url.replace(&format!("{{{name}}}"), &default);
         }
     }
     url

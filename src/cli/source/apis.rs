@@ -1,6 +1,6 @@
 //! `apis/*.toml`: an API, its routes, and the upstreams that any API may name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -70,7 +70,7 @@ pub(super) fn read(
 fn upstream(name: String, mut fields: Fields<'_>, folder: &Path, problems: &Problems) -> Upstream {
     let endpoints = fields.texts("endpoints").unwrap_or_default();
     if endpoints.is_empty() {
-        problems.report(fields.spot(), "an upstream needs endpoints = [\"http://127.0.0.1:8080\"]");
+        problems.report(fields.spot(), "an upstream needs endpoints = [\"http://127.0.0.1:9000\"]");
     }
     let mut tls = false;
     for text in &endpoints {
@@ -107,6 +107,12 @@ fn upstream(name: String, mut fields: Fields<'_>, folder: &Path, problems: &Prob
 
 fn millis(span: Span) -> u64 {
     u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Scopes that are wanted together, as the entry has them: each once, in order, one space between.
+fn one_form(together: &str) -> String {
+    let scopes: BTreeSet<_> = together.split_whitespace().collect();
+    scopes.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 /// Where each (host, path with its parameters numbered, method) is answered.
@@ -226,14 +232,14 @@ fn route(mut fields: Fields<'_>, defaults: &Defaults, known: &Known<'_>, problem
         Auth::Token => scopes.unwrap_or_else(|| defaults.scopes.clone()),
         Auth::None => Vec::new(),
     };
-    for scope in scopes.iter().filter(|scope| scope.value.is_empty() || scope.value.contains(char::is_whitespace)) {
-        problems.report(&scope.spot, format!("{:?} cannot be a scope: it is empty or has a space", scope.value));
+    for together in scopes.iter().filter(|together| together.value.split_whitespace().next().is_none()) {
+        problems.report(&together.spot, format!("{:?} holds no scope", together.value));
     }
     let plan = plan(&mut fields, known, problems);
     let upstream = fields.text("upstream").filter(|name| known.upstreams.check(name, problems));
     let uncertain = fields.word("uncertain", &UNCERTAIN).unwrap_or(defaults.uncertain);
     fields.finish();
-    let mut scopes = values(scopes);
+    let mut scopes: Vec<String> = values(scopes).iter().map(|together| one_form(together)).collect();
     scopes.sort();
     scopes.dedup();
     let upstream = upstream.map(|name| name.value);

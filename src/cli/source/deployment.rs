@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::fields::Fields;
-use super::pages::{MAX_FILE, Pages};
+use super::pages::{MAX_FILE, Pages, read_inside};
 use super::problem::{Names, Problems, Spot, Text};
 use crate::bundle::manifest::Target;
 use crate::disk;
@@ -116,7 +116,7 @@ const LAST: &str = "last-built.toml";
 
 /// The sequence number that was built last in `folder`; 0 if none was.
 pub fn last_seq(folder: &Path) -> io::Result<u64> {
-    let bytes = match disk::read_limited(&folder.join(LAST), MAX_FILE) {
+    let bytes = match read_inside(folder, Path::new(LAST), MAX_FILE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         read => read?,
     };

@@ -121,7 +121,7 @@ fn pinned(
     row.finish();
     let (text, spot) = match (pem, jwks, file) {
         (Some(text), None, None) | (None, Some(text), None) => (Ok(text.value.into_bytes()), text.spot),
-        (None, None, Some(file)) => (keys::read_inside(folder, &file.value, MAX_KEY_FILE as u64), file.spot),
+        (None, None, Some(file)) => (keys::named_file(folder, &file.value, MAX_KEY_FILE as u64), file.spot),
         _ => {
             problems.report(&spot, "a key is one of: pem = '''…''', jwks = '''…''', file = \"issuers/NAME.pem\"");
             return Vec::new();

@@ -9,8 +9,8 @@ use jsonwebtoken::DecodingKeyKind;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::pages::read_inside;
 use crate::bundle::entry::{Jwk, Key};
-use crate::disk::read_limited;
 use crate::policy::issuer::{Alg, PinnedKey};
 use crate::token::keys::{self, KeyError, KeyTerms, MAX_KEY_FILE};
 
@@ -34,18 +34,18 @@ pub enum NotAKey {
     NoCertificate,
 }
 
-/// A file inside the folder.
-pub(super) fn read_inside(folder: &Path, file: &str, limit: u64) -> Result<Vec<u8>, NotAKey> {
+/// A key or certificate file that the folder names.
+pub(super) fn named_file(folder: &Path, file: &str, limit: u64) -> Result<Vec<u8>, NotAKey> {
     let path = Path::new(file);
     if file.is_empty() || !path.components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(NotAKey::Outside);
     }
-    Ok(read_limited(&folder.join(path), limit)?)
+    Ok(read_inside(folder, path, limit)?)
 }
 
 /// DER of every certificate in a PEM file of the folder.
 pub(super) fn certificates(folder: &Path, file: &str) -> Result<Vec<Vec<u8>>, NotAKey> {
-    let pem = read_inside(folder, file, MAX_CA_FILE)?;
+    let pem = named_file(folder, file, MAX_CA_FILE)?;
     let certificates: Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(&pem).map(|der| der.map(|der| der.to_vec())).collect();
     match certificates {

@@ -12,8 +12,9 @@
 //! root.json             the root document; keys/ holds the signing keys and is never read here
 //! ```
 //!
-//! The same folder gives the same bytes, whatever the order of its files and rows. Nothing outside the
-//! folder is read. Unknown files, fields and names are refused with the nearest right one.
+//! Key and certificate files (PEM, JWKS) lie beside the files that name them. The same folder gives the same bytes,
+//! whatever the order of its files and rows. Nothing outside the folder is read, through a link neither. Unknown
+//! files, folders, fields and names are refused with the nearest right one.
 
 mod apis;
 mod deployment;

@@ -1,4 +1,4 @@
-//! The folder's files as text, each with a limit, and none that nobody would read.
+//! The folder's files as text, each with a limit; and nothing that looks like a part of it and would not be read.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,7 +27,10 @@ const TOP: [&str; 9] = [
     "targets.toml",
     "root.json",
 ];
+/// Folders that are read.
 const FOLDERS: [&str; 2] = ["apis", "issuers"];
+/// The folder of the signing keys, which is not.
+const KEYS: &str = "keys";
 
 /// A policy source folder that is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +76,11 @@ pub(super) struct Pages {
 impl Pages {
     pub(super) fn read(folder: &Path, problems: &Problems) -> Result<Self, Error> {
         let mut pages = Self::default();
-        for name in list(folder)? {
+        let (names, folders) = list(folder)?;
+        for name in folders.iter().filter(|name| *name != KEYS && !FOLDERS.contains(&name.as_str())) {
+            problems.unknown(&Spot::file(name), "folder", name, FOLDERS.into_iter().chain([KEYS]));
+        }
+        for name in names {
             let known = TOP.contains(&name.as_str());
             if known && name != "root.json" && name != "last-built.toml" {
                 pages.add(folder, &name, problems);
@@ -86,7 +93,11 @@ impl Pages {
             if !path.is_dir() {
                 continue;
             }
-            let names: Vec<_> = list(&path)?.into_iter().filter(|name| name.ends_with(".toml")).collect();
+            let (mut names, folders) = list(&path)?;
+            for name in folders {
+                problems.report(&Spot::file(&format!("{inner}/{name}")), "a folder in here is not read");
+            }
+            names.retain(|name| name.ends_with(".toml"));
             if names.len() > MAX_FILES {
                 problems.report(&Spot::file(inner), format!("more than {MAX_FILES} files"));
                 continue;
@@ -100,7 +111,7 @@ impl Pages {
 
     fn add(&mut self, folder: &Path, name: &str, problems: &Problems) {
         let limit = if name.ends_with(".csv") { MAX_CSV } else { MAX_FILE };
-        let text = match read_limited(&folder.join(name), limit) {
+        let text = match read_inside(folder, Path::new(name), limit) {
             Ok(bytes) => String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned()),
             Err(error) => Err(error.to_string()),
         };
@@ -137,17 +148,27 @@ impl Pages {
     }
 }
 
-fn list(folder: &Path) -> Result<Vec<String>, Error> {
+/// A file of the folder. A symbolic link is followed as long as it stays inside.
+pub(super) fn read_inside(folder: &Path, file: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let path = folder.join(file).canonicalize()?;
+    if !path.starts_with(folder.canonicalize()?) {
+        return Err(io::Error::other("a link out of the policy folder; put the file itself here"));
+    }
+    read_limited(&path, limit)
+}
+
+/// The names of the files in a folder, and those of the folders, without hidden ones.
+fn list(folder: &Path) -> Result<(Vec<String>, Vec<String>), Error> {
     let failed = |source| Error::Io { path: folder.to_owned(), source };
-    let mut names = Vec::new();
+    let (mut names, mut folders) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if !entry.path().is_dir()
-            && let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.'))
-        {
+        if let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')) {
+            let names = if entry.path().is_dir() { &mut folders } else { &mut names };
             names.push(name.to_owned());
         }
     }
     names.sort();
-    Ok(names)
+    folders.sort();
+    Ok((names, folders))
 }

@@ -1,8 +1,9 @@
 //! `token keygen`: a private key that signs tokens, 0600, and its public half as JWKS.
 
+use std::io;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::json;
 
 use crate::cli::init::create;
@@ -29,8 +30,9 @@ pub(in crate::cli) struct Keygen {
 
 pub(super) fn run(keygen: &Keygen) -> anyhow::Result<()> {
     let (private, public) = ["pem", "jwks.json"].map(|end| keygen.out.join(format!("{}.{end}", keygen.name))).into();
-    if private.exists() || public.exists() {
-        bail!("{} or {} is there already; keys are never written over", private.display(), public.display());
+    if let Some(there) = [&private, &public].into_iter().find(|path| path.exists()) {
+        let never = io::Error::new(io::ErrorKind::AlreadyExists, "there already; keys are never written over");
+        return Err(never).with_context(|| there.display().to_string());
     }
     let key = MintKey::generate(keygen.alg)?;
     let kid = keygen.kid.clone();
@@ -46,7 +48,9 @@ pub(super) fn run(keygen: &Keygen) -> anyhow::Result<()> {
     create(&public, format!("{:#}\n", json!({"keys": [jwk]})).as_bytes(), 0o644)?;
     println!("private  {} (mode 0600; keep it off devices)", private.display());
     println!("public   {}", public.display());
-    println!("\nPin it in issuers/NAME.toml, the file lying inside the policy folder:\n\n  [[keys]]");
+    println!(
+        "\nCopy the public one into issuers/ of the policy folder, and pin it in issuers/NAME.toml:\n\n  [[keys]]"
+    );
     println!("  file = \"issuers/{}.jwks.json\"", keygen.name);
     Ok(())
 }

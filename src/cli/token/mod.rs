@@ -15,7 +15,7 @@ pub(super) enum Command {
                             --iss https://tokens.example.com --aud edge --sub alice --client till-1 --scope pets:read --ttl 1h")]
     Mint(mint::Mint),
     /// Make a key pair that signs tokens, and the JWKS to pin.
-    #[command(after_help = "Example:\n  tidegate token keygen --out policy/issuers --name site --kid 2026-01")]
+    #[command(after_help = "Example:\n  tidegate token keygen --out policy/keys --name site-2 --kid 2026-02")]
     Keygen(keygen::Keygen),
     /// Judge a token as a device would: exit code 0 or 65.
     #[command(after_help = "Example:\n  tidegate token check --bundle policy-7.tgb \"$TOKEN\"")]

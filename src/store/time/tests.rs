@@ -105,12 +105,34 @@ fn two_lost_records_fall_back_to_what_is_signed_and_say_so_until_something_signe
 }
 
 #[test]
+fn one_broken_record_is_told_and_the_floor_is_never_below_the_one_before() {
+    for which in ["/state/time.0", "/state/time.1"] {
+        let disk = disk();
+        let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+        file.raise(2_000_000, &at(0, 0)).unwrap();
+        file.raise(3_000_000, &at(0, 0)).unwrap();
+        assert!(!open(&disk, BOOT, &at(0, 0), KNOWN).was_damaged());
+        disk.rot(Path::new(which), 20);
+        let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+        assert!(file.was_damaged() && file.floor().bounds(&at(0, 0), false).lower >= 2_000_000, "{which}");
+        assert!(!open(&disk, BOOT, &at(0, 0), KNOWN).was_damaged(), "{which}: it was written again");
+    }
+}
+
+#[test]
 fn a_new_device_has_the_build_time_and_has_lost_nothing() {
     let file = open(&disk(), BOOT, &at(0, 0), KNOWN);
     assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(1_000_000));
     let used = Known { used: true, ..KNOWN };
     let file = open(&disk(), BOOT, &at(0, 0), used);
     assert_eq!(file.floor().bounds(&at(0, 0), false).quality, TimeQuality::Lost);
+}
+
+#[test]
+fn the_build_is_no_earlier_than_the_day_on_which_its_source_was_written() {
+    let days = 56 * 365 + 14 + 304 + 24; // 56 years, 14 of them leap years, to November, to the 25th
+    assert_eq!(WRITTEN, days * 86_400);
+    const { assert!(BUILD_TIME >= WRITTEN) };
 }
 
 #[test]

@@ -1,8 +1,12 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use bytes::Bytes;
 
 use super::*;
 use crate::ids::StreamId;
 use crate::keys::SigningKey;
+use crate::spool::backlog::{Unavailable, UsageFile};
+use crate::telemetry::{Heartbeats, Standstill};
 
 const DEVICE: DeviceId = DeviceId([1; 16]);
 const DIGEST: Digest = Digest([4; 32]);
@@ -76,4 +80,60 @@ fn an_address_that_would_send_usage_in_clear_needs_to_be_asked_for() {
     for wrong in ["", "hub.example", "ftp://hub.example", "https://hub.example/v1", "https://hub.example?x"] {
         assert!(matches!(client(wrong, true, true), Err(Error::BadAddress(_))), "{wrong}");
     }
+}
+
+/// A spool that says once that there is nothing, and then nothing more.
+#[derive(Debug, Default)]
+struct Mute(AtomicU32);
+
+impl Backlog for Mute {
+    fn waiting(&self) -> Option<u64> {
+        None
+    }
+
+    async fn oldest(&self, _: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(None),
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn acknowledge(&self, _: Cursor, _: &Digest) -> Result<(), Unavailable> {
+        Err(Unavailable)
+    }
+}
+
+#[tokio::test]
+async fn an_uploader_that_waits_is_fresh_and_one_that_hangs_in_a_round_is_not() {
+    let (silence, wakes) = (Duration::from_millis(240), Wakes::default());
+    let (_hubs, hubs) = watch::channel(Arc::from([key(1).public()]));
+    let hub = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", hub.local_addr().expect("an address"));
+    let config = Config { hub: Some(address), ..Config::default() };
+    let worker = Worker::new(config, Mute::default(), key(2).public(), hubs, wakes.clone());
+    let worker = worker.expect("a good configuration").expect("it names a hub");
+    let hearts = Heartbeats::new(Instant::now(), silence);
+    let task = tokio::spawn(worker.run(hearts.register("upload", Instant::now())));
+    tokio::time::sleep(3 * silence).await;
+    let fresh = tokio::time::timeout(Duration::from_secs(10), async {
+        while hearts.all_fresh(Instant::now()).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    fresh.await.expect("it beats while it waits");
+
+    wakes.kick.notify_one();
+    let stale = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            match hearts.all_fresh(Instant::now()) {
+                Ok(()) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(standstill) => return standstill,
+            }
+        }
+    });
+    let stale = stale.await.expect("it hangs");
+    assert!(matches!(&stale, Standstill::Silent { task, .. } if task == "upload"), "{stale:?}");
+    task.abort();
+    let _ = task.await;
+    assert_eq!(hearts.all_fresh(Instant::now()), Err(Standstill::Ended("upload".into())));
 }

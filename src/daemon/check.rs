@@ -1,0 +1,137 @@
+//! What is wrong with the settings, beyond what reading them shows; all of it at once, and nothing is changed.
+//!
+//! [`check`] finds what only a person can put right; with such a problem the daemon does not start, and systemd is not
+//! to try again. [`probe`] looks at the machine's folders, which may yet come (a disk that is mounted late): the daemon
+//! tells of them and tries. Called by `tidegated`, for `check` and before `run`.
+
+use std::path::Path;
+
+use rustix::fs::{Access, access, statvfs};
+use rustix::io::Errno;
+
+use super::{chain, sockets};
+use crate::bundle;
+use crate::config::{Config, Problem};
+
+/// Adds what is wrong with the settings themselves and with the files that they name.
+pub fn check(config: &Config, problems: &mut Vec<Problem>) {
+    add(problems, config.check());
+    let mut found = Vec::new();
+    let listeners = &config.gateway.listeners;
+    if listeners.is_empty() {
+        found.push(problem("gateway.listeners", "names no address, so nothing could be served"));
+    }
+    for listener in listeners {
+        if let Err(error) = sockets::tls(listener) {
+            found.push(problem("gateway.listeners", format!("{}: {}", listener.address, chain(&error))));
+        }
+    }
+    let mut addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+    addresses.sort_unstable();
+    if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
+        found.push(problem("gateway.listeners", "names an address twice"));
+    }
+    if let Err(error) = bundle::importer::pinned_root(&config.trust.root) {
+        found.push(problem("trust.root", chain(&error)));
+    }
+    add(problems, found);
+}
+
+/// Adds what keeps this user from using the folders that the settings name.
+pub fn probe(config: &Config, problems: &mut Vec<Problem>) {
+    let door = config.admin.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folders = [
+        ("state", writable(&config.state, Missing::IsMade)),
+        ("inbox", writable(&config.inbox, Missing::IsMade)),
+        ("admin.socket", writable(door, Missing::IsWrong)),
+    ];
+    let found = folders.into_iter().filter_map(|(key, result)| Some(problem(key, result.err()?)));
+    add(problems, found.collect());
+}
+
+/// Adds what is not about a setting that has a problem already.
+fn add(problems: &mut Vec<Problem>, found: Vec<Problem>) {
+    let known = problems.len();
+    let is_news = |one: &Problem| !problems.iter().take(known).any(|before| before.covers(one));
+    let news: Vec<_> = found.into_iter().filter(is_news).collect();
+    problems.extend(news);
+}
+
+fn problem(key: &str, message: impl Into<String>) -> Problem {
+    Problem { source: "settings".into(), key: key.into(), message: message.into() }
+}
+
+/// What a folder's absence means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// The daemon makes it, and those above it.
+    IsMade,
+    IsWrong,
+}
+
+/// Whether files can be made in `folder`, or in the nearest one above it that is there. Only asks: root may do what the
+/// daemon's user may not, so for root this says little.
+fn writable(folder: &Path, missing: Missing) -> Result<(), String> {
+    let at = |what: &str| format!("{}: {what}", folder.display());
+    let there = match missing {
+        Missing::IsMade => folder.ancestors().find(|above| above.symlink_metadata().is_ok()).unwrap_or(Path::new(".")),
+        Missing::IsWrong => folder,
+    };
+    let subject = if there == folder { at("") } else { at(&format!("cannot be made: {}: ", there.display())) };
+    let subject = subject.trim_end();
+    match there.metadata() {
+        Err(error) => return Err(format!("{subject} {error}")),
+        Ok(found) if !found.is_dir() => return Err(format!("{subject} not a folder")),
+        Ok(_) => {}
+    }
+    match access(there, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
+        Err(Errno::ROFS) => return Err(format!("{subject} on a file system that is read-only")),
+        Err(error) => return Err(format!("{subject} this user may not write there ({error})")),
+        Ok(()) => {}
+    }
+    // What the kernel makes up (/proc, /sys) has no blocks, whatever its modes say.
+    match statvfs(there) {
+        Ok(system) if system.f_blocks == 0 => Err(format!("{subject} on a file system that keeps no files")),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_asked_for_without_being_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "").expect("written");
+        symlink(at("nowhere"), at("dangling")).expect("linked");
+        for (name, missing, says) in [
+            ("", Missing::IsWrong, ""),
+            ("new", Missing::IsMade, ""),
+            ("new/newer/newest", Missing::IsMade, ""),
+            ("new", Missing::IsWrong, "No such file"),
+            ("file", Missing::IsMade, "not a folder"),
+            ("file/new", Missing::IsMade, "not a folder"),
+            ("dangling", Missing::IsMade, "No such file"),
+        ] {
+            match writable(&at(name), missing) {
+                Ok(()) => assert_eq!(says, "", "{name}"),
+                Err(message) => assert!(!says.is_empty() && message.contains(says), "{name}: {message}"),
+            }
+        }
+        assert!(writable(Path::new("/proc/nowhere"), Missing::IsMade).is_err());
+        assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 2, "nothing was made");
+    }
+
+    #[test]
+    fn what_stands_in_for_a_setting_that_could_not_be_read_is_not_judged() {
+        let mut problems = vec![problem("state", "not a path")];
+        add(&mut problems, vec![problem("state", "not a folder"), problem("inbox", "not a folder")]);
+        let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["state", "inbox"]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Starts and ends: what a daemon finds again, and what it leaves behind.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+use tidegate::admin::PolicyStatus;
+
+use crate::site::{Site, ended, serves, tidegated, until};
+use crate::wire::{get, upstream};
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder").flatten() {
+        match entry.path() {
+            path if path.is_dir() => files(&path, found),
+            path => found.push(path),
+        }
+    }
+}
+
+#[test]
+fn a_restart_serves_the_same_policy_but_only_if_it_verifies_again() {
+    let site = Site::new();
+    let (token, bundle) = (site.token(), site.bundle(upstream("one")));
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &bundle), "Activated");
+    let before = daemon.status();
+    daemon.stop();
+    assert!(TcpStream::connect(site.gateway).is_err(), "nobody listens any more");
+
+    let daemon = site.start();
+    let after = daemon.status();
+    let id = |status: &PolicyStatus| match status {
+        PolicyStatus::Active { id, .. } => *id,
+        PolicyStatus::SafeMode => panic!("safe mode"),
+    };
+    assert_eq!((after.device, id(&after.policy)), (before.device, id(&before.policy)));
+    serves(&site, &token, "one");
+    daemon.stop();
+
+    // One byte of what it keeps is changed while it is away.
+    let mut kept = Vec::new();
+    files(&site.path("state/slots"), &mut kept);
+    let largest = kept.iter().max_by_key(|path| fs::metadata(path).map_or(0, |meta| meta.len()));
+    let largest = largest.expect("the bundle is kept");
+    let mut bytes = fs::read(largest).expect("read");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(largest, bytes).expect("written");
+    let daemon = site.start();
+    assert_eq!(daemon.status().policy, PolicyStatus::SafeMode, "{}", daemon.log());
+    assert_eq!(get(site.gateway, "/quay/ping", Some(&token)).status, 503);
+    daemon.stop();
+}
+
+#[test]
+fn a_killed_daemon_starts_again_on_what_it_left() {
+    let mut site = Site::new();
+    site.more = "[spool]\nseal_after = \"1h\"\nseal_after_offline = \"1h\"\n".into();
+    let token = site.token();
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &site.bundle(upstream("one"))), "Activated");
+    for _ in 0..5 {
+        serves(&site, &token, "one");
+    }
+    let (socket, device) = (daemon.socket.clone(), daemon.status().device);
+    daemon.kill();
+    assert!(socket.exists(), "nobody tidied up");
+
+    let daemon = site.start();
+    assert_eq!(daemon.status().device, device);
+    serves(&site, &token, "one");
+    until("what the open log held is sealed", || (daemon.status().spool.backlog_files == 1).then_some(()));
+    let spool = daemon.status().spool;
+    assert_eq!((spool.rolled_up, spool.lost), (0, 0), "{spool:?}");
+    daemon.stop();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_says_so_and_disturbs_nothing() {
+    let site = Site::new();
+    let token = site.token();
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &site.bundle(upstream("one"))), "Activated");
+
+    let mut second = site.launch("second", |_| {});
+    let code = second.end().code();
+    let log = second.log();
+    assert!(code.is_some_and(|code| ![0, 78].contains(&code)), "{code:?}: {log}");
+    let last = log.lines().last().expect("it says something");
+    assert!(last.starts_with("tidegated: ") && last.contains("another process"), "{log}");
+    assert!(!second.socket.exists());
+
+    serves(&site, &token, "one");
+    assert_eq!(daemon.ask("/livez"), Some((200, "ok\n".into())));
+    // Asking is allowed, also beside a running daemon.
+    let settings = site.path("gate.toml");
+    let (code, said) = ended(&mut tidegated(&["check", "--config", settings.to_str().expect("UTF-8")]));
+    assert_eq!(code, Some(0), "{said}");
+    daemon.stop();
+}

@@ -1,0 +1,9 @@
+//! The daemon as it ships: its own binary, started as a supervisor starts it, under policies that the operator's own
+//! commands made. Everything is awaited with a deadline; nothing is slept for.
+
+mod check;
+mod life;
+mod policy;
+mod site;
+mod supervised;
+mod wire;

@@ -1,0 +1,137 @@
+//! Policies come and go under a daemon that serves.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tidegate::admin::PolicyStatus;
+
+use crate::site::{Site, serves, until};
+use crate::wire::{Caller, get, upstream};
+
+fn policy_in_force(status: &tidegate::admin::Status) -> (String, u64) {
+    match &status.policy {
+        PolicyStatus::Active { id, seq, .. } => (id.to_string(), *seq),
+        PolicyStatus::SafeMode => panic!("safe mode"),
+    }
+}
+
+#[test]
+fn without_a_policy_every_route_is_refused_and_health_is_answered() {
+    let site = Site::new();
+    let daemon = site.start();
+    let token = site.token();
+    for (path, token) in [("/quay/ping", Some(token.as_str())), ("/quay/ping", None), ("/", None)] {
+        let reply = get(site.gateway, path, token);
+        assert_eq!((reply.status, reply.field("content-type")), (503, Some("application/problem+json")), "{reply:?}");
+        let problem: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
+        assert_eq!(problem["status"], 503, "{problem}");
+    }
+    assert_eq!(daemon.ask("/livez"), Some((200, "ok\n".into())));
+    let (status, why) = daemon.ask("/readyz").expect("an answer");
+    assert!(status == 503 && why.contains("safe mode"), "{status} {why}");
+    assert_eq!(daemon.status().policy, PolicyStatus::SafeMode);
+
+    assert_eq!(daemon.takes("first.tgb", &site.bundle(upstream("one"))), "Activated");
+    assert_eq!(daemon.ask("/readyz"), Some((200, "ok\n".into())));
+    serves(&site, &token, "one");
+    assert_eq!(get(site.gateway, "/quay/ping", None).status, 401);
+    assert_eq!(get(site.gateway, "/absent", Some(&token)).status, 404);
+    let metrics = daemon.ask("/metrics").expect("an answer").1;
+    for line in ["tidegate_policy_seq 1", "tidegate_requests_total{outcome=\"Admitted\"} 1"] {
+        assert!(metrics.lines().any(|told| told == line), "{line} is not in\n{metrics}");
+    }
+    for end in ["closed", "bad_head", "head_timeout", "handshake", "broken"] {
+        assert!(metrics.contains(&format!("tidegate_connections_ended_total{{end=\"{end}\"}} ")), "{end}: {metrics}");
+    }
+    for task in ["accept", "gateway-0", "spool", "imports", "admin"] {
+        assert!(metrics.contains(&format!("tidegate_task_heartbeat_age_seconds{{task=\"{task}\"}}")), "{metrics}");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_new_bundle_takes_over_without_a_request_refused_or_dropped() {
+    let site = Site::new();
+    let (token, first, second) = (site.token(), site.bundle(upstream("one")), site.bundle(upstream("two")));
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &first), "Activated");
+    let (ended, on_first, on_second) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let sent: usize = std::thread::scope(|scope| {
+        // Two callers keep their connection, two make one for each request.
+        let callers: Vec<_> = (0..4)
+            .map(|number| {
+                let (token, ended, on_first, on_second) = (&token, &ended, &on_first, &on_second);
+                let gateway = site.gateway;
+                scope.spawn(move || {
+                    let mut caller = Caller::connect(gateway).expect("no connection is refused");
+                    let (mut sent, mut is_new) = (0, false);
+                    while !ended.load(Ordering::Relaxed) {
+                        if number < 2 {
+                            caller = Caller::connect(gateway).expect("no connection is refused");
+                        }
+                        let reply = caller.get("/quay/ping", Some(token)).expect("no request is dropped");
+                        match (reply.status, reply.body.as_str()) {
+                            (200, "one") if !is_new => on_first.fetch_add(1, Ordering::Relaxed),
+                            (200, "two") => on_second.fetch_add(1, Ordering::Relaxed),
+                            _ => panic!("after the new policy: {is_new}; {reply:?}"),
+                        };
+                        is_new = reply.body == "two";
+                        sent += 1;
+                    }
+                    sent
+                })
+            })
+            .collect();
+        // A caller that ended early has panicked, and is told of by its join.
+        let goes_on = |count: &AtomicUsize, least| {
+            until("callers call", || {
+                let is_over = callers.iter().any(std::thread::ScopedJoinHandle::is_finished);
+                (is_over || count.load(Ordering::Relaxed) > least).then_some(())
+            });
+        };
+        goes_on(&on_first, 50);
+        assert_eq!(daemon.takes("second.tgb", &second), "Activated");
+        goes_on(&on_second, on_second.load(Ordering::Relaxed) + 50);
+        ended.store(true, Ordering::Relaxed);
+        callers.into_iter().map(|caller| caller.join().expect("no caller saw a failure")).sum()
+    });
+    assert_eq!(policy_in_force(&daemon.status()).1, 2);
+    let metrics = daemon.ask("/metrics").expect("an answer").1;
+    let admitted = format!("tidegate_requests_total{{outcome=\"Admitted\"}} {sent}");
+    assert!(metrics.lines().any(|told| told == admitted), "{admitted} is not in\n{metrics}");
+    daemon.stop();
+}
+
+#[test]
+fn what_is_no_good_bundle_leaves_the_old_policy_serving() {
+    let site = Site::new();
+    let (token, good, newer) = (site.token(), site.bundle(upstream("one")), site.bundle(upstream("two")));
+    let daemon = site.start();
+    assert_eq!(daemon.takes("good.tgb", &good), "Activated");
+    let before = policy_in_force(&daemon.status());
+
+    let stranger = Site::new().bundle(upstream("stranger"));
+    let mut flipped = newer.clone();
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    let cases: [(&str, &[u8]); 7] = [
+        ("empty.tgb", b""),
+        ("garbage.tgb", &[0xa5; 4096]),
+        ("head.tgb", &newer[..40]),
+        ("half.tgb", &newer[..newer.len() / 2]),
+        ("short.tgb", &newer[..newer.len() - 1]),
+        ("flipped.tgb", &flipped),
+        ("stranger.tgb", &stranger),
+    ];
+    for (name, bytes) in cases {
+        let result = daemon.takes(name, bytes);
+        assert!(!["Activated", "AlreadyInstalled"].contains(&result.as_str()), "{name}: {result}");
+        assert_eq!(policy_in_force(&daemon.status()), before, "{name}");
+        serves(&site, &token, "one");
+    }
+    assert_eq!(daemon.takes("newer.tgb", &newer), "Activated", "and a good one is still taken");
+    assert_eq!(daemon.takes("good.tgb", &good), "Rollback");
+    serves(&site, &token, "two");
+    let told: Vec<_> = daemon.status().imports.into_iter().map(|import| import.result).collect();
+    assert_eq!((told.len(), told[0].as_str(), told[1].as_str()), (10, "Rollback", "Activated"), "{told:?}");
+    daemon.stop();
+}
