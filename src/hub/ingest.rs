@@ -4,8 +4,9 @@
 //! limits of a usage file, and only a fixed number of files is in memory at once.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -27,6 +28,11 @@ use crate::spool::segment::{self, FILE_LIMIT, Unverified, Verified};
 /// Most devices that `enrol = "any"` lets in.
 const GUESTS_LIMIT: usize = 10_000;
 
+/// What must come of a body in each `body_timeout`, in bytes.
+const PROGRESS: usize = 1 << 10;
+/// How often a refusal that anybody can cause is logged.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
 /// Everything that requests share.
 #[derive(Debug)]
 pub(super) struct Ingest {
@@ -38,6 +44,7 @@ pub(super) struct Ingest {
     /// Who sends a body now; at most [`UPLOADS_EACH`] times each, so that none takes all places.
     senders: Mutex<Vec<DeviceId>>,
     body_timeout: Duration,
+    strangers: Mutex<Seldom>,
 }
 
 /// The most bodies that one device may send at a time: one, and one more whose connection broke unseen.
@@ -78,7 +85,7 @@ impl Ingest {
         body_timeout: Duration,
     ) -> Self {
         let (devices, uploads, senders) = (RwLock::new(devices), Semaphore::new(uploads), Mutex::default());
-        Self { devices, guests, writer, uploads, senders, body_timeout }
+        Self { devices, guests, writer, uploads, senders, body_timeout, strangers: Mutex::default() }
     }
 
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>>
@@ -101,7 +108,11 @@ impl Ingest {
                 .body(Full::from(receipt))
                 .expect("the header is a constant"),
             Err(refusal) => {
-                warn!(%device, stream = %at.stream, seq = at.seq, name = refusal.name(), "a usage file is refused");
+                let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(unsaid) = if refusal.is_anybodys() { strangers.say(Instant::now()) } else { Some(0) } {
+                    let name = refusal.name();
+                    warn!(%device, stream = %at.stream, seq = at.seq, name, unsaid, "a usage file is refused");
+                }
                 refusal.answer()
             }
         }
@@ -167,12 +178,39 @@ impl Ingest {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let whole = Limited::new(body, FILE_LIMIT).collect();
-        match tokio::time::timeout(self.body_timeout, whole).await {
-            Err(_) => Err(Refusal::BodyTimeout),
-            Ok(Err(_)) => Err(Refusal::BodyCutOff),
-            Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        let mut body = pin!(Limited::new(body, FILE_LIMIT));
+        let mut bytes = Vec::new();
+        loop {
+            let enough = bytes.len() + PROGRESS;
+            let deadline = tokio::time::Instant::now() + self.body_timeout;
+            while bytes.len() < enough {
+                let frame = tokio::time::timeout_at(deadline, body.frame()).await;
+                match frame.map_err(|_| Refusal::BodyTimeout)? {
+                    None => return Ok(bytes),
+                    Some(Err(_)) => return Err(Refusal::BodyCutOff),
+                    Some(Ok(frame)) => bytes.extend(frame.into_data().unwrap_or_default()),
+                }
+            }
         }
+    }
+}
+
+/// Lets one line in [`LINE_EVERY`] into the log.
+#[derive(Debug, Default)]
+struct Seldom {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Seldom {
+    /// How many lines were left out since the last, if it is time for one.
+    fn say(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < LINE_EVERY) {
+            self.unsaid = self.unsaid.saturating_add(1);
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -185,4 +223,18 @@ fn check(bytes: &[u8], at: Cursor, key: &crate::keys::PublicKey) -> Result<Verif
         return Err(Refusal::PathMismatch);
     }
     file.verify(key).map_err(Refusal::File)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_get_one_line_in_ten_seconds_and_the_next_one_counts_the_rest() {
+        let (mut seldom, begun) = (Seldom::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(seldom.say(at(0)), Some(0));
+        assert!((0..10).all(|second| seldom.say(at(second)).is_none()));
+        assert_eq!((seldom.say(at(10)), seldom.say(at(11)), seldom.say(at(20))), (Some(10), None, Some(1)));
+    }
 }

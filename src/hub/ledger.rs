@@ -4,6 +4,8 @@
 //! synced before it returns. So a crash anywhere leaves either nothing, and the device sends again, or
 //! everything, and a repeat gets the receipt that was stored. Owned by the thread in [`super::writer`].
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -84,6 +86,8 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Opens or creates the database.
     pub(super) fn open(path: &Path, key: SigningKey) -> Result<Self, Error> {
+        // For the hub's eyes only; SQLite gives its other files the same mode. Where this fails it says why.
+        let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut db = Connection::open(path)?;
         db.busy_timeout(BUSY)?;
         db.pragma_update(None, "journal_mode", "WAL")?;

@@ -19,7 +19,7 @@ pub(super) enum Refusal {
     LengthRequired,
     #[error("the upload is larger than a usage file can be")]
     FileTooLarge,
-    #[error("the upload did not arrive in time")]
+    #[error("the upload stood still for too long")]
     BodyTimeout,
     #[error("the upload ended before its Content-Length")]
     BodyCutOff,
@@ -38,6 +38,11 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
+    /// Whether anybody can cause it, so that it may not fill the log: it comes before the file's signature is checked.
+    pub(super) fn is_anybodys(self) -> bool {
+        !matches!(self, Self::ChainFork | Self::PreviousMismatch | Self::LedgerFailed)
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::NotFound => "NotFound",

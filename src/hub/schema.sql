@@ -26,7 +26,7 @@ CREATE TABLE files (
     last_ms     INTEGER NOT NULL,
     received_ms INTEGER NOT NULL,
     bytes       INTEGER NOT NULL,
-    receipt     BLOB    NOT NULL,
+    receipt     BLOB    NOT NULL,               -- as it was given first; a repeat is signed again
     UNIQUE (device, stream, seq)
 ) STRICT;
 

@@ -1,6 +1,7 @@
 //! One connection to the hub: TCP, TLS where the address says https, HTTP/1.1, one upload after another.
 //!
-//! Everything has a time limit and the answer a length limit. A connection that fails is dropped whole.
+//! Everything has a time limit and the answer a length limit; an upload may take long as long as it moves. A
+//! connection that fails is dropped whole.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::pin::PinnedHub;
+use super::progress::{Progress, SEND_BUFFER, Watched};
 use super::{Config, Error, Failure};
 use crate::ids::{DeviceId, hex};
 use crate::keys::PublicKey;
@@ -83,16 +86,23 @@ impl Client {
 
     async fn handshake(&self) -> Result<Connection, Failure> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|_| Failure::Connect)?;
+        let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else progress is seen less finely
+        let progress = Progress::new();
+        let stream = Watched::new(stream, progress.clone());
         match &self.tls {
-            None => self.http(stream).await,
+            None => self.http(stream, progress).await,
             Some((config, name)) => {
                 let connector = TlsConnector::from(config.clone());
-                self.http(connector.connect(name.clone(), stream).await.map_err(|_| Failure::Tls)?).await
+                self.http(connector.connect(name.clone(), stream).await.map_err(|_| Failure::Tls)?, progress).await
             }
         }
     }
 
-    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Connection, Failure> {
+    async fn http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        progress: Progress,
+    ) -> Result<Connection, Failure> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Connect)?;
         let mut task = JoinSet::new();
         // Its end shows as an error of the next request.
@@ -102,7 +112,7 @@ impl Client {
         } else {
             format!("{}:{}", self.host, self.port)
         };
-        Ok(Connection { sender, authority, request_timeout: self.request_timeout, _task: task })
+        Ok(Connection { sender, authority, request_timeout: self.request_timeout, progress, _task: task })
     }
 }
 
@@ -117,6 +127,7 @@ pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
     request_timeout: Duration,
+    progress: Progress,
     _task: JoinSet<()>,
 }
 
@@ -128,8 +139,8 @@ impl Connection {
         maker: DeviceId,
         file: UsageFile,
     ) -> Result<Answer, Failure> {
-        let limit = self.request_timeout;
-        tokio::time::timeout(limit, self.exchange(device, maker, file)).await.map_err(|_| Failure::RequestTimeout)?
+        let (limit, progress) = (self.request_timeout, self.progress.clone());
+        progress.within(limit, self.exchange(device, maker, file)).await.ok_or(Failure::RequestTimeout)?
     }
 
     async fn exchange(&mut self, device: &PublicKey, maker: DeviceId, file: UsageFile) -> Result<Answer, Failure> {

@@ -13,6 +13,7 @@
 mod client;
 mod link;
 mod pin;
+mod progress;
 mod retry;
 mod worker;
 
@@ -49,7 +50,7 @@ pub struct Config {
     pub retry_cap: Span,
     /// How long connecting may take, TLS included.
     pub connect_timeout: Span,
-    /// How long one file may take, its receipt included.
+    /// How long nothing may move while a file is sent and its receipt awaited; a slow link has all the time it needs.
     pub request_timeout: Span,
 }
 
@@ -97,7 +98,7 @@ impl Config {
         unfit
     }
 
-    /// The longest that one step of a round may take: to connect and to bring one file.
+    /// The longest that one step of a round may stand still: to connect, and to bring one file.
     #[must_use]
     pub fn step(&self) -> Duration {
         self.connect_timeout.0.saturating_add(self.request_timeout.0)
@@ -153,8 +154,8 @@ pub enum Failure {
     /// Not TLS, or not the pinned hub.
     #[error("no TLS connection with the pinned hub")]
     Tls,
-    /// The hub took too long to answer.
-    #[error("the hub did not answer in time")]
+    /// Nothing moved for too long: the link is gone, or the hub does not answer.
+    #[error("the connection to the hub stands still")]
     RequestTimeout,
     /// The connection broke in the middle.
     #[error("the connection to the hub broke")]

@@ -205,7 +205,8 @@ impl<B: Backlog> Worker<B> {
             let own = DeviceId::from(self.device.id());
             // After a new key the files by the old one are still another device's, which the hub may know.
             let maker = Unverified::parse(&file.bytes).map_or(own, |file| file.claimed().device());
-            let answer = open.put(&self.device, maker, file).await.map_err(early)?;
+            // It ends by itself as soon as nothing moves, and may take as long as it likes until then.
+            let answer = heart.during(open.put(&self.device, maker, file)).await.map_err(early)?;
             match judge(&answer, maker, own, at, &digest, &hubs) {
                 Ok(receipt) => {
                     self.backlog.acknowledge(at, &digest).await.map_err(|_| early(Failure::Spool))?;

@@ -1,6 +1,7 @@
 //! The hub alone, spoken to in raw bytes.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tidegate::hub::{Config, Enrol};
 use tidegate::ids::hex;
@@ -11,7 +12,7 @@ use tidegate::units::Span;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::scene::{DEADLINE, Premises, Running, chain, device, file, hub_key, key, path};
+use crate::scene::{DEADLINE, Premises, Running, chain, device, file, hub_key, key, large_file, path};
 
 /// Sends bytes and reads until the hub closes.
 async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
@@ -206,6 +207,29 @@ async fn a_hub_that_is_full_says_when_to_come_again() {
     assert!(String::from_utf8_lossy(&answer).to_lowercase().contains("retry-after: 5"));
     slow.write_all(&whole[whole.len() - 1..]).await.expect("it is sent");
     assert_eq!(receipt_of(&read(&mut slow).await).digest, one.digest);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_upload_gets_through_as_long_as_it_moves_and_a_trickle_does_not() {
+    let premises = Premises::new();
+    let hub = Running::start(Config { body_timeout: Span::millis(400), ..premises.config() }).await;
+    let large = large_file(&device());
+    let send = async |every: usize, pause: Duration| {
+        let mut stream = TcpStream::connect(hub.address).await.expect("the hub listens");
+        for part in put_file(&device(), &large).chunks(every) {
+            if stream.write_all(part).await.is_err() {
+                break; // it has answered and closed
+            }
+            tokio::time::sleep(pause).await;
+        }
+        read(&mut stream).await
+    };
+    let begun = Instant::now();
+    assert_eq!(receipt_of(&send(large.bytes.len() / 12, Duration::from_millis(100)).await).digest, large.digest);
+    assert!(begun.elapsed() > Duration::from_millis(1000), "longer than its time-out");
+    let trickle = send(400, Duration::from_millis(250)).await;
+    assert_eq!(refusal(&trickle), told("408", "BodyTimeout"));
     hub.stop().await;
 }
 

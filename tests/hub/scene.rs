@@ -83,6 +83,19 @@ pub(crate) fn file_of(
     UsageFile { at: Cursor { stream, seq }, digest: sha256(&bytes), bytes }
 }
 
+/// A file of some size: its principals do not compress.
+pub(crate) fn large_file(device: &SigningKey) -> UsageFile {
+    let mut builder = Builder::new();
+    for number in 0..5000u64 {
+        let noise: String =
+            (0..2u8).map(|part| sha256(&[&number.to_be_bytes()[..], &[part]].concat()).to_string()).collect();
+        builder.push(&Row::Request(UsageRecord { principal: &noise, ..record(number) })).expect("there is room");
+    }
+    let place = Place { stream: STREAM, seq: 1, previous: None, policy: None };
+    let bytes = builder.seal(&place, device).expect("it seals");
+    UsageFile { at: Cursor { stream: STREAM, seq: 1 }, digest: sha256(&bytes), bytes }
+}
+
 pub(crate) fn chain(len: u64) -> Vec<UsageFile> {
     let mut files: Vec<UsageFile> = Vec::new();
     for seq in 1..=len {

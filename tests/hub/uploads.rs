@@ -2,19 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate::hub::{Config as HubConfig, DeviceEntry, Tls};
 use tidegate::ids::{Digest, StreamId, hex};
 use tidegate::keys::{PublicKey, sha256};
+use tidegate::spool::backlog::{Cursor, UsageFile};
+use tidegate::spool::receipt::Receipt;
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
 use tidegate::upload::{Config, Failure, Link, Status, Wakes, Worker};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, file, file_of, hub_key, key};
+use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, file, file_of, hub_key, key, large_file};
 
 /// An uploader that runs; aborted when dropped.
 struct Uploader {
@@ -138,7 +141,7 @@ async fn a_forked_file_stays_and_does_not_hold_up_the_files_behind_it() {
     uploader.wakes.kick.notify_one();
     let again = async {
         while premises.number("SELECT times FROM forks") < 2 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(DEADLINE, again).await.expect("it is sent again");
@@ -173,6 +176,52 @@ async fn files_of_a_key_that_the_device_had_before_do_not_hold_up_those_of_the_n
     hub.stop().await;
     assert_eq!(premises.number("SELECT count(*) FROM streams"), 2);
     assert_eq!(premises.number("SELECT count(*) FROM records"), 50);
+}
+
+/// A hub that takes one upload as slowly as it likes, a part every 20 ms, and `parts` of them at most.
+async fn slow_hub(file: UsageFile, part: usize, parts: usize) -> SocketAddr {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(8 << 10).expect("it is set");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
+    let listener = socket.listen(8).expect("it listens");
+    let address = listener.local_addr().expect("it listens");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("somebody comes");
+        let (mut buffer, mut got) = (vec![0; part], 0);
+        for _ in 0..parts {
+            got += stream.read(&mut buffer).await.expect("it reads");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if got > file.bytes.len() {
+                let Cursor { stream: of, seq } = file.at;
+                let maker = device().public().id().into();
+                let receipt =
+                    Receipt { device: maker, stream: of, seq, digest: file.digest, at_ms: 1 }.sign(&hub_key());
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", receipt.len());
+                tokio::time::sleep(Duration::from_millis(100)).await; // the rest of the head and the body
+                stream.write_all(&[head.as_bytes(), &receipt].concat()).await.expect("it writes");
+                break;
+            }
+        }
+        tokio::time::sleep(DEADLINE).await;
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_upload_may_take_long_as_long_as_it_moves_and_one_that_stands_still_is_given_up() {
+    let large = large_file(&device());
+    let config = |hub| Config { request_timeout: Span::millis(500), ..plain(hub) };
+    let hub = slow_hub(large.clone(), 8 << 10, usize::MAX).await;
+    let begun = Instant::now();
+    let mut slow = Uploader::start(config(hub), Shelf::of(vec![large.clone()]), hub_key().public());
+    let status = slow.until(|status| status.files == 1 || status.failure.is_some()).await;
+    assert_eq!((status.files, status.failure), (1, None), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_millis(700), "longer than its time-out: {:?}", begun.elapsed());
+
+    let hub = slow_hub(large.clone(), 8 << 10, 3).await;
+    let mut stuck = Uploader::start(config(hub), Shelf::of(vec![large]), hub_key().public());
+    let status = stuck.until(|status| status.failure.is_some()).await;
+    assert_eq!((status.failure, stuck.shelf.len()), (Some(Failure::RequestTimeout), 1));
 }
 
 #[tokio::test]

@@ -182,3 +182,26 @@ fn another_programs_database_and_a_newer_hubs_are_left_alone() {
     Connection::open(&path).and_then(|db| db.pragma_update(None, "user_version", 2)).expect("it is set");
     assert!(matches!(Ledger::open(&path, key(9)), Err(Error::NewerSchema(2))));
 }
+
+#[test]
+fn a_repeat_is_signed_with_the_key_that_the_hub_has_now_and_keeps_its_time() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let one = file(1, None, 1);
+    take(&mut ledger(folder.path()), &one, 77);
+    let mut renewed = Ledger::open(&folder.path().join("usage.sqlite"), key(5)).expect("it opens");
+    let Taken::Kept { receipt, verdict } = take(&mut renewed, &one, 99) else { panic!("it is a repeat") };
+    let receipt = Receipt::verify(&receipt, &[key(5).public()]).expect("a device that knows the new key believes it");
+    assert_eq!((verdict, receipt.digest, receipt.at_ms), (Verdict::Repeat, one.0.digest(), 77));
+}
+
+#[test]
+fn what_the_database_holds_is_for_the_hubs_eyes_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let ledger = ledger(folder.path());
+    for name in ["usage.sqlite", "usage.sqlite-wal", "usage.sqlite-shm"] {
+        let mode = std::fs::metadata(folder.path().join(name)).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    drop(ledger);
+}
