@@ -3,7 +3,7 @@
 //! The chain shows missing, altered and reordered files, whichever way they came. Pure: the caller
 //! brings what it knows of the neighbours. A verdict never loses a file: what is out of order is kept
 //! and counted as soon as it comes, only the highest contiguous number waits for the hole to be filled.
-//! Called by the hub; by the spool when it checks itself.
+//! Called by the hub.
 
 use super::segment::Place;
 use crate::ids::Digest;

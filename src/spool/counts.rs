@@ -43,13 +43,13 @@ impl Sum {
     /// Adds one request.
     pub(super) fn add(&mut self, at_ms: i64, bytes_in: u64, bytes_out: u64) {
         if self.count == 0 {
-            (self.from_ms, self.to_ms) = (at_ms, at_ms);
+            self.from_ms = at_ms;
         }
         self.count = self.count.saturating_add(1);
         self.bytes_in = self.bytes_in.saturating_add(bytes_in);
         self.bytes_out = self.bytes_out.saturating_add(bytes_out);
-        self.from_ms = self.from_ms.min(at_ms);
-        self.to_ms = self.to_ms.max(at_ms);
+        // The last one and not the latest: a clock that was wrong once must not make all that follows wrong.
+        self.to_ms = at_ms;
     }
 
     pub(super) fn to_bytes(self) -> [u8; SLOT] {

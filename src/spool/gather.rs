@@ -20,7 +20,7 @@ use crate::store::generation::is_unreadable;
 const WINDOW: usize = 64 << 10;
 /// What a disk loses at a time, in bytes.
 const SECTOR: usize = 4 << 10;
-/// Most logs that one pass looks at: their cursors must fit one value.
+/// Most logs that have cursors at a time: they must fit one value.
 const LOGS_LIMIT: usize = 128;
 
 /// What a pass took, to be committed together with the file.
@@ -68,13 +68,24 @@ impl Gather<'_> {
                 logs.push((name, path));
             }
         }
-        logs.sort_unstable();
-        taken.left_over |= logs.len() > LOGS_LIMIT;
-        logs.truncate(LOGS_LIMIT);
+        // Those that nobody writes any more first: they are done with afterwards, and never wait behind live ones.
+        let live = |name: &Name| self.seal.live.iter().find(|(id, _)| *id == name.id).map(|(_, end)| *end);
+        let known = |name: &Name| self.state.cursors.iter().find(|cursor| cursor.id == name.id);
+        logs.sort_unstable_by_key(|(name, _)| (live(name).is_some(), *name));
+        let placed = logs.iter().filter(|(name, _)| known(name).is_some()).count();
+        let mut places = LOGS_LIMIT.saturating_sub(placed);
         let mut cut = None;
         for (name, path) in logs {
-            let live = self.seal.live.iter().find(|(id, _)| *id == name.id).map(|(_, end)| *end);
-            let known = self.state.cursors.iter().find(|cursor| cursor.id == name.id);
+            let (live, known) = (live(&name), known(&name));
+            if live == Some(known.map_or(PREAMBLE as u64, |cursor| cursor.offset)) {
+                taken.cursors.extend(known); // nothing came since
+                continue;
+            }
+            if known.is_none() && places == 0 {
+                taken.left_over |= live.is_none();
+                continue;
+            }
+            places -= usize::from(known.is_none());
             let cursor = match known {
                 Some(cursor) if cursor.offset == DONE => *cursor,
                 known => match Pass::open(&path, name.id, known, live, self) {
@@ -148,9 +159,11 @@ impl Gather<'_> {
 fn growth(outcome: Outcome, sum: &Sum, told: Option<Told>) -> Option<RollUp<'static>> {
     let (count, bytes_in, bytes_out) = told.map_or((0, 0, 0), |told| (told.count, told.bytes_in, told.bytes_out));
     let count = sum.count.checked_sub(count).filter(|count| *count > 0)?;
+    // What came since lies between the last that was told and the last; a clock that was set back turns them round.
+    let before = told.map_or(sum.from_ms, |told| told.to_ms);
     Some(RollUp {
-        from_ms: told.map_or(sum.from_ms, |told| told.to_ms.min(sum.to_ms)),
-        to_ms: sum.to_ms,
+        from_ms: before.min(sum.to_ms),
+        to_ms: if told.is_some() { sum.to_ms } else { before.max(sum.to_ms) },
         outcome,
         count,
         bytes_in: sum.bytes_in.saturating_sub(bytes_in),

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::ids::Digest;
+use crate::ids::{Digest, StreamId};
 use crate::keys::SigningKey;
 use crate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
 use crate::spool::lane::Lane;
@@ -35,6 +35,8 @@ pub struct Program {
 /// How the spool is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
+    /// The stream that files go into now; `None` until the spool was opened for the first time in this run.
+    pub stream: Option<StreamId>,
     /// Sealed files that wait for a receipt.
     pub files: u64,
     /// Bytes of those.
@@ -131,6 +133,7 @@ impl Spool {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |of: fn(&Lane) -> u64| lanes.iter().map(|lane| of(lane)).sum();
         Status {
+            stream: waiting.stream,
             files: waiting.files,
             bytes: waiting.bytes,
             disk_bytes: waiting.disk_bytes,

@@ -242,6 +242,7 @@ impl Ledger {
         let Stock { files, bytes } = self.waiting()?;
         let sealed = self.state.cursors.iter().map(|cursor| (cursor.id, cursor.offset, cursor.rows)).collect();
         Ok(Report {
+            stream: self.state.stream,
             files,
             bytes,
             disk_bytes: self.generations.disk_bytes()?,

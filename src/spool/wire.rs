@@ -121,6 +121,8 @@ pub(super) enum Blame {
 /// How the spool stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Report {
+    /// The stream that files go into now.
+    pub stream: u64,
     /// Files that wait for a receipt, and their bytes; at most, while not every generation was opened.
     pub files: u64,
     pub bytes: u64,

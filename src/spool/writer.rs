@@ -74,6 +74,8 @@ pub(super) struct Shared {
 /// What the writer thread tells everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Waiting {
+    /// The stream that files go into now; `None` before the child's first word.
+    pub stream: Option<StreamId>,
     /// Sealed files that wait for a receipt.
     pub files: u64,
     /// Bytes of those.
@@ -444,7 +446,7 @@ impl Writer {
         let policy = *self.shared.policy.lock().unwrap_or_else(PoisonError::into_inner);
         let request = Request::Seal(Seal { live, losses: losses.clone(), around, policy, now_ms: now.wall_ms });
         match self.ask(&request) {
-            Ok(Reply::Done(_)) => {
+            Ok(Reply::Done(report)) => {
                 self.losses.are_told(&losses, now.wall_ms);
                 if !losses.is_empty() {
                     self.save_losses();
@@ -453,6 +455,9 @@ impl Writer {
                     worker.summed_told = summed;
                 }
                 self.due.sealed();
+                if report.rows == 0 && report.left_over {
+                    self.due.failed(now.boot); // it came no further, so there is no hurry
+                }
                 self.suspects.sealed();
                 self.let_go();
                 self.mend("seal into");
@@ -593,7 +598,9 @@ impl Writer {
         self.left_over = report.left_over;
         self.left.clone_from(&report.left);
         let Report { files, bytes, disk_bytes, .. } = *report;
+        let stream = StreamId(report.stream);
         self.told.send_if_modified(|told| {
+            told.stream = Some(stream);
             let differs = (told.files, told.bytes, told.is_known) != (files, bytes, true);
             (told.files, told.bytes, told.disk_bytes, told.is_known) = (files, bytes, disk_bytes, true);
             differs

@@ -3,7 +3,7 @@
 //! | file | keeps |
 //! |---|---|
 //! | `device_key` | the device's own key |
-//! | `pair` | any small record: two alternating files, a counter, a CRC; the newer sound one counts |
+//! | `pair` | any small record: two alternating files, a counter, a check sum; the newer sound one counts |
 //! | `time` | the time floor, in such a pair |
 //! | `generation` | one sled folder of the spool, the only way to sled |
 

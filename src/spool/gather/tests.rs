@@ -166,3 +166,67 @@ fn where_linux_does_not_tell_the_boot_every_unclosed_log_may_be_a_power_cut() {
         assert!(found.iter().all(|gap| gap.reason == GapReason::UncleanStop));
     }
 }
+
+/// A folder with a log for each of these: its number, its rows, and whether it is closed.
+fn folder_of(logs: impl IntoIterator<Item = (u32, u32, bool)>) -> (tempfile::TempDir, Vec<(u64, u64)>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut live = Vec::new();
+    for (number, rows, is_closed) in logs {
+        let bytes = log(lane::boot_id(), rows, is_closed);
+        let name = Name { number, id: number.into() };
+        fs::write(folder.path().join(name.file_name()), &bytes).expect("it writes");
+        if !is_closed {
+            live.push((name.id, bytes.len() as u64));
+        }
+    }
+    (folder, live)
+}
+
+/// Passes until nothing is left over; how many rows each log gave, and the passes.
+fn drained(folder: &Path, live: Vec<(u64, u64)>) -> (u64, u32) {
+    let seal = Seal { now_ms: NOW_MS, live, ..Seal::default() };
+    let (mut state, told) = (State::default(), ToldSums::new());
+    let (mut rows, mut passes) = (0, 0);
+    loop {
+        let mut builder = Builder::new();
+        let read: ReadAt = |file, buffer, at| file.read_at(buffer, at);
+        let gather = Gather { folder, state: &state, told: &told, seal: &seal, boot: lane::boot_id(), read };
+        let taken = gather.run(&mut builder).expect("it reads");
+        assert!(taken.cursors.len() <= LOGS_LIMIT, "they must fit");
+        taken.finished.iter().for_each(|(_, path)| fs::remove_file(path).expect("removed"));
+        state.cursors = taken.cursors;
+        rows += u64::from(builder.rows());
+        passes += 1;
+        if !taken.left_over {
+            return (rows, passes);
+        }
+        assert!(passes < 100, "it comes no further");
+    }
+}
+
+#[test]
+fn no_log_starves_behind_many_that_are_idle_or_come_before_it() {
+    let idle = (1..=140).map(|number| (number, 0, false));
+    let (folder, live) = folder_of(idle.chain([(141, 3, false), (142, 4, true)]));
+    assert_eq!(drained(folder.path(), live), (7, 1));
+    let (folder, live) = folder_of((1..=300).map(|number| (number, 2, true)));
+    assert_eq!(drained(folder.path(), live), (600, 3));
+    let (folder, live) = folder_of((1..=140).map(|number| (number, 1, false)).chain([(200, 5, true)]));
+    assert_eq!(drained(folder.path(), live).0, 127 + 5, "as many as have places");
+}
+
+#[test]
+fn a_clock_that_was_wrong_once_makes_only_that_roll_up_wrong() {
+    let mut sum = Sum { epoch: 1, ..Sum::default() };
+    let mut told = None;
+    let mut grow = |at_ms: &[i64]| {
+        at_ms.iter().for_each(|at_ms| sum.add(*at_ms, 1, 1));
+        let row = growth(Outcome::TokenMissing, &sum, told).expect("it grew");
+        told = Some(Told::of(Outcome::TokenMissing.number(), &sum));
+        (row.from_ms, row.to_ms, row.count)
+    };
+    assert_eq!(grow(&[100, 110]), (100, 110, 2));
+    assert_eq!(grow(&[120, 99_000]), (110, 99_000, 2), "the clock jumps ahead");
+    assert_eq!(grow(&[140]), (140, 140, 1), "and is set right");
+    assert_eq!(grow(&[150, 160]), (140, 160, 2));
+}
