@@ -422,3 +422,27 @@ fn the_backlog_is_limited_by_the_disk_that_it_takes_and_not_by_the_bytes_in_it()
     let report = ledger.report().expect("it tells");
     assert!(report.disk_bytes > 256 << 10, "{report:?}");
 }
+
+#[test]
+fn the_disk_is_synced_before_a_log_is_deleted_and_before_anybody_is_told() {
+    use std::sync::{Arc, Mutex};
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, _) = write_log(folder.path(), 1, 10);
+    let synced = Arc::new(Mutex::new(Vec::new()));
+    let (log, seen) = (path.clone(), Arc::clone(&synced));
+    let opener = Opener::new(move |_, folder| {
+        let (log, seen) = (log.clone(), Arc::clone(&seen));
+        let sync = move |file: &Path| {
+            seen.lock().expect("no test panics with it").push(log.exists());
+            fs::File::open(file)?.sync_data()
+        };
+        Generation::open_with(folder, Box::new(sync))
+    });
+    let mut ledger = Ledger::open(setup(folder.path()), &Known::default(), opener, 1000).expect("it opens");
+    ledger.seal(&seal()).expect("it seals");
+    let so_far = synced.lock().expect("no test panics with it").clone();
+    assert!(!path.exists() && so_far.contains(&true) && !so_far.contains(&false), "{so_far:?}");
+    let file = ledger.oldest(None, 1).expect("it reads").expect("it is there");
+    ledger.acknowledge(file.at, &file.digest, 1).expect("it is removed");
+    assert!(synced.lock().expect("no test panics with it").len() > so_far.len());
+}
