@@ -79,16 +79,31 @@ impl From<TimeBounds> for TimeStatus {
 /// The usage that waits on this device, and what became of the records since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolStatus {
+    /// The stream that files go into now; absent before the spool was opened for the first time in this run.
+    #[serde(default)]
+    pub stream: Option<String>,
     /// Usage files that the hub has not acknowledged.
     pub backlog_files: u64,
     /// Their bytes.
     pub backlog_bytes: u64,
+    /// The disk that they take, by which the backlog is limited.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// Bytes of records that wait to be sealed.
+    #[serde(default)]
+    pub open_bytes: u64,
+    /// Bytes of records that a power cut would take now.
+    #[serde(default)]
+    pub unsynced_bytes: u64,
     /// Records written in full.
     pub appended: u64,
     /// Records kept only as counters.
     pub rolled_up: u64,
     /// Records lost; each is in a gap record or a tombstone too.
     pub lost: u64,
+    /// The last thing that went wrong; absent once it works again.
+    #[serde(default)]
+    pub last_error: Option<String>,
 }
 
 /// The way to the hub.
@@ -98,6 +113,12 @@ pub struct UploadStatus {
     pub files: u64,
     /// Rounds of uploads that ended early since the start; a success forgets none.
     pub failures: u64,
+    /// Usage files that the hub refuses for good; they stay, and are offered again every day.
+    #[serde(default)]
+    pub passed_over: u64,
+    /// Those of them that a key signed which this device no longer has: enrol it at the hub as well.
+    #[serde(default)]
+    pub by_another_key: u64,
     /// Seconds since the last receipt; absent before the first.
     #[serde(default)]
     pub last_success_seconds: Option<u64>,

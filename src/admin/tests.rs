@@ -45,8 +45,26 @@ fn status() -> Status {
             stale: false,
         },
         time: TimeBounds::floor(1_700_000_000).into(),
-        spool: SpoolStatus { backlog_files: 2, backlog_bytes: 4096, appended: 9, rolled_up: 1, lost: 0 },
-        upload: Some(UploadStatus { files: 3, failures: 1, last_success_seconds: Some(5), last_error: None }),
+        spool: SpoolStatus {
+            stream: Some("00000000000000a5".into()),
+            backlog_files: 2,
+            backlog_bytes: 4096,
+            disk_bytes: 524_288,
+            open_bytes: 700,
+            unsynced_bytes: 70,
+            appended: 9,
+            rolled_up: 1,
+            lost: 0,
+            last_error: None,
+        },
+        upload: Some(UploadStatus {
+            files: 3,
+            failures: 1,
+            passed_over: 1,
+            by_another_key: 0,
+            last_success_seconds: Some(5),
+            last_error: None,
+        }),
         imports: vec![Imported { name: "a.tgb".into(), result: "Rollback".into(), at: 1_700_000_001, seq: Some(40) }],
     }
 }

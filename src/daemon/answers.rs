@@ -137,7 +137,7 @@ impl admin::Answers for Daemon {
     }
 
     fn status(&self) -> Status {
-        let spooled = self.spooled();
+        let spool = self.spool.status();
         let in_force = **self.outcomes.in_force.load();
         let policy = match self.outcomes.policy.load().id {
             None => PolicyStatus::SafeMode,
@@ -155,6 +155,8 @@ impl admin::Answers for Daemon {
             UploadStatus {
                 files: status.files,
                 failures: status.failures,
+                passed_over: status.passed_over,
+                by_another_key: status.by_another_key,
                 last_success_seconds: since(status.receipt_ms).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }
@@ -167,11 +169,16 @@ impl admin::Answers for Daemon {
             policy,
             time: self.bounds().into(),
             spool: SpoolStatus {
-                backlog_files: spooled.backlog_files,
-                backlog_bytes: spooled.backlog_bytes,
-                appended: spooled.appended,
-                rolled_up: spooled.rolled_up,
-                lost: spooled.lost,
+                stream: spool.stream.map(|stream| stream.to_string()),
+                backlog_files: spool.files,
+                backlog_bytes: spool.bytes,
+                disk_bytes: spool.disk_bytes,
+                open_bytes: spool.open_bytes,
+                unsynced_bytes: spool.unsynced_bytes,
+                appended: spool.appended,
+                rolled_up: spool.rolled_up,
+                lost: spool.lost,
+                last_error: spool.last_error,
             },
             upload,
             imports: self.outcomes.recent(),
