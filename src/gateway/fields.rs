@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use hyper::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -30,6 +31,8 @@ pub(super) struct Peer {
     pub(super) trust_request_id: bool,
     /// Whether it may be sending what nobody will read.
     pub(super) is_sending: Rc<Cell<bool>>,
+    /// Since when the head of its next request is awaited; `None` while one is being served.
+    pub(super) awaited: Cell<Option<Instant>>,
     trust_forwarded: bool,
     address_text: HeaderValue,
     forwarded: HeaderValue,
@@ -49,6 +52,7 @@ impl Peer {
             address,
             trust_request_id,
             is_sending: Rc::default(),
+            awaited: Cell::new(Some(Instant::now())),
             trust_forwarded,
             address_text: value(address.to_string()),
             forwarded: value(node),
@@ -106,26 +110,24 @@ fn appended(headers: &HeaderMap, name: &HeaderName, own: &HeaderValue) -> Option
 /// Takes off what is between one hop and the next alone (RFC 9110, 7.6.1); trailers are not passed on, so their names
 /// are not, and nobody is asked for them.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // One look over the names is cheaper than a search for each, and seldom finds one.
-    if !headers.keys().any(is_hop_by_hop) {
+    // One look over the names is cheaper than a search for each, and finds `Connection` at most, mostly.
+    let mut found: heapless::Vec<HeaderName, HOP_BY_HOP> = heapless::Vec::new();
+    for name in headers.keys().filter(|name| is_hop_by_hop(name)) {
+        let _ = found.push(name.clone()); // there is room for each once, and a key comes once
+    }
+    if found.is_empty() {
         return;
     }
-    let named: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
-    headers.remove(CONNECTION);
-    named.iter().for_each(|connection| remove_named(headers, connection));
-    for name in [
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &TE,
-        &TRAILER,
-        &TRANSFER_ENCODING,
-        &UPGRADE,
-        &PROXY_AUTHENTICATE,
-        &PROXY_AUTHORIZATION,
-    ] {
+    let names_more = |connection: &&HeaderValue| !is_about_itself(connection.as_bytes());
+    let named: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().filter(names_more).cloned().collect();
+    for name in &found {
         headers.remove(name);
     }
+    named.iter().for_each(|connection| remove_named(headers, connection));
 }
+
+/// How many names [`is_hop_by_hop`] knows.
+const HOP_BY_HOP: usize = 9;
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str().len() {
@@ -140,9 +142,14 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
+/// Whether an option of `Connection` says something of the connection, and names no field.
+fn is_about_itself(option: &[u8]) -> bool {
+    option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close")
+}
+
 fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue) {
     for name in connection.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-        if name.eq_ignore_ascii_case(b"keep-alive") || name.eq_ignore_ascii_case(b"close") {
+        if is_about_itself(name) {
             continue;
         }
         if let Ok(name) = HeaderName::from_bytes(name)

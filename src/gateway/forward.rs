@@ -21,7 +21,7 @@ use super::Counters;
 use super::body::{Progress, Tally, Upload};
 use super::fields::{self, Peer};
 use super::meter::{Asked, Entry};
-use super::pool::{Lease, Outlet};
+use super::pool::{Lease, Outlet, Timer};
 use super::reply::Refusal;
 use super::worker::{InForce, Worker};
 use crate::policy::{Auth, Policy, Route, Upstream};
@@ -202,7 +202,7 @@ async fn exchange(
     let is_old = lease.rested.is_some_and(|rested| rested > FRESH);
     let spare = (is_old && request.body().is_empty() && request.method().is_idempotent()).then(|| copy(&request));
     let timeout = upstream.response_timeout;
-    let first = wait(lease.send.try_send_request(request), tally, timeout).await;
+    let first = wait(lease.send.try_send_request(request), &mut lease.timer, tally, timeout).await;
     let Failed { failure, unsent } = match first {
         Ok(response) => return Ok((response, lease)),
         Err(failed) => failed,
@@ -213,7 +213,7 @@ async fn exchange(
     counters.upstream_retries.fetch_add(1, Ordering::Relaxed);
     let fresh = lease.outlet.open(upstream.connect_timeout, counters).await;
     let mut lease = fresh.ok_or(Failure::Connect)?;
-    let second = wait(lease.send.try_send_request(again), tally, timeout).await;
+    let second = wait(lease.send.try_send_request(again), &mut lease.timer, tally, timeout).await;
     second.map(|response| (response, lease)).map_err(|failed| failed.failure)
 }
 
@@ -229,11 +229,17 @@ fn copy(request: &Request<Upload>) -> Request<Upload> {
 /// Waits for the head of an answer, at most `timeout` from the end of the request's body.
 async fn wait(
     pending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
+    timer: &mut Timer,
     tally: Option<&Tally>,
     timeout: Duration,
 ) -> Result<Response<Incoming>, Failed> {
     let mut pending = pin!(pending);
-    let mut timer = pin!(tokio::time::sleep(timeout));
+    let sent = Instant::now();
+    let due = sent + timeout;
+    let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
+    if timer.deadline() > due.into() {
+        timer.as_mut().reset(due.into());
+    }
     std::future::poll_fn(|cx| {
         if let Poll::Ready(answered) = pending.as_mut().poll(cx) {
             return Poll::Ready(answered.map_err(|error| explained(error, tally)).and_then(understood));
@@ -244,10 +250,14 @@ async fn wait(
             let now = Instant::now();
             let from = match tally.map(Tally::progress) {
                 Some(Progress::Running) => now,
-                Some(Progress::Whole(at)) if at + timeout > now => at,
-                _ => return Poll::Ready(Err(Failure::Timeout.into())),
+                Some(Progress::Whole(at)) => at,
+                _ => sent,
             };
-            timer.as_mut().reset((from + timeout).into());
+            let due = from + timeout;
+            if due <= now {
+                return Poll::Ready(Err(Failure::Timeout.into()));
+            }
+            timer.as_mut().reset(due.into());
         }
     })
     .await

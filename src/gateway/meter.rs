@@ -88,6 +88,7 @@ impl Entry {
         moment: Moment,
         request: &Request<Incoming>,
     ) -> Self {
+        peer.awaited.set(None);
         Self {
             worker: Rc::clone(worker),
             in_force: Rc::clone(in_force),
@@ -162,6 +163,7 @@ impl Entry {
     fn close(&mut self, now: Instant) {
         self.is_closed = true;
         self.peer.is_sending.set(self.is_still_sent());
+        self.peer.awaited.set(Some(now));
         let policy = self.in_force.snapshot.policy.as_deref();
         let api = policy.zip(self.facts.api).map(|(policy, api)| policy.api(api));
         let route = policy.zip(self.facts.route).map(|(policy, route)| policy.route(route));

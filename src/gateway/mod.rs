@@ -21,6 +21,7 @@ mod counters;
 mod drain;
 mod fields;
 mod forward;
+mod head;
 mod listener;
 mod lookup;
 mod meter;

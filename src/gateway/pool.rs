@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use hyper::header::HeaderValue;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tokio_rustls::TlsConnector;
 
 use super::Counters;
@@ -55,13 +57,18 @@ pub(super) struct IdleLimits {
 
 struct Idle {
     send: SendRequest<Upload>,
+    timer: Timer,
     since: Instant,
 }
+
+/// Waits for answers; a connection's own, and set anew only when it has rung, so that a request costs no timer.
+pub(super) type Timer = Option<Pin<Box<Sleep>>>;
 
 /// A connection while a request uses it.
 pub(super) struct Lease {
     pub(super) outlet: Rc<Outlet>,
     pub(super) send: SendRequest<Upload>,
+    pub(super) timer: Timer,
     /// How long it had been idle; `None` for a new one.
     pub(super) rested: Option<Duration>,
 }
@@ -93,14 +100,14 @@ impl Outlet {
     /// The freshest idle connection, if one is ready.
     pub(super) fn idle(self: &Rc<Self>, now: Instant) -> Option<Lease> {
         loop {
-            let Idle { send, since } = self.idle.borrow_mut().pop()?;
+            let Idle { send, timer, since } = self.idle.borrow_mut().pop()?;
             let rested = now.saturating_duration_since(since);
             if rested > self.limits.age {
                 self.idle.borrow_mut().clear(); // all below are older
                 return None;
             }
             if send.is_ready() {
-                return Some(Lease { outlet: Rc::clone(self), send, rested: Some(rested) });
+                return Some(Lease { outlet: Rc::clone(self), send, timer, rested: Some(rested) });
             }
         }
     }
@@ -111,7 +118,7 @@ impl Outlet {
             Ok(Ok(send)) => {
                 counters.upstream_connects.fetch_add(1, Ordering::Relaxed);
                 self.resting_until.set(None);
-                Some(Lease { outlet: Rc::clone(self), send, rested: None })
+                Some(Lease { outlet: Rc::clone(self), send, timer: None, rested: None })
             }
             Ok(Err(error)) => self.rest(&error),
             Err(_) => self.rest(&io::ErrorKind::TimedOut.into()),
@@ -156,10 +163,10 @@ impl Outlet {
         self.idle.borrow_mut().retain(|idle| is_young(idle) && !idle.send.is_closed());
     }
 
-    fn put_back(&self, send: SendRequest<Upload>, now: Instant) {
+    fn put_back(&self, send: SendRequest<Upload>, timer: Timer, since: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.limits.count {
-            idle.push(Idle { send, since: now });
+            idle.push(Idle { send, timer, since });
         }
     }
 }
@@ -167,14 +174,14 @@ impl Outlet {
 impl Lease {
     /// Gives the connection back after a whole answer.
     pub(super) fn give_back(self, now: Instant) {
-        let Self { outlet, mut send, .. } = self;
+        let Self { outlet, mut send, timer, .. } = self;
         if send.is_ready() {
-            outlet.put_back(send, now);
+            outlet.put_back(send, timer, now);
         } else if !send.is_closed() {
             // The answer came before the request was all sent, or its last bytes are still being read.
             tokio::task::spawn_local(async move {
                 if send.ready().await.is_ok() {
-                    outlet.put_back(send, Instant::now());
+                    outlet.put_back(send, timer, Instant::now());
                 }
             });
         }

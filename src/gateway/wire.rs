@@ -20,6 +20,9 @@ const LINGER_BYTES: usize = 256 << 10;
 /// For how long it is.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Pieces of up to this many bytes together are sent as one, which costs the system less than several.
+const ONE_PIECE: usize = 2 << 10;
+
 #[derive(Debug)]
 pub(super) struct Wire {
     inner: Inner,
@@ -122,6 +125,18 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [buf] = bufs {
+            return self.poll_write(cx, buf);
+        }
+        if bufs.iter().map(|buf| buf.len()).sum::<usize>() <= ONE_PIECE {
+            let mut piece = [0; ONE_PIECE];
+            let mut end = 0;
+            for buf in bufs {
+                piece[end..end + buf.len()].copy_from_slice(buf);
+                end += buf.len();
+            }
+            return self.poll_write(cx, &piece[..end]);
+        }
         let this = self.get_mut();
         let poll = match &mut this.inner {
             Inner::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

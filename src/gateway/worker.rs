@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::counters::ConnectionEnd;
 use super::fields::{Peer, X_REQUEST_ID};
 use super::forward::Outlets;
+use super::head::HeadTimer;
 use super::listener::{Accepted, Door};
 use super::meter::Intake;
 use super::pool::{IdleLimits, Outlet};
@@ -350,12 +351,11 @@ async fn accept(worker: &Worker, door: &Door, stream: std::net::TcpStream) -> Re
 
 async fn http(worker: &Rc<Worker>, wire: Wire, peer: Rc<Peer>) -> ConnectionEnd {
     let service = service_fn(|request| pipeline::serve(Rc::clone(worker), Rc::clone(&peer), request));
+    let mut head = HeadTimer::new(worker.settings.head_timeout);
     // No `half_close`: a caller that closes its sending side is taken to have gone, as it cannot be told from one that
     // has. Its upstream is then freed at once, not when an answer is ready that nobody reads.
     let mut connection = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(worker.settings.head_timeout)
             .max_header_size(worker.settings.head)
             .max_buf_size(worker.settings.head.max(64 << 10))
             .serve_connection(TokioIo::new(wire), service)
@@ -371,15 +371,15 @@ async fn http(worker: &Rc<Worker>, wire: Wire, peer: Rc<Peer>) -> ConnectionEnd 
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }
-        match connection.as_mut().poll(cx) {
-            Poll::Ready(ended) => Poll::Ready(ended),
-            Poll::Pending => Poll::Pending,
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
         }
+        head.poll(cx, &peer.awaited).map(|()| None)
     })
     .await;
+    let Some(ended) = ended else { return ConnectionEnd::HeadTimeout };
     match ended {
         Ok(()) => ConnectionEnd::Closed,
-        Err(error) if error.is_timeout() => ConnectionEnd::HeadTimeout,
         Err(error) if error.is_parse() => ConnectionEnd::BadHead,
         Err(_) => ConnectionEnd::Broken,
     }
