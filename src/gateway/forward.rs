@@ -99,7 +99,8 @@ impl Outlets {
             if let Some(lease) = outlet.idle(now) {
                 return Ok(lease);
             }
-            if !all_rest && let Some(lease) = outlet.open(upstream.connect_timeout, counters).await {
+            // Boxed, as it is seldom and large: it would make every request's future three times its size.
+            if !all_rest && let Some(lease) = Box::pin(outlet.open(upstream.connect_timeout, counters)).await {
                 return Ok(lease);
             }
         }
@@ -211,7 +212,7 @@ async fn exchange(
     let again = unsent.map(|unsent| *unsent).or(spare).filter(|_| lease.rested.is_some() && failure.may_retry());
     let Some(again) = again else { return Err(failure) };
     counters.upstream_retries.fetch_add(1, Ordering::Relaxed);
-    let fresh = lease.outlet.open(upstream.connect_timeout, counters).await;
+    let fresh = Box::pin(lease.outlet.open(upstream.connect_timeout, counters)).await;
     let mut lease = fresh.ok_or(Failure::Connect)?;
     let second = wait(lease.send.try_send_request(again), &mut lease.timer, tally, timeout).await;
     second.map(|response| (response, lease)).map_err(|failed| failed.failure)

@@ -34,15 +34,22 @@ pub trait Intake: Send {
     /// Takes the record of a request that was refused before anybody was known, which the spool may roll up. `now` is
     /// a time since any fixed moment that never goes back.
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration);
+
+    /// When it returns, every record that was taken survives the process: called before an answer's last bytes leave.
+    fn flush(&mut self);
 }
 
 impl Intake for SpoolIntake {
     fn append(&mut self, record: &UsageRecord<'_>) {
-        Self::append(self, record);
+        self.hold(record);
     }
 
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration) {
-        Self::append_unauthenticated(self, record, now);
+        self.hold_unauthenticated(record, now);
+    }
+
+    fn flush(&mut self) {
+        Self::flush(self);
     }
 }
 

@@ -3,8 +3,8 @@
 //! ```text
 //! listener ─▶ worker ─▶ pipeline: admit ─▶ throttle ─▶ forward ─▶ meter
 //!   accepts    one thread,   │                            │          │
-//!   and hands  one runtime   └── reply (refusals) ──┐     pool       └─▶ Intake: one record a request
-//!   over                                            ▼
+//!   and hands  one runtime   └── reply (refusals) ──┐     pool       └─▶ turn: one record a request to the Intake,
+//!   over                                            ▼                      then the answers' last bytes
 //!                                              downstream
 //! ```
 //!
@@ -31,6 +31,7 @@ mod reply;
 mod seldom;
 mod time;
 mod tls;
+mod turn;
 mod wire;
 mod worker;
 

@@ -22,6 +22,7 @@ use super::Counters;
 use super::body::Upload;
 use super::lookup::Lookup;
 use super::seldom::Seldom;
+use super::turn::Turn;
 use super::wire::Wire;
 use crate::policy::Endpoint;
 
@@ -40,6 +41,7 @@ pub(super) struct Outlet {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     idle: RefCell<Vec<Idle>>,
     limits: IdleLimits,
+    turn: Rc<Turn>,
     resting_until: Cell<Option<Instant>>,
     failures: Seldom,
 }
@@ -74,7 +76,12 @@ pub(super) struct Lease {
 }
 
 impl Outlet {
-    pub(super) fn new(endpoint: &Endpoint, tls: Option<TlsConnector>, limits: IdleLimits) -> Option<Self> {
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        tls: Option<TlsConnector>,
+        limits: IdleLimits,
+        turn: &Rc<Turn>,
+    ) -> Option<Self> {
         let tls = match (endpoint.tls, tls) {
             (false, _) => None,
             (true, Some(connector)) => Some((connector, ServerName::try_from(endpoint.host.to_string()).ok()?)),
@@ -87,6 +94,7 @@ impl Outlet {
             tls,
             idle: RefCell::default(),
             limits,
+            turn: Rc::clone(turn),
             resting_until: Cell::new(None),
             failures: Seldom::default(),
         })
@@ -139,10 +147,10 @@ impl Outlet {
         let stream = TcpStream::connect(&*self.lookup.addresses().await?).await?;
         stream.set_nodelay(true)?;
         let wire = match &self.tls {
-            None => Wire::plain(stream, self.limits.stall),
+            None => Wire::plain(stream, &self.turn, self.limits.stall),
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await?;
-                Wire::tls(stream, self.limits.stall)
+                Wire::tls(stream, &self.turn, self.limits.stall)
             }
         };
         let (send, connection) = http1::Builder::new()

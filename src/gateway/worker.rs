@@ -29,6 +29,7 @@ use super::meter::Intake;
 use super::pool::{IdleLimits, Outlet};
 use super::seldom::Seldom;
 use super::time::Moment;
+use super::turn::Turn;
 use super::wire::Wire;
 use super::{Config, Shared, TimeState, pipeline, tls};
 use crate::ids::RequestId;
@@ -75,7 +76,7 @@ pub(super) struct Worker {
     pub(super) settings: Settings,
     pub(super) shared: Shared,
     pub(super) tokens: RefCell<TokenCache>,
-    intake: RefCell<Box<dyn Intake>>,
+    turn: Rc<Turn>,
     policy: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     in_force: RefCell<Rc<InForce>>,
     time: RefCell<Cache<Arc<ArcSwap<TimeState>>, Arc<TimeState>>>,
@@ -107,7 +108,7 @@ pub(super) struct InForce {
 
 impl InForce {
     /// Makes the outlets of a snapshot; those that stay as they were keep their connections.
-    fn new(snapshot: Arc<Snapshot>, worker: (&Settings, &Shared), before: Option<&Self>) -> Self {
+    fn new(snapshot: Arc<Snapshot>, worker: Means<'_>, before: Option<&Self>) -> Self {
         let Some(policy) = &snapshot.policy else {
             return Self { snapshot, token_headers: Box::default(), outlets: Box::default() };
         };
@@ -126,7 +127,10 @@ impl InForce {
     }
 }
 
-fn outlets(upstream: &Upstream, (settings, shared): (&Settings, &Shared), before: Option<&InForce>) -> Outlets {
+/// What outlets are made with.
+type Means<'a> = (&'a Settings, &'a Shared, &'a Rc<Turn>);
+
+fn outlets(upstream: &Upstream, (settings, shared, turn): Means<'_>, before: Option<&InForce>) -> Outlets {
     let before = before.and_then(|before| Some((before.snapshot.policy.as_deref()?, &before.outlets)));
     let earlier =
         |policy: &Policy| policy.upstreams.iter().position(|was| was.name == upstream.name && was.ca == upstream.ca);
@@ -140,7 +144,7 @@ fn outlets(upstream: &Upstream, (settings, shared): (&Settings, &Shared), before
         let kept = earlier.and_then(|outlets| outlets.all.iter().find(|outlet| outlet.endpoint == *endpoint));
         match kept {
             Some(outlet) => Some(Rc::clone(outlet)),
-            None => Outlet::new(endpoint, connector.clone(), settings.idle).map(Rc::new),
+            None => Outlet::new(endpoint, connector.clone(), settings.idle, turn).map(Rc::new),
         }
     });
     Outlets::new(all.collect())
@@ -148,11 +152,12 @@ fn outlets(upstream: &Upstream, (settings, shared): (&Settings, &Shared), before
 
 impl Worker {
     fn new(settings: Settings, shared: Shared, intake: Box<dyn Intake>) -> io::Result<Self> {
-        let in_force = InForce::new(shared.policy.load_full(), (&settings, &shared), None);
+        let turn = Rc::new(Turn::new(intake));
+        let in_force = InForce::new(shared.policy.load_full(), (&settings, &shared, &turn), None);
         Ok(Self {
             settings,
             tokens: RefCell::new(TokenCache::new(settings.token_cache)),
-            intake: RefCell::new(intake),
+            turn,
             policy: RefCell::new(Cache::new(Arc::clone(&shared.policy))),
             in_force: RefCell::new(Rc::new(in_force)),
             time: RefCell::new(Cache::new(Arc::clone(&shared.time))),
@@ -173,7 +178,7 @@ impl Worker {
         let snapshot = policy.load();
         let mut in_force = self.in_force.borrow_mut();
         if !Arc::ptr_eq(&in_force.snapshot, snapshot) {
-            let next = InForce::new(Arc::clone(snapshot), (&self.settings, &self.shared), Some(&in_force));
+            let next = InForce::new(Arc::clone(snapshot), (&self.settings, &self.shared, &self.turn), Some(&in_force));
             *in_force = Rc::new(next);
         }
         Rc::clone(&in_force)
@@ -208,12 +213,8 @@ impl Worker {
     }
 
     pub(super) fn append(&self, record: &UsageRecord<'_>, is_known: bool, now: Instant) {
-        let mut intake = self.intake.borrow_mut();
-        if is_known {
-            intake.append(record);
-        } else {
-            intake.append_unauthenticated(record, now.saturating_duration_since(self.started));
-        }
+        let refused_at = (!is_known).then(|| now.saturating_duration_since(self.started));
+        self.turn.record(record, refused_at);
     }
 }
 
@@ -271,6 +272,8 @@ pub(super) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     let worker = Rc::new(Worker::new(settings, shared, intake)?);
+    let turn = Rc::clone(&worker.turn);
+    tasks.spawn_local(async move { turn.run().await });
     let serving = Rc::clone(&worker);
     let serving = heart.during(async move {
         let mut tidying = tokio::time::interval(TIDY);
@@ -299,6 +302,7 @@ pub(super) fn run(
     // Whatever is still open is broken off here, and its records are written.
     let left = worker.connections.get();
     drop(tasks);
+    worker.turn.end();
     // A resolver that gives no answer is not waited for.
     runtime.shutdown_background();
     heart.retire();
@@ -341,10 +345,10 @@ async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 async fn accept(worker: &Worker, door: &Door, stream: std::net::TcpStream) -> Result<Wire, ConnectionEnd> {
     let stall = worker.settings.body_timeout;
     let stream = tokio::net::TcpStream::from_std(stream).map_err(|_| ConnectionEnd::Broken)?;
-    let Some(tls) = &door.tls else { return Ok(Wire::plain(stream, stall)) };
+    let Some(tls) = &door.tls else { return Ok(Wire::plain(stream, &worker.turn, stall)) };
     let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
     match tokio::time::timeout(worker.settings.handshake_timeout, handshake).await {
-        Ok(Ok(stream)) => Ok(Wire::tls(stream, stall)),
+        Ok(Ok(stream)) => Ok(Wire::tls(stream, &worker.turn, stall)),
         Ok(Err(_)) | Err(_) => Err(ConnectionEnd::Handshake),
     }
 }

@@ -1,6 +1,6 @@
 //! The open log: where a usage record lies from the moment of its answer until it is sealed.
 //!
-//! One worker writes it, one row a write(2); nobody else holds the record, so the log is the queue.
+//! One worker writes it, the rows of one turn in one write(2); nobody else holds the record, so the log is the queue.
 //! A killed process loses nothing, for the page cache lives on. Rows are numbered, so that a damaged
 //! stretch between two good rows is an exact count. Pure; the shells are `intake` (writes) and
 //! `gather` (reads). Must never believe a length or a number without its check sum.

@@ -58,7 +58,7 @@ fn start(folder: &Path, fault: &str) -> Spool {
     Spool::start(&config, folder, &key(), program(fault), 1).expect("it starts")
 }
 
-fn record(number: u8) -> UsageRecord<'static> {
+pub(super) fn record(number: u8) -> UsageRecord<'static> {
     UsageRecord {
         at_ms: 1_700_000_000_000,
         time: TimeQuality::Synced,

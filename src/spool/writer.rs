@@ -23,9 +23,10 @@ use crate::spool::budget::Budget;
 use crate::spool::child::Link;
 use crate::spool::due::{Due, Unsealed};
 use crate::spool::generations::Stock;
+use crate::spool::intake::Batch;
 use crate::spool::lane::{self, Lane, OpenLog, Sums, counts_files, left_logs};
 use crate::spool::ledger::{BACKLOG_FULL, DISK_FULL};
-use crate::spool::log::{BootId, FRAME_LIMIT, Name, PREAMBLE, Preamble};
+use crate::spool::log::{BootId, Name, PREAMBLE, Preamble};
 use crate::spool::losses::Losses;
 use crate::spool::record::{Gap, GapReason};
 use crate::spool::suspects::Suspects;
@@ -273,16 +274,7 @@ impl Writer {
         }
         self.watch_room();
         let budget = Budget::new(self.config.unauthenticated_records, self.workers);
-        Intake {
-            lane,
-            log,
-            spares,
-            sums,
-            budget,
-            log_size: self.config.log_size.0,
-            written: 0,
-            frame: [0; FRAME_LIMIT],
-        }
+        Intake { lane, log, spares, sums, budget, log_size: self.config.log_size.0, written: 0, held: Batch::default() }
     }
 
     /// The sums of a worker, ready to be added to.

@@ -5,12 +5,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use tidegate::gateway::{
-    ConnectionEnd, Drained, Gateway, Intake, Listener, ListenerConfig, Shared, bind, server_config,
+    Config, ConnectionEnd, Drained, Gateway, Intake, Listener, ListenerConfig, Shared, bind, server_config,
 };
 use tidegate::spool::record::{Outcome, UsageRecord};
 use tidegate::telemetry::{Heartbeats, Standstill};
@@ -166,6 +166,99 @@ fn a_listener_without_callers_keeps_no_place_from_another() {
     let _ = running.drain(Duration::from_millis(100));
 }
 
+/// An intake whose flush waits until it is let go, and says that it was asked.
+struct Slow(Sender<()>, Receiver<()>);
+
+impl Intake for Slow {
+    fn append(&mut self, _: &UsageRecord<'_>) {}
+
+    fn append_unauthenticated(&mut self, _: &UsageRecord<'_>, _: Duration) {}
+
+    fn flush(&mut self) {
+        let _ = self.0.send(());
+        let _ = self.1.recv_timeout(2 * SOON);
+    }
+}
+
+#[test]
+fn no_answer_is_whole_before_its_record_survives_a_kill() {
+    let upstream = upstream::start(|seen, out| {
+        let body = if seen.line.contains("/pet/2") { "x".repeat(300_000) } else { "short".into() };
+        write!(out, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).is_ok()
+    });
+    let shared = shared(RIG.snapshot(&Terms::to(upstream.address)));
+    let (asked, is_asked) = channel();
+    let (let_go, waits) = channel();
+    let (address, _running) = start(&quick(), &ListenerConfig::default(), None, &shared, Box::new(Slow(asked, waits)));
+    let refused = "GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: shop.example\r\n\r\n".to_owned();
+    let (short, streamed) = ("GET /petstore/1.0/pet/1", "GET /petstore/1.0/pet/2");
+    for request in [with_token(short, ""), with_token(streamed, ""), refused] {
+        let mut client = TcpStream::connect(address).expect("it listens");
+        client.write_all(request.as_bytes()).expect("it reads");
+        // All that can be read until the record is asked for, and for a while after.
+        client.set_read_timeout(Some(Duration::from_millis(50))).expect("a time-out");
+        let (mut answer, mut part, mut quiet) = (Vec::new(), vec![0; 1 << 20], 0);
+        let deadline = Instant::now() + SOON;
+        while quiet < 4 {
+            assert!(Instant::now() < deadline, "its record is not asked for; {} bytes came", answer.len());
+            match client.read(&mut part) {
+                Ok(read) => answer.extend_from_slice(&part[..read]),
+                Err(_) => quiet += usize::from(quiet > 0 || is_asked.try_recv().is_ok()),
+            }
+        }
+        assert!(!is_whole(&answer), "{}", String::from_utf8_lossy(&answer));
+        let_go.send(()).expect("it waits");
+        client.set_read_timeout(Some(SOON)).expect("a time-out");
+        while !is_whole(&answer) {
+            let read = client.read(&mut part).expect("the rest");
+            assert_ne!(read, 0);
+            answer.extend_from_slice(&part[..read]);
+        }
+    }
+}
+
+/// Whether an answer with a `Content-Length` is there to its last byte.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    answer.len() == end + 4 + length.unwrap_or(0_usize)
+}
+
+#[test]
+fn a_caller_that_reads_late_gets_every_answer_whole_and_in_order() {
+    const REQUESTS: usize = 20_000;
+    let upstream = upstream::start(echo_target);
+    // Nobody is too slow here.
+    let snapshot = RIG.snapshot(&Terms::to(upstream.address));
+    let scene = scene_of(snapshot, Config::default(), ListenerConfig::default());
+    let mut client = scene.connect();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&client.stream, 4 << 10).expect("a socket");
+    let mut out = client.stream.try_clone().expect("a socket can be shared");
+    let sent = Arc::new(AtomicUsize::new(0));
+    let so_far = Arc::clone(&sent);
+    let caller = std::thread::spawn(move || {
+        for number in 0..REQUESTS {
+            out.write_all(with_token(&format!("GET /petstore/1.0/pet/{number}"), "").as_bytes()).expect("it reads");
+            so_far.store(number + 1, Ordering::Relaxed);
+        }
+    });
+    // The caller reads nothing until the gateway can take no more.
+    let (mut last, mut still) = (0, 0);
+    while still < 10 {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = sent.load(Ordering::Relaxed);
+        still = if now == last { still + 1 } else { 0 };
+        last = now;
+    }
+    assert!(last < REQUESTS, "everything fits into the buffers of two sockets");
+    for number in 0..REQUESTS {
+        let reply = client.reply();
+        assert!(reply.text().ends_with(&format!("/pet/{number}")), "{number}: {}", reply.text());
+    }
+    caller.join().expect("it wrote all");
+}
+
 /// An intake that hangs until it is let go.
 struct Hung(Receiver<()>);
 
@@ -177,6 +270,8 @@ impl Intake for Hung {
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, _: Duration) {
         self.append(record);
     }
+
+    fn flush(&mut self) {}
 }
 
 #[test]

@@ -37,11 +37,12 @@ pub(crate) struct Kept {
     pub(crate) is_known: bool,
 }
 
-struct List(Sender<Kept>);
+/// Tells of a record when it is flushed, as the spool does.
+struct List(Sender<Kept>, Vec<Kept>);
 
 impl List {
-    fn keep(&self, record: &UsageRecord<'_>, is_known: bool) {
-        let _ = self.0.send(Kept {
+    fn keep(&mut self, record: &UsageRecord<'_>, is_known: bool) {
+        self.1.push(Kept {
             outcome: record.outcome,
             status: record.status,
             method: record.method.into(),
@@ -64,6 +65,12 @@ impl Intake for List {
 
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, _: Duration) {
         self.keep(record, false);
+    }
+
+    fn flush(&mut self) {
+        for kept in self.1.drain(..) {
+            let _ = self.0.send(kept);
+        }
     }
 }
 
@@ -99,7 +106,7 @@ pub(crate) fn scene_with(
 ) -> Scene {
     let (sender, records) = channel();
     let shared = shared(snapshot);
-    let (address, running) = start(&config, &listener, tls, &shared, Box::new(List(sender)));
+    let (address, running) = start(&config, &listener, tls, &shared, Box::new(List(sender, Vec::new())));
     Scene { address, records, shared, running }
 }
 
