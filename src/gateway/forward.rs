@@ -145,7 +145,7 @@ pub(super) async fn forward(
 
     let sent = Instant::now();
     entry.asked = Some(Asked { outlet: Rc::clone(&lease.outlet), sent, waited: None });
-    let answered = exchange(lease, request, tally.as_deref(), upstream, counters).await;
+    let answered = exchange(lease, request, tally.as_deref(), sent, (upstream, counters)).await;
     if let Some(asked) = &mut entry.asked {
         asked.waited = Some(sent.elapsed());
     }
@@ -197,13 +197,13 @@ async fn exchange(
     mut lease: Lease,
     request: Request<Upload>,
     tally: Option<&Tally>,
-    upstream: &Upstream,
-    counters: &Counters,
+    sent: Instant,
+    (upstream, counters): (&Upstream, &Counters),
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let is_old = lease.rested.is_some_and(|rested| rested > FRESH);
     let spare = (is_old && request.body().is_empty() && request.method().is_idempotent()).then(|| copy(&request));
     let timeout = upstream.response_timeout;
-    let first = wait(lease.send.try_send_request(request), &mut lease.timer, tally, timeout).await;
+    let first = wait(lease.send.try_send_request(request), &mut lease.timer, tally, (sent, timeout)).await;
     let Failed { failure, unsent } = match first {
         Ok(response) => return Ok((response, lease)),
         Err(failed) => failed,
@@ -214,7 +214,7 @@ async fn exchange(
     counters.upstream_retries.fetch_add(1, Ordering::Relaxed);
     let fresh = Box::pin(lease.outlet.open(upstream.connect_timeout, counters)).await;
     let mut lease = fresh.ok_or(Failure::Connect)?;
-    let second = wait(lease.send.try_send_request(again), &mut lease.timer, tally, timeout).await;
+    let second = wait(lease.send.try_send_request(again), &mut lease.timer, tally, (Instant::now(), timeout)).await;
     second.map(|response| (response, lease)).map_err(|failed| failed.failure)
 }
 
@@ -232,10 +232,9 @@ async fn wait(
     pending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
     timer: &mut Timer,
     tally: Option<&Tally>,
-    timeout: Duration,
+    (sent, timeout): (Instant, Duration),
 ) -> Result<Response<Incoming>, Failed> {
     let mut pending = pin!(pending);
-    let sent = Instant::now();
     let due = sent + timeout;
     let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
     if timer.deadline() > due.into() {

@@ -273,7 +273,8 @@ pub(super) fn run(
     let tasks = LocalSet::new();
     let worker = Rc::new(Worker::new(settings, shared, intake)?);
     let turn = Rc::clone(&worker.turn);
-    tasks.spawn_local(async move { turn.run().await });
+    // Not held back after so many sends, as a task would be that starves others.
+    tasks.spawn_local(tokio::task::coop::unconstrained(async move { turn.run().await }));
     let serving = Rc::clone(&worker);
     let serving = heart.during(async move {
         let mut tidying = tokio::time::interval(TIDY);

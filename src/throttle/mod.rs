@@ -167,7 +167,7 @@ impl Throttle {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        for Next { lock, slot, key, value, forgets } in next {
+        for &Next { lock, slot, key, value, forgets } in &next {
             held[lock].stripe.set(slot, key, value);
             if forgets {
                 self.forgotten.fetch_add(1, Ordering::Relaxed);
