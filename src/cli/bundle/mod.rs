@@ -1,7 +1,9 @@
 //! `tidegate bundle`: a folder becomes a draft, a draft is signed by several people in turn, and anybody can look.
 
 mod build;
+mod check;
 mod inspect;
+mod lint;
 mod listing;
 mod sign;
 mod verify;
@@ -32,6 +34,9 @@ pub(super) enum Command {
         after_help = "Example:\n  tidegate bundle verify policy-7.tgb --root policy/root.json --label site=north"
     )]
     Verify(verify::Verify),
+    /// Look for what callers would find at request time: exit code 0, or 65 if there is an error.
+    #[command(after_help = "Example:\n  tidegate bundle check policy --json")]
+    Check(check::Check),
 }
 
 pub(super) fn run(command: Command) -> anyhow::Result<()> {
@@ -40,6 +45,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
     }
 }
 

@@ -1,0 +1,117 @@
+//! What `bundle check` finds at the desk, each with the policy that is sound but for it.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::program::{done, refused};
+
+/// A folder as `init` makes it.
+fn started() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    done(folder.path(), &["init", "p", "--deployment", "harbour"]);
+    folder
+}
+
+fn change(folder: &Path, file: &str, change: impl FnOnce(String) -> String) {
+    let path = folder.join("p").join(file);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(path, change(text)).expect("written");
+}
+
+/// The rules that are broken, errors first, by the JSON that the command prints.
+fn found(folder: &Path, arguments: &[&str]) -> (String, Vec<(String, String)>) {
+    let all = [&["bundle", "check"][..], arguments, &["--json"]].concat();
+    let output = crate::program::tidegate(folder, &all);
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let verdict = text(&said["verdict"]);
+    assert_eq!(output.status.code(), Some(if verdict == "sound" { 0 } else { 65 }));
+    let findings = said["findings"].as_array().expect("a list");
+    (verdict, findings.iter().map(|finding| (text(&finding["severity"]), text(&finding["rule"]))).collect())
+}
+
+#[test]
+fn a_new_folder_is_sound_as_a_folder_and_as_a_bundle() {
+    let folder = started();
+    assert_eq!(found(folder.path(), &["p"]), ("sound".into(), vec![]));
+    done(folder.path(), &["bundle", "build", "p", "-o", "a.tgb"]);
+    assert_eq!(done(folder.path(), &["bundle", "check", "a.tgb"]), "sound: 0 error(s), 0 warning(s)\n");
+}
+
+#[test]
+fn each_rule_finds_what_it_is_for_and_nothing_else_does() {
+    type Change = fn(&Path);
+    let cases: [(&str, &str, Change); 9] = [
+        ("error", "PlanUnreachable", |at| change(at, "plans.toml", |text| text + "\n[plans.spare]\nlimits = []\n")),
+        ("error", "RouteUnreachable", |at| {
+            change(at, "subscriptions.toml", |_| String::new());
+            change(at, "apis/example.toml", |text| format!("plan = \"gold\"\n{text}"));
+        }),
+        ("error", "CutOffInFuture", |at| {
+            change(at, "revocations.toml", |text| {
+                text + "\n[[cut_offs]]\nissuer = \"site\"\nsubject = \"alice\"\nbefore = 2100-01-01T00:00:00Z\n"
+            });
+        }),
+        ("warning", "ApplicationWithoutKey", |at| {
+            change(at, "applications.toml", |text| text + "\n[applications.mute]\nplan = \"gold\"\n");
+        }),
+        ("warning", "NeedsTrustedTime", |at| {
+            change(at, "apis/example.toml", |text| {
+                text + "\n[[routes]]\npath = \"/late\"\nmethods = [\"GET\"]\nuncertain = \"deny\"\n"
+            });
+        }),
+        ("warning", "TemplatesOverlap", |at| {
+            change(at, "apis/example.toml", |text| {
+                text + "\n[[routes]]\npath = \"/a/{id}\"\nmethods = [\"GET\"]\n\n[[routes]]\npath = \"/a/open\"\nmethods = [\"GET\"]\nauth = \"none\"\n"
+            });
+        }),
+        ("error", "DemoKeysAllowed", |at| {
+            change(at, "issuers/site.toml", |text| format!("allow_demo_keys = true\n{text}"));
+        }),
+        ("error", "SourceInvalid", |at| {
+            let twice = "\n[[routes]]\npath = \"/pets/{other}\"\nmethods = [\"GET\"]\nscopes = [\"pets:write\"]\n";
+            change(at, "apis/example.toml", |text| text + twice);
+        }),
+        ("warning", "IssuerUnused", |at| {
+            let site = fs::read_to_string(at.join("p/issuers/site.toml")).expect("it is there");
+            change(at, "issuers/spare.toml", |_| {
+                site.replace("https://tokens.example.com", "https://spare.example.com")
+            });
+        }),
+    ];
+    for (severity, rule, harm) in cases {
+        let folder = started();
+        harm(folder.path());
+        let (verdict, findings) = found(folder.path(), &["p"]);
+        println!("{rule}: {findings:?}");
+        assert_eq!(findings, [(severity.to_owned(), rule.to_owned())]);
+        assert_eq!(verdict, if severity == "error" { "refused" } else { "sound" }, "{rule}");
+        refused(folder.path(), 65, &["bundle", "check", "p", "--strict"]);
+    }
+}
+
+#[test]
+fn a_bundle_is_judged_by_its_dates_at_the_moment_that_is_asked_for() {
+    let folder = started();
+    change(folder.path(), "deployment.toml", |text| format!("valid_for = \"90d\"\n{text}"));
+    let day = 86_400;
+    let build = ["bundle", "build", "p", "-o", "a.tgb", "--now", "1800000000"];
+    done(folder.path(), &build);
+    for (now, rule) in [(-1, "IssuedInFuture"), (0, ""), (77, "ExpiresSoon"), (90, "Expired"), (1000, "Expired")] {
+        let now = (1_800_000_000 + now * day).to_string();
+        let (verdict, findings) = found(folder.path(), &["a.tgb", "--now", &now]);
+        let rules: Vec<_> = findings.iter().map(|(_, rule)| rule.as_str()).collect();
+        assert_eq!(rules, if rule.is_empty() { vec![] } else { vec![rule] }, "{now}");
+        assert_eq!(verdict == "sound", ["", "ExpiresSoon"].contains(&rule));
+    }
+}
+
+#[test]
+fn what_is_no_policy_is_refused_with_its_reason() {
+    let folder = started();
+    fs::write(folder.path().join("bad.tgb"), b"\x89TGB").expect("written");
+    assert!(refused(folder.path(), 65, &["bundle", "check", "bad.tgb"]).contains("the preamble alone has 32"));
+    refused(folder.path(), 74, &["bundle", "check", "none.tgb"]);
+}
