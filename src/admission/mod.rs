@@ -62,15 +62,6 @@ pub struct Facts {
     pub plan: Option<PlanIndex>,
 }
 
-/// A request may go on to the throttle.
-#[derive(Debug)]
-pub struct Admitted {
-    /// The route that it matched.
-    pub route: RouteIndex,
-    /// The limits that it has to pass.
-    pub charges: Charges,
-}
-
 /// Why a request goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Reject<'p> {
@@ -118,7 +109,8 @@ pub enum Reject<'p> {
     TooManyLimits,
 }
 
-/// Judges a request.
+/// Judges a request. Admitted, it matched the route, and has to pass the limits in `charges`; these are the caller's, and
+/// empty before, because they are too many bytes to be handed from one to the next.
 ///
 /// `revoked` is what is taken back beside the policy's own list. `cache` belongs to the caller and remembers verified
 /// tokens; one of no bytes remembers none.
@@ -128,12 +120,13 @@ pub fn admit<'p, 'r, F>(
     cache: &mut TokenCache,
     parts: &Parts<'r, F>,
     bounds: TimeBounds,
-) -> (Facts, Result<Admitted, Reject<'p>>)
+    charges: &mut Charges,
+) -> (Facts, Result<RouteIndex, Reject<'p>>)
 where
     F: Fn(&str) -> Field<'r>,
 {
     let mut facts = Facts::default();
-    let verdict = judge_request(policy, revoked, cache, parts, bounds, &mut facts);
+    let verdict = judge_request(policy, revoked, cache, parts, bounds, (&mut facts, charges));
     (facts, verdict)
 }
 
@@ -143,8 +136,8 @@ fn judge_request<'p, 'r, F>(
     cache: &mut TokenCache,
     parts: &Parts<'r, F>,
     bounds: TimeBounds,
-    facts: &mut Facts,
-) -> Result<Admitted, Reject<'p>>
+    (facts, charges): (&mut Facts, &mut Charges),
+) -> Result<RouteIndex, Reject<'p>>
 where
     F: Fn(&str) -> Field<'r>,
 {
@@ -167,7 +160,6 @@ where
     let api = policy.api(route.api);
     (facts.api, facts.route) = (Some(route.api), Some(found.route));
 
-    let mut charges = Charges::default();
     if route.auth == Auth::Token {
         // 2. the token
         let token = match (parts.header)(&api.token_header) {
@@ -214,7 +206,7 @@ where
     // A template's routes have no method in common: the first tells them apart.
     let first = route.methods.iter().next().map_or("", Method::name);
     charges.add(policy, Level::Resource, route.plan, &[&api.name, &api.version, &route.template, first])?;
-    Ok(Admitted { route: found.route, charges })
+    Ok(found.route)
 }
 
 /// What the route says of a token that the clock leaves in doubt.

@@ -122,7 +122,10 @@ fn a_token_must_be_in_neither_list() {
         list.build()
     };
     let judged = |policy: &Policy, revoked: &Revocations| {
-        admit(policy, revoked, &mut TokenCache::new(0), &parts, at).1.map(|_| ()).map_err(|reject| reject.to_string())
+        admit(policy, revoked, &mut TokenCache::new(0), &parts, at, &mut Charges::default())
+            .1
+            .map(|_| ())
+            .map_err(|reject| reject.to_string())
     };
     let refused = Err(TokenError::RevokedBefore.to_string());
     let (hit, miss) = (of(Kind::Client, "app-key"), of(Kind::Client, "another"));
@@ -133,10 +136,18 @@ fn a_token_must_be_in_neither_list() {
     assert_eq!(judged(&policy, &Revocations::default()), refused);
 }
 
+struct Admitted {
+    route: RouteIndex,
+    charges: Charges,
+}
+
 fn ask<'p>(policy: &'p Policy, path: &str, token: &str, bounds: TimeBounds) -> (Facts, Result<Admitted, Reject<'p>>) {
     let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
     let parts = Parts { authority: "[::1]:8080", path, method: "GET", header };
-    admit(policy, &Revocations::default(), &mut TokenCache::new(0), &parts, bounds)
+    let mut charges = Charges::default();
+    let (facts, verdict) =
+        admit(policy, &Revocations::default(), &mut TokenCache::new(0), &parts, bounds, &mut charges);
+    (facts, verdict.map(|route| Admitted { route, charges }))
 }
 
 #[test]
@@ -200,8 +211,9 @@ fn a_resource_is_counted_once_for_all_methods_of_its_route() {
         let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
         let parts = Parts { authority: "h", path: "/pets/two", method, header };
         let nothing = Revocations::default();
-        let (_, verdict) = admit(&policy, &nothing, &mut TokenCache::new(0), &parts, TimeBounds::exact(1_500));
-        let charges = verdict.expect("a good request").charges;
+        let (mut cache, mut charges) = (TokenCache::new(0), Charges::default());
+        let (_, verdict) = admit(&policy, &nothing, &mut cache, &parts, TimeBounds::exact(1_500), &mut charges);
+        verdict.expect("a good request");
         charges.all().iter().map(|charge| (charge.limit_id, charge.subject_id)).collect::<Vec<_>>()
     };
     assert_eq!(counted("GET"), counted("POST"));

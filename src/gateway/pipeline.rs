@@ -15,7 +15,7 @@ use super::pool::Lease;
 use super::reply::Refusal;
 use super::time::Moment;
 use super::worker::{InForce, Worker};
-use crate::admission::{Field, Parts, admit};
+use crate::admission::{Charges, Field, Parts, admit};
 use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, Route};
 use crate::spool::record::Outcome;
@@ -80,13 +80,14 @@ fn judge<'p>(
             false => field(request.headers(), name),
         },
     };
-    let (facts, verdict) = admit(policy, revoked, &mut worker.tokens.borrow_mut(), &parts, moment.bounds);
+    let (mut tokens, mut charges) = (worker.tokens.borrow_mut(), Charges::default());
+    let (facts, verdict) = admit(policy, revoked, &mut tokens, &parts, moment.bounds, &mut charges);
     entry.facts = facts;
-    let admitted = verdict?;
+    let route = verdict?;
     // throttle: every limit, or none
-    let permit = worker.shared.throttle.decide(admitted.charges.all(), worker.now(moment));
-    let permit = permit.map_err(|refused| Refusal::throttled(refused, admitted.charges.level(refused.charge)))?;
-    Ok((policy.route(admitted.route), permit))
+    let permit = worker.shared.throttle.decide(charges.all(), worker.now(moment));
+    let permit = permit.map_err(|refused| Refusal::throttled(refused, charges.level(refused.charge)))?;
+    Ok((policy.route(route), permit))
 }
 
 /// For which host the request is: its target says, else its one `Host` (RFC 9112, 3.2).

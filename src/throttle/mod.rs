@@ -139,7 +139,8 @@ impl Throttle {
             let stripe = if quota { self.quotas.stripe_of(key) } else { self.rates.stripe_of(key) };
             let _ = places.push(Place { key, quota, stripe });
         }
-        let mut held = self.lock(&places);
+        let mut held = heapless::Vec::new();
+        self.lock(&places, &mut held);
         // First every verdict, then every charge: until all have agreed nothing is touched.
         let mut next: heapless::Vec<Next, MAX_CHARGES> = heapless::Vec::new();
         let mut refused: Option<Refused> = None;
@@ -188,12 +189,11 @@ impl Throttle {
     }
 
     /// Locks the stripes of all places, each once, in one order for all threads.
-    fn lock(&self, places: &[Place]) -> heapless::Vec<Held<'_>, MAX_CHARGES> {
+    fn lock<'t>(&'t self, places: &[Place], held: &mut heapless::Vec<Held<'t>, MAX_CHARGES>) {
         let mut order: heapless::Vec<(bool, usize), MAX_CHARGES> =
             places.iter().map(|place| (place.quota, place.stripe)).collect();
         order.sort_unstable();
-        let mut held: heapless::Vec<Held<'_>, MAX_CHARGES> = heapless::Vec::new();
-        for (quota, index) in order {
+        for &(quota, index) in &order {
             if held.last().is_some_and(|held| (held.quota, held.index) == (quota, index)) {
                 continue;
             }
@@ -201,7 +201,6 @@ impl Throttle {
             let stripe = table.lock(index);
             held.push(Held { quota, index, stripe }).expect("at most one lock a place");
         }
-        held
     }
 }
 

@@ -71,7 +71,7 @@ fn subscriptions_are_the_same_from_toml_as_from_csv() {
 fn the_shipped_example_compiles_and_a_device_takes_it() {
     let entries = entries(&Path::new(PACKAGE).join("config/policy-example"));
     let policy = compile(&entries).expect("the daemon's compiler takes it");
-    assert_eq!((policy.apis.len(), policy.plans.len(), policy.issuers.all().len()), (1, 3, 1));
+    assert_eq!((policy.apis.len(), policy.plans.len(), policy.issuers.all().len()), (1, 2, 1));
 }
 
 #[test]
