@@ -91,6 +91,7 @@ impl Intake {
         self.held.push(record, log.rows.load(Ordering::Relaxed))
     }
 
+    /// Goes on to the next log if this one is full and the next is there.
     fn rotate(&mut self) {
         let held = self.held.len as u64;
         let is_full = self.log.as_ref().is_none_or(|log| log.end.load(Ordering::Relaxed) + held >= self.log_size);
@@ -211,7 +212,7 @@ impl Batch {
 
     /// Adds a row to those of a log that has `written` already; `false` if it cannot be one.
     fn push(&mut self, record: &UsageRecord<'_>, written: u32) -> bool {
-        let frame = &mut self.bytes[self.len..];
+        let frame = &mut self.bytes[self.len..][..FRAME_LIMIT]; // the room that `is_full` tells of
         let Ok(payload) = Row::Request(*record).encode(&mut frame[HEAD..]).map(<[u8]>::len) else { return false };
         let number = u32::try_from(self.rows.len()).unwrap_or(u32::MAX).saturating_add(written);
         finish_frame(&mut frame[..HEAD + payload], number);
