@@ -150,24 +150,28 @@ def counts(run, port, command):
 
 def tables(run, path):
     def rates(name):
-        lines = [line.split() for line in pathlib.Path(f"{run}/{name}.rates").read_text().splitlines()]
-        return [int(line[0]) for line in lines], [int(line[1]) for line in lines]
+        """Of each round: requests a second, and CPU in ns a request, over all its turns."""
+        sums = {}
+        for line in pathlib.Path(f"{run}/{name}.turns").read_text().splitlines():
+            turn, *amounts = [int(word) for word in line.split()]
+            sums[turn] = [one + more for one, more in zip(sums.get(turn, (0, 0, 0)), amounts)]
+        return [n / us * 1e6 for n, us, _ in sums.values()], [cpu / n for n, _, cpu in sums.values()]
 
     def numbers(name):
         file = pathlib.Path(f"{run}/{name}")
         return [float(word) for word in file.read_text().split()] if file.exists() else None
 
-    (bare, bare_cpu), rounds = rates("bare"), {}
+    bare, _ = rates("bare")
     counted = {"bare": numbers("counts.bare"), "gateway": numbers("counts.gateway")}
     print(f"| median of {len(bare)} rounds | requests/s | of bare, by round | CPU a request | instructions | allocations |")
     print("|---|---|---|---|---|---|")
     for name, title in [("bare", "bare hyper forwarder"), ("gateway", "Tidegate, all stages"), ("nginx", "nginx, log and limit_req")]:
         rate, cpu = rates(name)
-        ratio = statistics.median(one / other for one, other in zip(rate, bare))
-        rounds[name] = ratio
+        ratios = sorted(one / other for one, other in zip(rate, bare))
+        ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         ins, alloc = counted.get(name) or (None, None)
         shown = (f"{ins:,.0f}", f"{alloc:.1f}") if ins else ("", "")
-        print(f"| {title} | {statistics.median(rate):,.0f} | {ratio:.2f} | {statistics.median(cpu) / 1000:.1f} µs | {shown[0]} | {shown[1]} |")
+        print(f"| {title} | {statistics.median(rate):,.0f} | {ratio} | {statistics.median(cpu) / 1000:.1f} µs | {shown[0]} | {shown[1]} |")
     idle, load, first, again = numbers("idle"), numbers("load"), numbers("start"), numbers("start.loaded")
     bundle = os.stat(f"{run}/bench.tgb").st_size
     print()

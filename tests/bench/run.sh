@@ -2,17 +2,17 @@
 # The daemon as it ships (profile dist, tidegated, a signed bundle, the spool with its child) beside a bare hyper forwarder
 # and nginx as a plain proxy with a log and limit_req; prints the tables of docs/benchmarks.md.
 #
-#   tests/bench/run.sh [ROUNDS [SECONDS]]         7 rounds of 4 s if not said
+#   tests/bench/run.sh [ROUNDS [TURNS]]         7 rounds of 8 turns of one second if not said
 #
 # One core for each server, keep-alive, 32 connections, 1,000 tokens in turn, every stage on: route, token, scopes,
 # subscription, a rate and a quota on the subscription and a rate on the API, forward, one usage record a request.
-# The sides take turns in each round, so that a machine whose speed drifts does so for all of them; the ratio is made
-# round by round.
+# In a round each side has its turns of one second, the sides one after the other, since a virtual machine's speed changes
+# by the second; a round's rate is that of all its turns, and the ratio is made round by round.
 #
 # Needs two cores, wrk, taskset, python3, nginx (the upstream, and a row); valgrind counts instructions and allocations
 # where it is installed. BARE names the yardstick's source folder, BUILD a scratch folder.
 set -eu
-rounds=${1:-7} seconds=${2:-4}
+rounds=${1:-7} turns=${2:-8}
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 BARE=${BARE:-$root/../shared/bench/bare-forwarder}
@@ -109,22 +109,24 @@ $measure idle "$p_gateway" "$run/token" 127.0.0.1:19102 >"$run/idle"
 $measure memory "$p_gateway" 0 >"$run/load" & p_memory=$!
 
 cpu() { awk '{s += $1} END {printf "%.0f", s}' /proc/"$1"/task/*/schedstat; } # ns; a child's are not in it
-load() { # name, port, pid: appends "rate cpu-ns-per-request"
-    before=$(cpu "$3")
-    out=$(taskset -c 1 wrk -t1 -c32 -d"${seconds}s" -s "$run/tokens.lua" "http://127.0.0.1:$2")
-    after=$(cpu "$3")
-    case $out in *Non-2xx* | *"Socket errors"*) echo "$1 failed requests" >&2; echo "$out" >&2; exit 1 ;; esac
-    echo "$out" | awk -v cpu=$((after - before)) '/requests in/ {n = $1} /Requests\/sec/ {print int($2), int(cpu / n)}' >>"$run/$1.rates"
+load() { # round, name, port, pid: a turn; appends "round requests µs cpu-ns"
+    before=$(cpu "$4")
+    out=$(taskset -c 1 wrk -t1 -c32 -d1s -s "$run/tokens.lua" "http://127.0.0.1:$3")
+    after=$(cpu "$4")
+    case $out in *Non-2xx* | *"Socket errors"*) echo "$2 failed requests" >&2; echo "$out" >&2; exit 1 ;; esac
+    echo "$out" | awk -v round="$1" -v cpu=$((after - before)) \
+        '/requests in/ {n = $1} /Requests\/sec/ {printf "%d %d %.0f %.0f\n", round, n, n / $2 * 1e6, cpu}' >>"$run/$2.turns"
     : >"$run/access.log"
 }
 p_nginx_worker=$(pgrep -P "$p_nginx")
-round=1
-while [ "$round" -le "$rounds" ]; do
-    load bare 19101 "$p_bare"; load gateway 19102 "$p_gateway"; load nginx 19103 "$p_nginx_worker"
-    printf 'round %d: bare %s, gateway %s, nginx %s requests/s\n' "$round" \
-        "$(tail -1 "$run/bare.rates" | cut -d' ' -f1)" "$(tail -1 "$run/gateway.rates" | cut -d' ' -f1)" \
-        "$(tail -1 "$run/nginx.rates" | cut -d' ' -f1)" >&2
-    round=$((round + 1))
+for round in $(seq "$rounds"); do
+    for _ in $(seq "$turns"); do
+        load "$round" bare 19101 "$p_bare"; load "$round" gateway 19102 "$p_gateway"; load "$round" nginx 19103 "$p_nginx_worker"
+    done
+    for side in bare gateway nginx; do
+        awk -v round="$round" -v side=$side '$1 == round {n += $2; us += $3} END {printf "%s %d/s  ", side, n / us * 1e6}' "$run/$side.turns" >&2
+    done
+    echo >&2
 done
 curl --silent --unix-socket "$run/admin.sock" http://localhost/status >"$run/status" || true
 kill "$p_gateway"
