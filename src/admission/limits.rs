@@ -1,7 +1,7 @@
 //! The limits that a request meets, as charges for the throttle.
 
 use super::Reject;
-use crate::policy::{self, PlanIndex, Policy};
+use crate::policy::{self, NameHash, PlanIndex, Policy};
 use crate::throttle::{Charge, Limit, MAX_CHARGES, Quota, Rate, Window};
 
 /// On what a limit stands; each is refused under a code of its own.
@@ -44,14 +44,13 @@ impl Charges {
         policy: &Policy,
         level: Level,
         plan: Option<PlanIndex>,
-        subject: &[&str],
+        subject: impl Fn() -> NameHash,
     ) -> Result<(), Reject<'p>> {
         let Some(plan) = plan.map(|plan| policy.plan(plan)) else { return Ok(()) };
         if plan.limits.is_empty() {
             return Ok(());
         }
-        let subject_id = subject.iter().fold(name_hash(level as u64, ""), |hash, name| name_hash(hash, name));
-        let plan_id = name_hash(level as u64, &plan.name);
+        let (plan_id, subject_id) = (plan.hash.and(level as u64).get(), subject().and(level as u64).get());
         for (number, limit) in (0..).zip(&plan.limits) {
             let charge = Charge { limit_id: plan_id.wrapping_add(number), subject_id, limit: compiled(*limit) };
             let added = self.charges.push(charge).is_ok() && self.levels.push(level).is_ok();
@@ -75,13 +74,4 @@ fn compiled(limit: policy::Limit) -> Limit {
             },
         )),
     }
-}
-
-/// FNV-1a over a name and its end. The names are the policy's own, so it need not withstand an attacker; the
-/// throttle keys what it makes of it.
-fn name_hash(start: u64, name: &str) -> u64 {
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let seed = start ^ 0xcbf2_9ce4_8422_2325;
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
-    (name.as_bytes().iter().fold(seed, step) ^ 0xff).wrapping_mul(PRIME)
 }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use crate::policy::revocations::Revocations;
 use crate::policy::{
-    ApiIndex, ApplicationIndex, Auth, BadPath, Method, Miss, PlanIndex, Policy, Route, RouteIndex, Standing, Uncertain,
-    check_path, without_parameters,
+    ApiIndex, ApplicationIndex, Auth, BadPath, Method, Miss, NameHash, PlanIndex, Policy, Route, RouteIndex, Standing,
+    Uncertain, check_path, without_parameters,
 };
 use crate::token::{Binding, Circumstances, TimeVerdict, TokenCache, TokenError, VerifiedClaims, judge, not_revoked};
 use crate::units::TimeBounds;
@@ -179,8 +179,7 @@ where
         certain_enough(route, claims, time)?;
 
         // 3. the scopes: one of the route's alternatives, whole
-        let holds = |together: &str| together.split(' ').all(|scope| claims.has_scope(scope));
-        if !route.scopes.is_empty() && !route.scopes.iter().any(|together| holds(together)) {
+        if !route.scopes.is_empty() && !route.scopes.iter().any(|together| claims.has_scopes(together)) {
             return Err(Reject::ScopeMissing { wanted: &route.scopes });
         }
 
@@ -196,16 +195,18 @@ where
             None => {}
         }
         if let Some(application) = subscriber.map(|subscriber| subscriber.application) {
-            charges.add(policy, Level::Application, application.plan, &[application.name])?;
-            charges.add(policy, Level::Subscription, facts.plan, &[application.name, &api.name, &api.version])?;
+            let name = || NameHash::of(&[application.name]);
+            charges.add(policy, Level::Application, application.plan, name)?;
+            charges.add(policy, Level::Subscription, facts.plan, || name().and(api.hash.get()))?;
         }
     }
 
     // 5. the limits on what is called, whoever calls
-    charges.add(policy, Level::Api, api.plan, &[&api.name, &api.version])?;
+    charges.add(policy, Level::Api, api.plan, || api.hash)?;
     // A template's routes have no method in common: the first tells them apart.
-    let first = route.methods.iter().next().map_or("", Method::name);
-    charges.add(policy, Level::Resource, route.plan, &[&api.name, &api.version, &route.template, first])?;
+    let first = || route.methods.iter().next().map_or("", Method::name);
+    charges
+        .add(policy, Level::Resource, route.plan, || NameHash::of(&[&route.template, first()]).and(api.hash.get()))?;
     Ok(found.route)
 }
 

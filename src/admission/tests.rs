@@ -32,10 +32,12 @@ fn policy(key: &MintKey) -> Policy {
 /// The policy with so many other plans before its own, so that every plan has another index.
 fn policy_behind(key: &MintKey, others: PlanIndex) -> Policy {
     let limit = |count| Limit::Quota { count, window: Window::Day };
-    let plan = |name: &str, limits: &[Limit]| Plan { name: name.into(), limits: limits.into() };
+    let plan =
+        |name: &str, limits: &[Limit]| Plan { name: name.into(), hash: NameHash::of(&[name]), limits: limits.into() };
     let api = Api {
         name: "pets".into(),
         version: "1".into(),
+        hash: NameHash::of(&["pets", "1"]),
         base_path: "/pets".into(),
         strip_base_path: true,
         issuers: [0].into(),

@@ -18,8 +18,8 @@ use crate::keys::sha256;
 use crate::policy::issuer::{Alg, ClaimPath, Issuer, IssuerError, IssuerTerms, Issuers, PinnedKey, Profile, TypSet};
 use crate::policy::revocations::{Builder as RevocationsBuilder, Kind, Revocations, RevokedId};
 use crate::policy::{
-    Api, ApiIndex, Auth, Endpoint, IssuerIndex, Limit, MethodSet, Plan, PlanIndex, Policy, Route, RouteIndex, Router,
-    Standing, Subscribers, SubscribersBuilder, Upstream, UpstreamIndex, Window, check_path,
+    Api, ApiIndex, Auth, Endpoint, IssuerIndex, Limit, MethodSet, NameHash, Plan, PlanIndex, Policy, Route, RouteIndex,
+    Router, Standing, Subscribers, SubscribersBuilder, Upstream, UpstreamIndex, Window, check_path,
 };
 use crate::token::keys::{self, KeyError, KeyTerms};
 
@@ -150,7 +150,11 @@ fn plan(wire: &entry::Plan) -> Result<Plan, SemanticProblem> {
             entry::Per::Month => quota(Window::Month),
         }
     });
-    Ok(Plan { name: wire.name.as_str().into(), limits: limits.collect::<Result<_, _>>()? })
+    Ok(Plan {
+        name: wire.name.as_str().into(),
+        hash: NameHash::of(&[&wire.name]),
+        limits: limits.collect::<Result<_, _>>()?,
+    })
 }
 
 fn upstream(wire: &entry::Upstream) -> Result<Upstream, SemanticProblem> {
@@ -221,6 +225,7 @@ fn api(wire: &entry::Api, names: &Scope<'_>) -> Result<Api, SemanticProblem> {
     Ok(Api {
         name: wire.name.as_str().into(),
         version: wire.version.as_str().into(),
+        hash: NameHash::of(&[&wire.name, &wire.version]),
         base_path: base.into(),
         strip_base_path: wire.strip_base_path,
         issuers,

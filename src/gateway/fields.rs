@@ -108,18 +108,20 @@ fn appended(headers: &HeaderMap, name: &HeaderName, own: &HeaderValue) -> Option
 }
 
 /// Takes off what is between one hop and the next alone (RFC 9110, 7.6.1); trailers are not passed on, so their names
-/// are not, and nobody is asked for them.
+/// are not, and nobody is asked for them. `Expect` is among it: `100 Continue` is answered by ourselves, when the upstream
+/// is about to be sent the body.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // One look over the names is cheaper than a search for each, and finds `Connection` at most, mostly.
+    // One look over all fields is cheaper than a search for each, and finds `Connection` at most, mostly.
     let mut found: heapless::Vec<HeaderName, HOP_BY_HOP> = heapless::Vec::new();
-    for name in headers.keys().filter(|name| is_hop_by_hop(name)) {
-        let _ = found.push(name.clone()); // there is room for each once, and a key comes once
+    let mut named: Vec<HeaderValue> = Vec::new();
+    for (name, value) in headers.iter().filter(|(name, _)| is_hop_by_hop(name)) {
+        if *name == CONNECTION && !is_about_itself(value.as_bytes()) {
+            named.push(value.clone());
+        }
+        if !found.contains(name) {
+            let _ = found.push(name.clone()); // there is room for each once
+        }
     }
-    if found.is_empty() {
-        return;
-    }
-    let names_more = |connection: &&HeaderValue| !is_about_itself(connection.as_bytes());
-    let named: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().filter(names_more).cloned().collect();
     for name in &found {
         headers.remove(name);
     }
@@ -127,11 +129,12 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// How many names [`is_hop_by_hop`] knows.
-const HOP_BY_HOP: usize = 9;
+const HOP_BY_HOP: usize = 10;
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str().len() {
         2 => name == TE,
+        6 => name == EXPECT,
         7 => name == UPGRADE || name == TRAILER,
         10 => name == CONNECTION || name == KEEP_ALIVE,
         16 => name == PROXY_CONNECTION,
@@ -175,8 +178,6 @@ pub(super) fn is_plainly_framed(headers: &HeaderMap) -> bool {
 /// `sized` says whether the body's length is known.
 pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {
     remove_hop_by_hop(headers);
-    // `100 Continue` is answered by ourselves, when the upstream is about to be sent the body.
-    headers.remove(EXPECT);
     if has_body && !sized {
         // hyper frames a body of unknown length by itself, but not on a method that seldom has one.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

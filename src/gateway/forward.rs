@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
@@ -139,8 +139,8 @@ pub(super) async fn forward(
     let counters = &worker.shared.counters;
     let lease =
         outlets.connect(upstream, errand.now, counters).await.map_err(|failure| Refusal::new(failure.outcome()))?;
-    let request = Request::from_parts(parts, upload);
-    let mut request = outbound(&errand, &lease.outlet, request).map_err(|_| Refusal::new(Outcome::BadRequest))?;
+    let mut request = Request::from_parts(parts, upload);
+    outbound(&errand, &lease.outlet, &mut request).map_err(|_| Refusal::new(Outcome::BadRequest))?;
     request.headers_mut().insert(&fields::X_REQUEST_ID, entry.name.field.clone());
 
     let sent = Instant::now();
@@ -161,12 +161,11 @@ pub(super) async fn forward(
     Ok((response, lease))
 }
 
-/// The request as our own request to the upstream.
-fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) -> Result<Request<Upload>, InvalidUri> {
+/// Makes the request our own request to the upstream.
+fn outbound(errand: &Errand<'_>, outlet: &Outlet, request: &mut Request<Upload>) -> Result<(), InvalidUri> {
     let Errand { in_force, policy, route, peer, .. } = errand;
     let (api, upstream) = (policy.api(route.api), policy.upstream(route.upstream));
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    let asked_host = authority.or_else(|| request.headers().get(HOST).cloned());
     let strip = if api.strip_base_path { api.base_path.len() } else { 0 };
     if let Some(target) = fields::target(request.uri(), strip, &outlet.endpoint.prefix)? {
         *request.uri_mut() = target;
@@ -181,10 +180,15 @@ fn outbound(errand: &Errand<'_>, outlet: &Outlet, mut request: Request<Upload>) 
     {
         headers.remove(header);
     }
-    let host = if upstream.keep_host { asked_host.clone() } else { None };
-    headers.insert(HOST, host.unwrap_or_else(|| outlet.host.clone()));
+    let asked_host = headers.insert(HOST, outlet.host.clone());
+    let asked_host = authority.or(asked_host);
+    if upstream.keep_host
+        && let Some(host) = &asked_host
+    {
+        headers.insert(HOST, host.clone());
+    }
     peer.tell(headers, asked_host);
-    Ok(request)
+    Ok(())
 }
 
 /// Whether a field of an open route holds a token all the same; a password for the upstream, say, does not.
@@ -203,7 +207,8 @@ async fn exchange(
     let is_old = lease.rested.is_some_and(|rested| rested > FRESH);
     let spare = (is_old && request.body().is_empty() && request.method().is_idempotent()).then(|| copy(&request));
     let timeout = upstream.response_timeout;
-    let first = wait(lease.send.try_send_request(request), &mut lease.timer, tally, (sent, timeout)).await;
+    let pending = pin!(lease.send.try_send_request(request));
+    let first = wait(pending, &mut lease.timer, tally, (sent, timeout)).await;
     let Failed { failure, unsent } = match first {
         Ok(response) => return Ok((response, lease)),
         Err(failed) => failed,
@@ -214,7 +219,8 @@ async fn exchange(
     counters.upstream_retries.fetch_add(1, Ordering::Relaxed);
     let fresh = Box::pin(lease.outlet.open(upstream.connect_timeout, counters)).await;
     let mut lease = fresh.ok_or(Failure::Connect)?;
-    let second = wait(lease.send.try_send_request(again), &mut lease.timer, tally, (Instant::now(), timeout)).await;
+    let pending = Box::pin(lease.send.try_send_request(again));
+    let second = wait(pending, &mut lease.timer, tally, (Instant::now(), timeout)).await;
     second.map(|response| (response, lease)).map_err(|failed| failed.failure)
 }
 
@@ -229,19 +235,18 @@ fn copy(request: &Request<Upload>) -> Request<Upload> {
 
 /// Waits for the head of an answer, at most `timeout` from the end of the request's body.
 async fn wait(
-    pending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>>,
+    mut pending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>> + Unpin,
     timer: &mut Timer,
     tally: Option<&Tally>,
     (sent, timeout): (Instant, Duration),
 ) -> Result<Response<Incoming>, Failed> {
-    let mut pending = pin!(pending);
     let due = sent + timeout;
     let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
     if timer.deadline() > due.into() {
         timer.as_mut().reset(due.into());
     }
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(answered) = pending.as_mut().poll(cx) {
+        if let Poll::Ready(answered) = Pin::new(&mut pending).poll(cx) {
             return Poll::Ready(answered.map_err(|error| explained(error, tally)).and_then(understood));
         }
         loop {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiIndex, IssuerIndex, PlanIndex, UpstreamIndex};
+use super::{ApiIndex, IssuerIndex, NameHash, PlanIndex, UpstreamIndex};
 
 /// One published API at one version.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Api {
     pub name: Box<str>,
     /// Its version, likewise.
     pub version: Box<str>,
+    /// Of its name and version.
+    pub hash: NameHash,
     /// What every path of it begins with: `/petstore/1.0.5`, or empty.
     pub base_path: Box<str>,
     /// Whether `base_path` is taken off before the request is forwarded.

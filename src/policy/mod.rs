@@ -6,6 +6,7 @@
 
 mod api;
 pub mod issuer;
+mod name;
 mod plan;
 pub mod revocations;
 mod router;
@@ -13,6 +14,7 @@ mod subscription;
 mod upstream;
 
 pub use api::{Api, Auth, Method, MethodSet, Route, Uncertain};
+pub use name::NameHash;
 pub use plan::{Limit, Plan, Window};
 pub use router::{BadPath, Found, Miss, RouteConflict, Router, check_path, without_parameters};
 pub use subscription::{Application, Standing, Subscriber, Subscribers, SubscribersBuilder, Subscription};

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use super::NameHash;
+
 /// A named set of limits; a request must pass them all. No limits: unlimited.
 #[derive(Debug)]
 pub struct Plan {
     /// Its name, as usage records give it (WSO2: tier).
     pub name: Box<str>,
+    /// Of its name.
+    pub hash: NameHash,
     /// Its limits.
     pub limits: Box<[Limit]>,
 }

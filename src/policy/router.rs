@@ -188,31 +188,20 @@ pub fn without_parameters(path: &str) -> Option<String> {
 
 /// Refuses every path that an upstream could read as another one. Takes the path alone, without the query.
 pub fn check_path(path: &str) -> Result<(), BadPath> {
-    let Some(segments) = path.strip_prefix('/') else { return Err(BadPath::NotAbsolute) };
-    let mut rest = segments.split('/').peekable();
-    while let Some(segment) = rest.next() {
-        if segment.is_empty() && rest.peek().is_some() {
-            return Err(BadPath::EmptySegment);
-        }
-        check_segment(segment.as_bytes())?;
+    let mut rest = path.as_bytes();
+    if rest.first() != Some(&b'/') {
+        return Err(BadPath::NotAbsolute);
     }
-    Ok(())
-}
-
-fn check_segment(segment: &[u8]) -> Result<(), BadPath> {
-    if segment.first() == Some(&b'.') {
-        let name = segment.split(|b| *b == b';').next().unwrap_or_default();
-        if name == b"." || name == b".." {
-            return Err(BadPath::DotSegment);
-        }
-    }
-    let mut bytes = segment.iter();
-    while let Some(byte) = bytes.next() {
+    while let [byte, after @ ..] = rest {
+        rest = after;
         match byte {
+            b'/' => check_start(after)?,
             b'\\' => return Err(BadPath::Backslash),
             b'%' => {
-                let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).ok_or(BadPath::Encoding);
-                let encoded = (digit(bytes.next())? << 4 | digit(bytes.next())?) as u8;
+                let [high, low, after @ ..] = after else { return Err(BadPath::Encoding) };
+                rest = after;
+                let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(BadPath::Encoding);
+                let encoded = (digit(*high)? << 4 | digit(*low)?) as u8;
                 let plain = encoded.is_ascii_alphanumeric() || encoded.is_ascii_control();
                 if plain || matches!(encoded, b'-' | b'.' | b'_' | b'/' | b'\\') {
                     return Err(BadPath::Encoding);
@@ -222,6 +211,15 @@ fn check_segment(segment: &[u8]) -> Result<(), BadPath> {
         }
     }
     Ok(())
+}
+
+/// Whether a segment may begin so: `rest` is what comes after its slash.
+fn check_start(rest: &[u8]) -> Result<(), BadPath> {
+    match rest {
+        [b'/', ..] => Err(BadPath::EmptySegment),
+        [b'.'] | [b'.', b'/' | b';', ..] | [b'.', b'.'] | [b'.', b'.', b'/' | b';', ..] => Err(BadPath::DotSegment),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Subscribers {
     /// The application that `consumer_key` stands for, and its subscription to `api`.
     #[must_use]
     pub fn find(&self, consumer_key: &str, api: ApiIndex) -> Option<Subscriber<'_>> {
-        let at = self.keys.binary_search_by(|row| self.text(row.key).cmp(consumer_key)).ok()?;
+        let at = self.keys.binary_search_by(|row| self.bytes(row.key).cmp(consumer_key.as_bytes())).ok()?;
         let application = self.keys[at].application;
         let subscription =
             self.subscriptions.binary_search_by_key(&(application, api), |row| (row.application, row.api)).ok();
@@ -116,6 +116,10 @@ impl Subscribers {
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.len()
+    }
+
+    fn bytes(&self, text: Text) -> &[u8] {
+        &self.pool.as_bytes()[text.at as usize..text.at as usize + text.len as usize]
     }
 
     fn text(&self, text: Text) -> &str {

@@ -102,8 +102,8 @@ impl Config {
 pub struct Throttle {
     rates: Table,
     quotas: Table,
-    /// Keys the table, so that nobody outside can choose names that meet in one stripe.
-    hasher: RandomState,
+    /// Key the table, so that nobody outside can choose names that meet in one stripe.
+    secrets: [u64; 2],
     forgotten: AtomicU64,
     /// The furthest that the wall clock was ahead of monotonic time, in seconds.
     ahead: AtomicI64,
@@ -115,7 +115,9 @@ impl Throttle {
     pub fn new(config: Config) -> Self {
         let (rates, quotas) = (Table::new(config.slots), Table::new(config.slots));
         let ahead = AtomicI64::new(i64::MIN);
-        Self { rates, quotas, hasher: RandomState::new(), forgotten: AtomicU64::new(0), ahead }
+        let random = RandomState::new();
+        let secrets = [random.hash_one(0), random.hash_one(1)];
+        Self { rates, quotas, secrets, forgotten: AtomicU64::new(0), ahead }
     }
 
     /// Counters in use that were forgotten for want of room: each gave its subject a fresh start.
@@ -134,7 +136,7 @@ impl Throttle {
         let now = self.forward(now);
         let mut places: heapless::Vec<Place, MAX_CHARGES> = heapless::Vec::new();
         for charge in charges.iter().take(MAX_CHARGES) {
-            let key = self.hasher.hash_one((charge.limit_id, charge.subject_id)).max(1); // 0 marks an empty slot
+            let key = self.key(charge);
             let quota = matches!(charge.limit, Limit::Quota(_));
             let stripe = if quota { self.quotas.stripe_of(key) } else { self.rates.stripe_of(key) };
             let _ = places.push(Place { key, quota, stripe });
@@ -175,6 +177,15 @@ impl Throttle {
             }
         }
         Ok(Permit(()))
+    }
+
+    /// By what a charge is counted; 0 marks an empty slot. The ids are hashes of the policy's own names, so one keyed
+    /// multiplication, folded, spreads them well enough.
+    fn key(&self, charge: &Charge) -> u64 {
+        let [first, second] = self.secrets;
+        let wide = u128::from(charge.limit_id ^ first) * u128::from(charge.subject_id ^ second);
+        let (high, low) = ((wide >> 64) as u64, wide as u64);
+        (high ^ low).max(1)
     }
 
     /// The moment by a wall clock that never goes back.

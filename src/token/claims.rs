@@ -69,10 +69,14 @@ impl VerifiedClaims {
         self.text.at(&self.scopes).split(' ').filter(|scope| !scope.is_empty())
     }
 
-    /// Whether the token holds that scope.
+    /// Whether the token holds each of the scopes that `together` gives, with single spaces between them.
     #[must_use]
-    pub fn has_scope(&self, scope: &str) -> bool {
-        self.scopes().any(|held| held == scope)
+    pub fn has_scopes(&self, together: &str) -> bool {
+        // Byte by byte: they are too short for a search to pay.
+        let is_space = |byte: &u8| *byte == b' ';
+        let held = || self.text.at(&self.scopes).as_bytes().split(is_space);
+        let mut wanted = together.as_bytes().split(is_space);
+        wanted.all(|wanted| !wanted.is_empty() && held().any(|held| held == wanted))
     }
 
     /// For whom it was made; never empty.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tidegate::policy::issuer::{Alg, Issuer, IssuerTerms, Issuers, Profile, TypSet};
 use tidegate::policy::revocations::{self, Kind, RevokedId};
 use tidegate::policy::{
-    Api, Auth, Endpoint, Limit, Method, Plan, Policy, Route, Router, Snapshot, Standing, SubscribersBuilder, Uncertain,
-    Upstream, Window,
+    Api, Auth, Endpoint, Limit, Method, NameHash, Plan, Policy, Route, Router, Snapshot, Standing, SubscribersBuilder,
+    Uncertain, Upstream, Window,
 };
 use tidegate::token::mint::MintKey;
 
@@ -106,7 +106,11 @@ impl Rig {
             keys: [self.key.public().clone()].into(),
         });
         let issuers = Issuers::new([issuer.expect("a plain issuer")], 1).expect("one issuer");
-        let plan = |name: &str, limits: Vec<Limit>| Plan { name: name.into(), limits: limits.into() };
+        let plan = |name: &str, limits: Vec<Limit>| Plan {
+            name: name.into(),
+            hash: NameHash::of(&[name]),
+            limits: limits.into(),
+        };
         let rate = |count, burst| Limit::Rate { count, per: Duration::from_secs(60), burst };
         let plans = vec![
             plan(
@@ -121,6 +125,7 @@ impl Rig {
         let api = Api {
             name: "petstore".into(),
             version: "1.0".into(),
+            hash: NameHash::of(&["petstore", "1.0"]),
             base_path: "/petstore/1.0".into(),
             strip_base_path: terms.strip_base_path,
             issuers: [0].into(),
