@@ -31,19 +31,18 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::container::{BundleType, PREAMBLE};
 use super::error::{Refused, SemanticProblem};
-use super::manifest::{DeviceFacts, Entries, Entry, EntryKind, Manifest, Permit};
+use super::manifest::{DeviceFacts, Entries, EntryKind, Manifest, Permit};
 use super::root::RootDocument;
 use super::roots::Roots;
+use super::start::{Choice, Origin, Records, lost_root};
 use super::state::{Chosen, State};
-use super::trust::{History, RootName, Rotated, Seen, Table, Trust};
-use super::verify::{Findings, Hashed, Judge, Purpose, Source, Verdict, Verified, verify};
+use super::trust::{History, Rotated, Seen, Table, Trust};
+use super::verify::{Hashed, Source, Verified};
 use crate::disk::Disk;
 use crate::ids::{Digest, KeyId};
 use crate::policy::revocations::Revocations;
 use crate::store::pair::{Found, Pair};
-use crate::units::UnixSeconds;
 
 /// The seam of step 15: what makes a policy of entries.
 pub type Compile<T> = fn(&Entries) -> Result<T, SemanticProblem>;
@@ -61,14 +60,6 @@ pub struct Active<T> {
     pub policy: T,
 }
 
-impl<T> Active<T> {
-    /// Gives up the bytes and keeps what serves.
-    fn of(verified: Verified<T>) -> Self {
-        let (digest, manifest, signers, policy) = verified.into_parts();
-        Self { digest, manifest, signers, policy }
-    }
-}
-
 /// What serves again, though it did not at the start.
 #[derive(Debug)]
 pub struct Resumed<T> {
@@ -84,25 +75,12 @@ impl<T> Default for Resumed<T> {
     }
 }
 
-struct Choice<T> {
-    serving: Option<Active<T>>,
-    list: Option<Active<Revocations>>,
-    origin: Origin,
-}
-
-/// Where that which serves after a start comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// No bundle was ever activated: safe mode.
-    Fresh,
-    /// The active slot.
-    Active,
-    /// The previous slot, for the active one did not verify.
-    Previous(Refused),
-    /// Nothing: safe mode, for no slot verified. The reason is the active slot's.
-    Nothing(Refused),
-    /// Nothing: safe mode, for the list of revocations in force did not verify.
-    NoList(Refused),
+impl<T> Active<T> {
+    /// Gives up the bytes and keeps what serves.
+    pub(super) fn of(verified: Verified<T>) -> Self {
+        let (digest, manifest, signers, policy) = verified.into_parts();
+        Self { digest, manifest, signers, policy }
+    }
 }
 
 /// What a start found.
@@ -120,18 +98,6 @@ pub struct Started<T> {
     pub records: Records,
     /// What could not be written down.
     pub unrecorded: Option<io::Error>,
-}
-
-/// What the two state records were worth at a start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Records {
-    /// As they were written.
-    Sound,
-    /// One was broken: the last activation was cut off, or the flash rots. What the other did not know was
-    /// taken from the slots.
-    Damaged,
-    /// Neither was there or whole; they were made again from the slots.
-    Lost,
 }
 
 /// A device that could not be started with its trust.
@@ -157,12 +123,12 @@ pub enum OpenError {
 /// The slots, the state record and the roots.
 #[derive(Debug)]
 pub struct Slots {
-    disk: Arc<dyn Disk>,
-    folder: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) folder: PathBuf,
     pair: Pair,
-    state: State,
-    roots: Roots,
-    trust: Trust,
+    pub(super) state: State,
+    pub(super) roots: Roots,
+    pub(super) trust: Trust,
 }
 
 impl Slots {
@@ -323,119 +289,7 @@ impl Slots {
         self.disk.sync_folder(&self.folder)
     }
 
-    /// The slots that verify, in the order in which they were accepted.
-    fn good<T>(&self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) -> Vec<(Manifest, Chosen)> {
-        let known = [self.state.active, self.state.previous, self.state.list];
-        let mut good: Vec<(Manifest, Chosen)> = Vec::new();
-        for digest in held {
-            // One that no record names was accepted under the newest root that takes it, as far as anybody can tell.
-            let named = known.into_iter().flatten().find(|slot| slot.digest == *digest);
-            let unnamed = self.roots.newest_first().map(|root| Chosen { digest: *digest, root: root.version() });
-            let slots: Vec<Chosen> = named.map_or_else(|| unnamed.collect(), |slot| vec![slot]);
-            let verified = slots.into_iter().find_map(|slot| Some((self.verify(slot, device, compile).ok()?, slot)));
-            good.extend(verified.and_then(|(verdict, slot)| Some((verdict.manifest()?.clone(), slot))));
-        }
-        good.sort_by_key(|(manifest, _)| (manifest.epoch(), manifest.seq()));
-        good
-    }
-
-    /// What the slots know and the record does not: a slot of this epoch above the highest was accepted after it was
-    /// written. Nothing is lowered. If the activation was cut off, this ends it.
-    fn catch_up<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
-        let active = self.state.active.map(|slot| slot.digest);
-        let permitted = self.state.pending.filter(|permit| Some(permit.from) == active);
-        for (manifest, slot) in self.good(held, device, compile) {
-            if permitted.is_some_and(|permit| permit.to == slot.digest) {
-                let seen = Seen { seq: manifest.seq(), digest: slot.digest };
-                self.state = State { active: Some(slot), ..self.state.after(seen, manifest.security_floor(), active) };
-                continue;
-            }
-            let seen = Seen { seq: manifest.seq(), digest: slot.digest };
-            let list = manifest.kind() == BundleType::Revocation;
-            let highest = if list { self.state.revoked } else { self.state.highest };
-            if manifest.epoch() != self.state.epoch || highest.is_some_and(|highest| seen.seq <= highest.seq) {
-                continue;
-            }
-            if list {
-                self.state.revoked = Some(seen);
-                self.state.list = Some(slot);
-            } else {
-                self.state.highest = Some(seen);
-                self.state.security_floor = self.state.security_floor.max(manifest.security_floor());
-                self.state.previous = self.state.active.replace(slot);
-            }
-        }
-    }
-
-    /// The state as the slots tell it: whatever verifies was accepted once, and the highest was the last.
-    fn rebuild<T>(&mut self, held: &[Digest], device: &DeviceFacts, compile: Compile<T>) {
-        for (manifest, slot) in self.good(held, device, compile) {
-            let seen =
-                (manifest.epoch() == self.state.epoch).then_some(Seen { seq: manifest.seq(), digest: slot.digest });
-            if manifest.kind() == BundleType::Revocation {
-                self.state.revoked = seen;
-                self.state.list = Some(slot);
-            } else {
-                self.state.highest = seen;
-                self.state.security_floor = seen.map_or(0, |_| manifest.security_floor());
-                self.state.previous = self.state.active.replace(slot);
-            }
-        }
-    }
-
-    /// The list of revocations, and with it active, else previous, else nothing; each verified in full.
-    fn choose<T>(&mut self, device: &DeviceFacts, compile: Compile<T>) -> Choice<T> {
-        let choice = self.choice(device, compile);
-        let list = choice.list.as_ref().map(|list| list.digest);
-        self.trust.history = self.state.history(choice.serving.as_ref().map(|active| active.digest), list);
-        // A list that cannot be read is no measure for the next one.
-        let kept = self.state.list.filter(|_| !matches!(choice.origin, Origin::NoList(_)));
-        self.trust.list = kept.map(|slot| self.table(slot.digest));
-        choice
-    }
-
-    fn choice<T>(&self, device: &DeviceFacts, compile: Compile<T>) -> Choice<T> {
-        let without = |origin| Choice { serving: None, list: None, origin };
-        if let Some(lost) = self.trust.lost {
-            let has = self.trust.root.version();
-            let detail = format!("root version {} was taken; what is kept leads to {has} only", lost.version);
-            return without(Origin::Nothing(Refused::StateLost(detail)));
-        }
-        let list = match self.state.list.map(|slot| self.verify(slot, device, compile)) {
-            Some(Ok(Verdict::Revocations(verified))) => Some(Active::of(*verified)),
-            Some(Ok(_)) => return without(Origin::NoList(of_another_type())),
-            Some(Err(why)) => return without(Origin::NoList(why)),
-            None => None,
-        };
-        let policy = |slot| match self.verify(slot, device, compile)? {
-            Verdict::Accepted(verified) => Ok(Active::of(*verified)),
-            _ => Err(of_another_type()),
-        };
-        let Some(active) = self.state.active else { return Choice { list, ..without(Origin::Fresh) } };
-        let why = match policy(active) {
-            Ok(active) => return Choice { serving: Some(active), list, origin: Origin::Active },
-            Err(why) => why,
-        };
-        match self.state.previous.and_then(|slot| policy(slot).ok()) {
-            Some(previous) => Choice { serving: Some(previous), list, origin: Origin::Previous(why) },
-            None => Choice { list, ..without(Origin::Nothing(why)) },
-        }
-    }
-
-    /// Judges a slot by the root of its time.
-    fn verify<T>(&self, slot: Chosen, device: &DeviceFacts, compile: Compile<T>) -> Result<Verdict<T>, Refused> {
-        let trust = Trust::new(self.roots.nearest(slot.root).clone());
-        let by = Judge { trust: &trust, lower: UnixSeconds::MIN, device, purpose: Purpose::Serve };
-        let mut source = Slot { disk: &*self.disk, folder: self.folder.join(slot.digest.to_string()) };
-        let mut found = Findings::default();
-        let verdict = verify(&mut source, &by, compile, &mut found)?;
-        if found.digest != Some(slot.digest) {
-            return Err(Refused::EntryDigestMismatch("the slot holds another bundle than its name says".into()));
-        }
-        Ok(verdict)
-    }
-
-    fn table(&self, list: Digest) -> Arc<dyn Table> {
+    pub(super) fn table(&self, list: Digest) -> Arc<dyn Table> {
         let path = self.folder.join(list.to_string()).join(EntryKind::Revocations.name());
         Arc::new(KeptTable { disk: Arc::clone(&self.disk), path })
     }
@@ -453,24 +307,6 @@ impl Slots {
     }
 }
 
-/// The root that the device had and that cannot be reached, if there is one. The pinned root counts where it is not
-/// older than what the record names; then its epoch may not be before the device's.
-fn lost_root(state: &State, records: Records, roots: &Roots) -> Result<Option<RootName>, OpenError> {
-    let (pinned, newest) = (roots.pinned(), roots.newest());
-    if pinned.epoch() <= state.epoch && pinned.version() < state.root.version {
-        if !roots.newest_first().any(|root| state.root.is(root)) {
-            return Ok(Some(state.root));
-        }
-    } else if newest.epoch() < state.epoch {
-        let detail = format!("epoch {}; the device has seen epoch {}", newest.epoch(), state.epoch);
-        return Err(OpenError::Root(Refused::RootEpochRegression(detail)));
-    }
-    // A record that may be the one before the last may name the root before the last: what is kept of a later one and
-    // does not follow was one.
-    let rotten = roots.highest_kept().filter(|kept| records != Records::Sound && *kept > newest.version());
-    Ok(rotten.map(|version| RootName { version, digest: None }))
-}
-
 /// A write that failed before the commit.
 fn stored(what: &str, error: &io::Error) -> Refused {
     match error.kind() {
@@ -479,10 +315,6 @@ fn stored(what: &str, error: &io::Error) -> Refused {
         }
         _ => Refused::SourceIo(format!("writing {what}: {error}")),
     }
-}
-
-fn of_another_type() -> Refused {
-    Refused::TypeMismatch("the slot holds a bundle of another type than the record says".into())
 }
 
 /// The table of a list that a slot keeps.
@@ -495,32 +327,5 @@ struct KeptTable {
 impl Table for KeptTable {
     fn read(&self) -> io::Result<(Box<dyn Read + Send>, u64)> {
         self.disk.open(&self.path)
-    }
-}
-
-/// A slot's files as one bundle.
-struct Slot<'a> {
-    disk: &'a dyn Disk,
-    folder: PathBuf,
-}
-
-impl Source for Slot<'_> {
-    fn length(&mut self) -> io::Result<u64> {
-        let mut length = 0_u64;
-        for name in self.disk.list(&self.folder)? {
-            if name == "head" || EntryKind::from_name(&name).is_some() {
-                length = length.saturating_add(self.disk.open(&self.folder.join(name))?.1);
-            }
-        }
-        // A head that is gone must not look like a short file of another kind.
-        if length < PREAMBLE as u64 { Err(io::ErrorKind::NotFound.into()) } else { Ok(length) }
-    }
-
-    fn head(&mut self) -> io::Result<Box<dyn Read + '_>> {
-        Ok(self.disk.open(&self.folder.join("head"))?.0)
-    }
-
-    fn blob(&mut self, entry: &Entry, _payload: u64) -> io::Result<Box<dyn Read + '_>> {
-        Ok(self.disk.open(&self.folder.join(entry.kind.name()))?.0)
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::activate::{Active, Compile, OpenError, Origin, Records, Resumed, Slots, Started};
+use super::activate::{Active, Compile, OpenError, Resumed, Slots, Started};
 use super::canonical;
 use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
@@ -22,6 +22,7 @@ use super::journal::{Event, Journal, Line};
 use super::manifest::{DeviceFacts, Permit};
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, Staged, open_regular, stage};
+use super::start::{Origin, Records};
 use super::trust::History;
 use super::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
 use crate::clock::{BootId, Reading};

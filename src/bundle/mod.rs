@@ -23,13 +23,15 @@ pub mod pack;
 pub mod root;
 mod roots;
 pub mod staging;
+mod start;
 mod state;
 pub mod trust;
 pub mod verify;
 
-pub use activate::{Active, Compile, OpenError, Origin};
+pub use activate::{Active, Compile, OpenError};
 pub use compile::compile;
 pub use error::{Refused, SemanticProblem};
 pub use importer::{ImportOutcome, Imported, Importer, Medium, Moment, Opened, Report, Settings};
 pub use manifest::{DeviceFacts, Entries, EntryKind};
+pub use start::{Origin, Records};
 pub use verify::{Verified, verify};
