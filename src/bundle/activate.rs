@@ -22,6 +22,10 @@
 //! brings the chain that leads there, for an older root may trust keys that were given up. A newer root that the
 //! operator pins counts at once; slots from before it are then judged by it.
 //!
+//! A bundle is on trial until it has served for a while ([`Slots::pass`]). If the processes that serve it end abnormally
+//! too often within one boot (`trial`), the one before it that passed its trial takes its place, or the one that
+//! served before it where none has, and it is known bad from then on. What was seen does not go back with it.
+//!
 //! A permit waits in the record, and is gone with the next activation, whichever that is.
 //!
 //! A list of revocations is a slot of its own, beside the policy's. It goes with no policy and has nothing to fall back
@@ -37,8 +41,10 @@ use super::root::RootDocument;
 use super::roots::Roots;
 use super::start::{Choice, Origin, Records, lost_root};
 use super::state::{Chosen, State};
+use super::trial::{MAX_ENDS, Trial};
 use super::trust::{History, Rotated, Seen, Table, Trust};
 use super::verify::{Hashed, Source, Verified};
+use crate::clock::BootId;
 use crate::disk::Disk;
 use crate::ids::{Digest, KeyId};
 use crate::policy::revocations::Revocations;
@@ -129,6 +135,8 @@ pub struct Slots {
     pub(super) state: State,
     pub(super) roots: Roots,
     pub(super) trust: Trust,
+    trial: Trial,
+    boot: BootId,
 }
 
 impl Slots {
@@ -139,6 +147,7 @@ impl Slots {
         root: RootDocument,
         device: &DeviceFacts,
         compile: Compile<T>,
+        boot: BootId,
     ) -> Result<Started<T>, OpenError> {
         let folder = state_folder.join("slots");
         let trust_folder = state_folder.join("trust");
@@ -162,23 +171,63 @@ impl Slots {
         let lost = lost_root(&state, records, &roots)?;
         let state = lost.map_or_else(|| state.under(roots.newest()), |root| State { root, ..state });
         let trust = Trust { lost, ..Trust::new(roots.newest().clone()) };
-        let mut slots = Self { disk, folder, pair, state, roots, trust };
+        let trial = Trial::open(Arc::clone(&disk), &trust_folder);
+        let mut slots = Self { disk, folder, pair, state, roots, trust, trial, boot };
         match records {
             Records::Sound => {}
             Records::Damaged => slots.catch_up(&held, device, compile),
             Records::Lost => slots.rebuild(&held, device, compile),
         }
+        let (failed, noted) = slots.judge_trial();
         // A first record, so that from here on a missing one is a lost one; a broken one made good; a later root or
         // epoch, from which there is no way back.
         let known = records == Records::Sound && recorded == Some(slots.state);
         let written = if known { Ok(()) } else { slots.pair.write(&slots.state.to_bytes()) };
         let Choice { serving, list, origin } = slots.choose(device, compile);
+        let origin = match failed {
+            Some(failed) => origin.after(failed),
+            None => origin,
+        };
+        if serving.as_ref().map(|active| active.digest) != slots.on_trial() {
+            let _ = slots.trial.end(); // what becomes of this process is not its doing
+        }
         // With the root lost, nobody can tell what is of use.
         if lost.is_none() {
             slots.drop_others();
             slots.roots.drop_others();
         }
-        Ok(Started { slots, serving, list, origin, records, unrecorded: written.err() })
+        let unrecorded = written.and(noted).err();
+        Ok(Started { slots, serving, list, origin, records, unrecorded })
+    }
+
+    /// Whether the bundle on trial has ended its processes abnormally too often; if so it is out, and this is why.
+    /// Before anything of it is read: that may be what ends them.
+    fn judge_trial(&mut self) -> (Option<Refused>, io::Result<()>) {
+        let Some(active) = self.state.active.filter(|_| self.state.on_trial) else { return (None, Ok(())) };
+        let (ends, noted) = self.trial.begin(active.digest, self.boot);
+        if ends < MAX_ENDS {
+            return (None, noted);
+        }
+        self.state = self.state.failed();
+        let next = self.state.active.filter(|_| self.state.on_trial);
+        let noted = match next {
+            Some(next) => self.trial.begin(next.digest, self.boot).1,
+            None => self.trial.end(),
+        };
+        (Some(Refused::KnownBad(format!("bundle {} ended abnormally {ends} times on trial", active.digest))), noted)
+    }
+
+    /// The bundle on trial, if the active one is.
+    #[must_use]
+    pub fn on_trial(&self) -> Option<Digest> {
+        self.state.active.filter(|_| self.state.on_trial).map(|slot| slot.digest)
+    }
+
+    /// The bundle on trial has served for long enough: it is good from here on.
+    pub fn pass(&mut self) -> Result<(), Refused> {
+        self.commit(&self.state.passed())?;
+        let _ = self.trial.end(); // an open note says nothing of a bundle that is not on trial
+        Ok(())
     }
 
     /// The root and what was seen.
@@ -221,6 +270,9 @@ impl Slots {
             self.commit(&state)?;
             self.trust.history = state.history(Some(digest), list);
             self.drop_others();
+            if self.state.on_trial {
+                let _ = self.trial.begin(digest, self.boot); // else an abnormal end goes uncounted
+            }
         }
         Ok(Active::of(verified))
     }

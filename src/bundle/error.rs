@@ -88,11 +88,12 @@ refusals! {
     UnsupportedRequirement: "update this program, or build the bundle without that feature",
     Expired: "build and sign a fresh bundle",
     // 12: order
+    KnownBad: "find out from the device's journal and log why it failed, and build a bundle with a higher sequence number",
     BelowSecurityFloor: "build a bundle with a higher sequence number; the floor never goes back",
     Equivocation: "stop, and find out who signed two bundles of one sequence number",
     Rollback: "build a bundle with a higher sequence number",
     SecurityFloorInvalid: "set the security floor between the device's and the bundle's own sequence number",
-    PermitForbidden: "name the exact devices that the permit is for",
+    PermitForbidden: "name the exact devices that the permit is for, and a bundle that did not fail its trial there",
     PermitUsed: "nothing is left to do if the permitted bundle serves; else sign a permit with a higher sequence number",
     PermitNotApplicable: "sign a permit from the bundle that serves on the device",
     PermitDigestMismatch: "bring the bundle that the permit names, or a permit for this one",

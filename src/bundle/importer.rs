@@ -172,7 +172,7 @@ impl<T> Importer<T> {
         }
         disk.sync_folder(&state)?;
         let Started { slots, serving, list, origin, records, unrecorded } =
-            Slots::open(Arc::clone(&disk), &state, root, &device, compile)?;
+            Slots::open(Arc::clone(&disk), &state, root, &device, compile, BootId::now())?;
 
         let root_issued_at = slots.trust().root.issued_at();
         let of_policy = serving.as_ref().map(|active| active.manifest.issued_at());

@@ -25,6 +25,7 @@ mod roots;
 pub mod staging;
 mod start;
 mod state;
+mod trial;
 pub mod trust;
 pub mod verify;
 

@@ -24,12 +24,23 @@ pub enum Origin {
     Fresh,
     /// The active slot.
     Active,
-    /// The previous slot, for the active one did not verify.
+    /// The previous slot, for the active one did not verify or failed its trial.
     Previous(Refused),
     /// Nothing: safe mode, for no slot verified. The reason is the active slot's.
     Nothing(Refused),
     /// Nothing: safe mode, for the list of revocations in force did not verify.
     NoList(Refused),
+}
+
+impl Origin {
+    /// The same where the bundle that should serve failed its trial.
+    pub(super) fn after(self, failed: Refused) -> Self {
+        match self {
+            Self::Active => Self::Previous(failed),
+            Self::Fresh => Self::Nothing(failed),
+            other => other,
+        }
+    }
 }
 
 /// What the two state records were worth at a start.
@@ -89,9 +100,9 @@ impl Slots {
                 self.state.revoked = Some(seen);
                 self.state.list = Some(slot);
             } else {
-                self.state.highest = Some(seen);
-                self.state.security_floor = self.state.security_floor.max(manifest.security_floor());
-                self.state.previous = self.state.active.replace(slot);
+                let serving = self.state.active.map(|slot| slot.digest);
+                let security_floor = self.state.security_floor.max(manifest.security_floor());
+                self.state = State { highest: Some(seen), security_floor, ..self.state.choosing(slot, serving) };
             }
         }
     }
@@ -105,9 +116,10 @@ impl Slots {
                 self.state.revoked = seen;
                 self.state.list = Some(slot);
             } else {
-                self.state.highest = seen;
-                self.state.security_floor = seen.map_or(0, |_| manifest.security_floor());
-                self.state.previous = self.state.active.replace(slot);
+                let serving = self.state.active.map(|slot| slot.digest);
+                let security_floor = seen.map_or(0, |_| manifest.security_floor());
+                // Nobody knows whether they passed their trials.
+                self.state = State { highest: seen, security_floor, ..self.state.choosing(slot, serving) };
             }
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! trust/state.0 and .1   (store/pair); body, big-endian:
 //!   off  size  field
-//!   0    1     version = 2
+//!   0    1     version = 3
 //!   1    8     epoch            of the root that the numbers belong to
 //!   9    8     highest seq      0 = none
 //!   17   32    highest digest
@@ -22,16 +22,19 @@
 //!   265  32    its digest
 //!   297  32    permit from      what it gives leave to, until the next activation; zeros = nothing
 //!   329  32    permit to
+//!   361  1     trial            bit 0: the active bundle is on trial; bit 1: the previous one never passed its own
+//!   362  512   known bad        digests of the last 16 bundles that failed their trial, newest first; zeros = none
 //! ```
 //!
-//! Version 1 ends at 121; it is read, and written as version 2 by the next write. Pure.
+//! Version 1 ends at 121 and version 2 at 361; they are read, and written as version 3 by the next write. Pure.
 
 use super::manifest::Permit;
 use super::root::RootDocument;
-use super::trust::{History, RootName, Seen};
+use super::trust::{History, KnownBad, RootName, Seen};
 use crate::ids::Digest;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+const WITHOUT_TRIALS: u8 = 2;
 const WITHOUT_ROOTS: u8 = 1;
 const NONE: [u8; 32] = [0; 32];
 
@@ -55,6 +58,11 @@ pub(super) struct State {
     pub(super) list: Option<Chosen>,
     pub(super) permit: Option<Seen>,
     pub(super) pending: Option<Permit>,
+    /// Whether the active bundle is on trial.
+    pub(super) on_trial: bool,
+    /// Whether the previous one never passed its own.
+    pub(super) unproven: bool,
+    pub(super) known_bad: KnownBad,
 }
 
 impl State {
@@ -62,23 +70,53 @@ impl State {
     pub(super) fn under(self, root: &RootDocument) -> Self {
         let named = Self { root: RootName::of(root), ..self };
         if root.epoch() > self.epoch {
-            let (epoch, active, previous, list) = (root.epoch(), self.active, self.previous, self.list);
-            return Self { epoch, active, previous, list, root: named.root, ..Self::default() };
+            let (epoch, highest, security_floor) = (root.epoch(), None, 0);
+            return Self { epoch, highest, security_floor, revoked: None, permit: None, pending: None, ..named };
         }
         named
     }
 
     /// The state after `seen` was activated under the newest root; `serving` is what served until then.
     pub(super) fn after(self, seen: Seen, security_floor: u64, serving: Option<Digest>) -> Self {
-        let slots = [self.active, self.previous];
-        let previous = slots.into_iter().flatten().find(|slot| Some(slot.digest) == serving);
         Self {
             // A permit led to an older one: what was seen stays.
             highest: self.highest.filter(|highest| highest.seq >= seen.seq).or(Some(seen)),
             pending: None,
             security_floor: self.security_floor.max(security_floor),
-            active: Some(Chosen { digest: seen.digest, root: self.root.version }),
-            previous,
+            ..self.choosing(Chosen { digest: seen.digest, root: self.root.version }, serving)
+        }
+    }
+
+    /// The slots once `next` is the active one, on trial. What it may fall back to is the last that passed its own
+    /// trial, else what served.
+    pub(super) fn choosing(self, next: Chosen, serving: Option<Digest>) -> Self {
+        if self.active.is_some_and(|active| active.digest == next.digest) {
+            return Self { active: Some(next), ..self }; // its slot had rotted
+        }
+        let serves = |slot: &Chosen| Some(slot.digest) == serving;
+        let (previous, unproven) = match (self.active.filter(serves), self.previous) {
+            (Some(_), Some(proven)) if self.on_trial && !self.unproven => (Some(proven), false),
+            (Some(active), _) => (Some(active), self.on_trial),
+            (None, previous) => (previous.filter(serves), self.unproven),
+        };
+        Self { active: Some(next), previous, on_trial: true, unproven, ..self }
+    }
+
+    /// The state after the active bundle passed its trial.
+    pub(super) fn passed(self) -> Self {
+        Self { on_trial: false, ..self }
+    }
+
+    /// The state after the active bundle failed its trial: the previous one takes its place, and it never comes back.
+    pub(super) fn failed(self) -> Self {
+        let Some(bad) = self.active else { return self };
+        Self {
+            active: self.previous,
+            previous: None,
+            on_trial: self.unproven && self.previous.is_some(),
+            unproven: false,
+            known_bad: self.known_bad.and(bad.digest),
+            pending: self.pending.filter(|permit| permit.from != bad.digest),
             ..self
         }
     }
@@ -95,9 +133,9 @@ impl State {
 
     /// What a judgement goes by, while `serving` serves and `list` is in force.
     pub(super) fn history(&self, serving: Option<Digest>, list: Option<Digest>) -> History {
-        let Self { epoch, highest, security_floor, revoked, permit, pending, .. } = *self;
+        let Self { epoch, highest, security_floor, revoked, permit, pending, known_bad, .. } = *self;
         let active = self.active.map(|slot| slot.digest);
-        History { epoch, highest, security_floor, serving, active, permit, pending, revoked, list }
+        History { epoch, highest, security_floor, serving, active, permit, pending, revoked, list, known_bad }
     }
 
     /// The body of a record.
@@ -126,6 +164,8 @@ impl State {
             &permit.digest.0,
             &digest(self.pending.map(|permit| permit.from)),
             &digest(self.pending.map(|permit| permit.to)),
+            &[u8::from(self.on_trial) | u8::from(self.unproven) << 1],
+            &self.known_bad.all().map(|bad| digest(bad)).concat(),
         ]
         .concat()
     }
@@ -150,7 +190,7 @@ impl State {
         };
         match *version {
             WITHOUT_ROOTS => {}
-            VERSION => {
+            VERSION | WITHOUT_TRIALS => {
                 state.root = RootName { version: number(from)?, digest: digest(from)? };
                 state.active = chosen(active, number(from)?);
                 state.previous = chosen(previous, number(from)?);
@@ -158,6 +198,16 @@ impl State {
                 state.list = chosen(digest(from)?, number(from)?);
                 state.permit = seen(number(from)?, digest(from)?);
                 state.pending = digest(from)?.zip(digest(from)?).map(|(from, to)| Permit { from, to });
+                if *version == VERSION {
+                    let (trial, after) = from.split_first()?;
+                    *from = after;
+                    (state.on_trial, state.unproven) = (trial & 1 != 0, trial & 2 != 0);
+                    let mut bad = [None; KnownBad::MAX];
+                    for slot in &mut bad {
+                        *slot = digest(from)?;
+                    }
+                    state.known_bad = KnownBad::of(bad);
+                }
             }
             _ => return None,
         }

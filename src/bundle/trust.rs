@@ -48,6 +48,42 @@ pub struct History {
     pub revoked: Option<Seen>,
     /// The list that is in force now.
     pub list: Option<Digest>,
+    /// Bundles that failed a trial on this device.
+    pub known_bad: KnownBad,
+}
+
+/// Bundles that failed a trial, the last sixteen. An older one that is forgotten is no way in: its sequence number is
+/// below the highest seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KnownBad([Option<Digest>; Self::MAX]);
+
+impl KnownBad {
+    /// So many are remembered.
+    pub(super) const MAX: usize = 16;
+
+    /// Whether `bundle` is one of them.
+    #[must_use]
+    pub fn contains(&self, bundle: Digest) -> bool {
+        self.0.contains(&Some(bundle))
+    }
+
+    /// These, and `bundle` as the newest.
+    #[must_use]
+    pub(super) fn and(mut self, bundle: Digest) -> Self {
+        self.0.rotate_right(1);
+        self.0[0] = Some(bundle);
+        self
+    }
+
+    /// Newest first.
+    pub(super) fn all(&self) -> &[Option<Digest>; Self::MAX] {
+        &self.0
+    }
+
+    /// As they were read.
+    pub(super) fn of(all: [Option<Digest>; Self::MAX]) -> Self {
+        Self(all)
+    }
 }
 
 /// A root by what a record says of it.
@@ -146,8 +182,8 @@ impl Trust {
     /// The trust after these roots. A root of a later epoch restarts the history; what serves goes on.
     pub(super) fn rotated(&self, by: &[Rotated]) -> Cow<'_, Self> {
         let Some(Rotated { root, .. }) = by.last() else { return Cow::Borrowed(self) };
-        let History { serving, active, list, .. } = self.history;
-        let restarted = History { epoch: root.epoch(), serving, active, list, ..History::default() };
+        let History { serving, active, list, known_bad, .. } = self.history;
+        let restarted = History { epoch: root.epoch(), serving, active, list, known_bad, ..History::default() };
         let history = if root.epoch() > self.history.epoch { restarted } else { self.history };
         Cow::Owned(Self { root: root.clone(), history, lost: None, list: self.list.clone() })
     }
@@ -163,8 +199,11 @@ impl Trust {
 
     /// The rules stand in BUNDLE.md's order.
     fn order_of_policies(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
-        let History { highest, security_floor, serving, .. } = self.history;
+        let History { highest, security_floor, serving, known_bad, .. } = self.history;
         let seq = manifest.seq();
+        if known_bad.contains(digest) {
+            return Err(Refused::KnownBad("it failed its trial on this device".into()));
+        }
         if seq < security_floor {
             return Err(Refused::BelowSecurityFloor(format!("sequence {seq}; the floor is {security_floor}")));
         }
@@ -225,6 +264,9 @@ impl Trust {
         }
         let wanted = manifest.permit().filter(|wanted| Some(wanted.to) != serving);
         let wanted = wanted.ok_or_else(|| Refused::PermitUsed("the bundle that it names serves".into()))?;
+        if self.history.known_bad.contains(wanted.to) {
+            return Err(Refused::PermitForbidden("the bundle that it leads to failed its trial on this device".into()));
+        }
         if let Some(last) = permit.filter(|last| seq <= last.seq) {
             return Err(Refused::PermitUsed(format!("permit {seq}; permit {} was taken", last.seq)));
         }

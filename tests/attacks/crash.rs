@@ -9,6 +9,7 @@ use tidegate::bundle::Refused;
 use tidegate::bundle::activate::{Slots, Started};
 use tidegate::bundle::pack::with_chain;
 use tidegate::bundle::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
+use tidegate::clock::BootId;
 use tidegate::disk::Disk;
 use tidegate::disk::double::CrashDisk;
 use tidegate::store::time::BUILD_TIME;
@@ -19,6 +20,7 @@ use crate::rotation::{link as rotation_link, signed, third};
 use crate::world::{GOLDEN_SEQ, Policy, bundle, compile, device_facts, golden, root};
 
 const STATE: &str = "/state";
+const BOOT: BootId = BootId([1; 16]);
 const SEEDS: u64 = 12;
 
 fn new_disk() -> Arc<CrashDisk> {
@@ -29,7 +31,8 @@ fn new_disk() -> Arc<CrashDisk> {
 }
 
 fn start(disk: &Arc<CrashDisk>) -> Started<Policy> {
-    Slots::open(Arc::<CrashDisk>::clone(disk), Path::new(STATE), root(), &device_facts(), compile).expect("it starts")
+    Slots::open(Arc::<CrashDisk>::clone(disk), Path::new(STATE), root(), &device_facts(), compile, BOOT)
+        .expect("it starts")
 }
 
 fn verified(slots: &Slots, bytes: &[u8]) -> Verified<Policy> {
@@ -75,7 +78,8 @@ fn cut_everywhere(first: &[Vec<u8>], second: &[u8], ignore: bool, mut judge: imp
         for seed in 0..SEEDS {
             let after = Arc::new(disk.after_power_cut(seed));
             let why = format!("cut {cut}, seed {seed}, acknowledged {acknowledged}");
-            match Slots::open(Arc::<CrashDisk>::clone(&after), Path::new(STATE), root(), &device_facts(), compile) {
+            match Slots::open(Arc::<CrashDisk>::clone(&after), Path::new(STATE), root(), &device_facts(), compile, BOOT)
+            {
                 Ok(started) => judge(serving(&started), acknowledged, why),
                 Err(error) => judge(None, acknowledged, format!("{why}: {error}")),
             }
@@ -125,7 +129,7 @@ fn a_power_cut_in_the_start_itself_loses_nothing() {
         let disk = new_disk();
         activate(&mut start(&disk).slots, &golden()).expect("power");
         disk.cut_after(cut);
-        let _ = Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile);
+        let _ = Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, BOOT);
         for seed in 0..SEEDS {
             let started = start(&Arc::new(disk.after_power_cut(seed)));
             assert_eq!(serving(&started), Some("golden"), "cut {cut}, seed {seed}");
@@ -281,7 +285,8 @@ fn a_power_cut_and_a_rotten_record_do_not_bring_the_old_root_back() {
             slots.activate(candidate).expect("power");
             disk.rot(Path::new(record), 20);
             disk.cut_after(cut);
-            let _ = Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile);
+            let _ =
+                Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, BOOT);
             for seed in 0..SEEDS {
                 let started = start(&Arc::new(disk.after_power_cut(seed)));
                 let why = format!("{record}, cut {cut}, seed {seed}");
@@ -328,7 +333,8 @@ fn a_power_cut_while_a_broken_record_is_made_good_rolls_nothing_back() {
             activate(&mut slots, &bundle(GOLDEN_SEQ + 1, "next")).expect("power");
             disk.rot(Path::new(record), 20);
             disk.cut_after(cut);
-            let _ = Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile);
+            let _ =
+                Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, BOOT);
             for seed in 0..SEEDS {
                 let started = start(&Arc::new(disk.after_power_cut(seed)));
                 assert_eq!(serving(&started), Some("next"), "{record}, cut {cut}, seed {seed}");
