@@ -55,6 +55,9 @@ pub enum PolicyStatus {
         expires_at: Option<UnixSeconds>,
         /// Past its expiry: it serves on, but a new bundle is due.
         stale: bool,
+        /// Not yet known to be good: should it bring the daemon down, the one before it comes back.
+        #[serde(default)]
+        on_trial: bool,
     },
 }
 

@@ -43,6 +43,7 @@ fn status() -> Status {
             activated_at: 1_700_000_000,
             expires_at: None,
             stale: false,
+            on_trial: true,
         },
         time: TimeBounds::floor(1_700_000_000).into(),
         spool: SpoolStatus {

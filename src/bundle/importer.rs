@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub root: PathBuf,
     /// Who this device is.
     pub device: DeviceFacts,
+    /// How long a new policy is on trial.
+    pub trial: Duration,
 }
 
 /// The moment of a call: the clocks, and whether the operator trusts the wall clock now.
@@ -152,6 +155,9 @@ pub struct Importer<T> {
     journal: Journal,
     time: Arc<TimeFile>,
     compile: Compile<T>,
+    trial: Duration,
+    /// What is on trial, and since when it has served without a defect, by CLOCK_BOOTTIME.
+    tried: Option<(Digest, Duration)>,
     _lock: File,
 }
 
@@ -163,7 +169,7 @@ impl<T> Importer<T> {
         compile: Compile<T>,
         now: &Moment,
     ) -> Result<Opened<T>, OpenError> {
-        let Settings { state, root, device } = settings;
+        let Settings { state, root, device, trial } = settings;
         let lock = lock(&state)?;
         let root = pinned_root(&root)?;
         let (staging, journal) = (state.join("staging"), state.join("journal"));
@@ -194,7 +200,7 @@ impl<T> Importer<T> {
             .and_then(|()| journal.append_start(why, started));
         let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
-        let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
+        let importer = Self { disk, staging, device, slots, journal, time, compile, trial, tried: None, _lock: lock };
         Ok(Opened { importer, serving, list, origin, unrecorded })
     }
 
@@ -209,6 +215,34 @@ impl<T> Importer<T> {
     #[must_use]
     pub fn time(&self) -> Arc<TimeFile> {
         Arc::clone(&self.time)
+    }
+
+    /// The bundle that is on trial, if the active one is.
+    #[must_use]
+    pub fn on_trial(&self) -> Option<Digest> {
+        self.slots.on_trial()
+    }
+
+    /// Looks after the trial; to be called every few seconds. `well` says whether every task makes progress and nothing
+    /// panicked since the last call: else the trial begins anew. Whether an upstream or the hub answers is no part of it:
+    /// pulling a cable must not force an older policy. Returns the bundle that passed.
+    pub fn attend(&mut self, now: &Moment, well: bool) -> Result<Option<Digest>, Refused> {
+        let Some(bundle) = self.slots.on_trial() else { return Ok(None) };
+        let boot = now.reading.boot;
+        let since = match self.tried {
+            Some((tried, since)) if tried == bundle && well => since,
+            _ => self.tried.insert((bundle, boot)).1,
+        };
+        if boot.saturating_sub(since) < self.trial {
+            return Ok(None);
+        }
+        self.slots.pass()?;
+        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        let mut line = Line::new(Event::TrialPassed, "TrialPassed", bounds);
+        line.digest = Some(bundle);
+        let written = self.journal.append(line);
+        written.map_err(|error| Refused::JournalBroken(format!("the trial's end: {error}")))?;
+        Ok(Some(bundle))
     }
 
     /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the report beside

@@ -52,7 +52,7 @@ const MAX_LINE: u64 = 16 << 10;
 pub enum Event {
     /// The device started, and serves what the line says; not written where that is known ([`START_EVERY`]).
     Started,
-    /// The active slot did not verify; the line says what serves instead.
+    /// The active slot did not verify or failed its trial; the line says what serves instead.
     FellBack,
     /// Nothing that is there verifies: every route is refused.
     SafeMode,
@@ -64,6 +64,8 @@ pub enum Event {
     JournalBroken,
     /// A root that a bundle brought is trusted from here on, whatever became of the bundle; the digest is the root's.
     RootRotated,
+    /// A policy has served for as long as a trial lasts.
+    TrialPassed,
     /// A bundle was offered.
     Import,
 }
@@ -74,7 +76,7 @@ pub struct Line {
     /// What happened.
     pub event: Event,
     /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `AlreadyInstalled`, `Serving`, `Nothing`,
-    /// `StateDamaged`, `RootRotated`.
+    /// `StateDamaged`, `RootRotated`, `TrialPassed`.
     pub result: String,
     /// What was found, for people.
     pub detail: String,

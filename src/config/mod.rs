@@ -7,10 +7,11 @@ mod load;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Unfit;
+use crate::units::{Span, Unfit, within};
 
 pub use load::{Problem, Problems};
 
@@ -46,6 +47,8 @@ pub struct Config {
 pub struct Trust {
     /// The root document that the operator pinned to this device.
     pub root: PathBuf,
+    /// How long a new policy has to serve without a defect until it is known to be good.
+    pub trial: Span,
 }
 
 /// What the wall clock is worth.
@@ -85,7 +88,15 @@ impl Default for Config {
 
 impl Default for Trust {
     fn default() -> Self {
-        Self { root: "/etc/tidegate/root.json".into() }
+        Self { root: "/etc/tidegate/root.json".into(), trial: Span(Duration::from_secs(600)) }
+    }
+}
+
+impl Trust {
+    fn check(&self) -> Vec<Unfit> {
+        let why = "too short proves nothing, too long leaves a good policy unproven";
+        let bounds = Span(Duration::from_secs(1))..=Span(Duration::from_secs(7 * 86_400));
+        within("trial", self.trial, bounds, why).into_iter().collect()
     }
 }
 
@@ -116,6 +127,7 @@ impl Config {
     #[must_use]
     pub fn check(&self) -> Vec<Problem> {
         let parts = [
+            ("trust", self.trust.check()),
             ("gateway", self.gateway.check()),
             ("throttle", self.throttle.check()),
             ("spool", self.spool.check()),
@@ -146,6 +158,7 @@ mod tests {
     fn what_no_part_can_use_is_told_with_its_key_and_the_reason() {
         assert_eq!(Config::default().check(), []);
         for (key, text) in [
+            ("trust.trial", "[trust]\ntrial = '0s'"),
             ("gateway.workers", "[gateway]\nworkers = 65535"),
             ("gateway.limits.connections", "[gateway.limits]\nconnections = 0"),
             ("gateway.limits.head", "[gateway.limits]\nhead = '1KiB'"),

@@ -93,6 +93,7 @@ impl Daemon {
                 seq: id.seq,
                 activated_at: in_force.activated_at,
                 stale: in_force.expires_at.is_some_and(|at| at < self.bounds().lower),
+                on_trial: self.outcomes.on_trial.load(Ordering::Relaxed),
             },
         }
     }
@@ -148,6 +149,7 @@ impl admin::Answers for Daemon {
                 activated_at: in_force.activated_at,
                 expires_at: in_force.expires_at,
                 stale: in_force.expires_at.is_some_and(|at| at < self.bounds().lower),
+                on_trial: self.outcomes.on_trial.load(Ordering::Relaxed),
             },
         };
         let upload = self.upload.as_ref().map(|status| {

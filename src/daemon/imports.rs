@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
-use crate::telemetry::{Counts, Heart};
+use crate::telemetry::{Counts, Heart, Heartbeats, panics};
 use crate::units::UnixSeconds;
 
 /// How long the thread waits for something in the inbox: so often it shows that it is alive, and so late
@@ -46,6 +47,8 @@ pub(super) struct InForce {
 pub(super) struct Outcomes {
     pub(super) policy: Arc<ArcSwap<Snapshot>>,
     pub(super) in_force: ArcSwap<InForce>,
+    /// Whether the policy in force is on trial.
+    pub(super) on_trial: AtomicBool,
     recent: Mutex<VecDeque<admin::Imported>>,
     counts: Mutex<Vec<(&'static str, u64)>>,
 }
@@ -55,6 +58,7 @@ impl Outcomes {
         Self {
             policy: Arc::new(ArcSwap::from_pointee(Snapshot::safe_mode())),
             in_force: ArcSwap::default(),
+            on_trial: AtomicBool::default(),
             recent: Mutex::default(),
             counts: Mutex::default(),
         }
@@ -121,6 +125,10 @@ pub(super) struct Work {
     pub(super) hubs: watch::Sender<Arc<[PublicKey]>>,
     pub(super) time: Vec<TimeSource>,
     pub(super) heart: Heart,
+    /// All tasks, for the trial of a new policy.
+    pub(super) hearts: Heartbeats,
+    /// Panics that are known.
+    pub(super) panics: u64,
 }
 
 impl Imports {
@@ -129,6 +137,7 @@ impl Imports {
         let thread = std::thread::Builder::new().name("imports".into()).spawn(move || {
             while work.wait(&stopped) {
                 work.look();
+                work.attend();
                 work.heart.beat(Instant::now());
             }
             work.heart.retire();
@@ -175,6 +184,18 @@ impl Work {
             // Many files on a slow card take longer than a heart may be silent.
             self.heart.beat(Instant::now());
         }
+    }
+
+    /// The trial of the policy in force, if it is on one.
+    fn attend(&mut self) {
+        let known = std::mem::replace(&mut self.panics, panics());
+        let well = known == self.panics && self.hearts.all_fresh(Instant::now()).is_ok();
+        match self.importer.attend(&moment(&self.time), well) {
+            Ok(None) => {}
+            Ok(Some(digest)) => info!(%digest, "the policy in force has passed its trial"),
+            Err(refused) => warn!(result = refused.name(), "the end of a trial could not be written down: {refused}"),
+        }
+        self.outcomes.on_trial.store(self.importer.on_trial().is_some(), Ordering::Relaxed);
     }
 
     fn import(&mut self, path: &Path) {

@@ -116,7 +116,12 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     info!(device = %device_id, version = env!("CARGO_PKG_VERSION"), "starting");
 
     // What it trusts, and what served last: verified again.
-    let settings = bundle::Settings { state: config.state.clone(), root: config.trust.root.clone(), device };
+    let settings = bundle::Settings {
+        state: config.state.clone(),
+        root: config.trust.root.clone(),
+        device,
+        trial: config.trust.trial.0,
+    };
     let disk: Arc<dyn Disk> = Arc::new(crate::disk::Machine);
     let now = timekeeper::moment(&config.time.trust);
     let Opened { importer, serving, list, origin, unrecorded } = Importer::open(disk, settings, bundle::compile, &now)?;
@@ -173,6 +178,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         hubs: rotated_hubs,
         time: config.time.trust.clone(),
         heart: hearts.register("imports", Instant::now()),
+        hearts: hearts.clone(),
+        panics: telemetry::panics(),
     };
     let imports = imports::Imports::start(work).map_err(Error::System)?;
 

@@ -68,7 +68,9 @@ pub fn start(config: &Config) -> Result<(), Error> {
     let line = Line { place: Place::of_stderr() };
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr).event_format(line);
     let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(config)));
-    subscriber.try_init().map_err(|_| Error::AlreadyStarted)
+    subscriber.try_init().map_err(|_| Error::AlreadyStarted)?;
+    super::panics::watch();
+    Ok(())
 }
 
 /// Our own modules by the configuration; other crates only from `warn`.

@@ -71,6 +71,8 @@ pub enum PolicyInForce {
         activated_at: UnixSeconds,
         /// Past its `expires_at`.
         stale: bool,
+        /// On trial: not yet known to be good.
+        on_trial: bool,
     },
 }
 
@@ -188,11 +190,12 @@ impl Page<'_> {
     fn policy(&mut self, now: PolicyInForce) -> fmt::Result {
         let safe_mode = u64::from(now == PolicyInForce::SafeMode);
         self.gauge("policy_safe_mode", "1 while no policy is in force and every route is refused", safe_mode)?;
-        let PolicyInForce::Active { seq, activated_at, stale } = now else { return Ok(()) };
+        let PolicyInForce::Active { seq, activated_at, stale, on_trial } = now else { return Ok(()) };
         self.gauge("policy_seq", "Sequence number of the policy in force", seq)?;
         let help = "When the policy in force was activated, in seconds since the Unix epoch";
         self.gauge("policy_activation_timestamp_seconds", help, activated_at)?;
-        self.gauge("policy_stale", "1 while the policy in force is past its expiry", u64::from(stale))
+        self.gauge("policy_stale", "1 while the policy in force is past its expiry", u64::from(stale))?;
+        self.gauge("policy_on_trial", "1 while the policy in force is not yet known to be good", u64::from(on_trial))
     }
 
     fn spool(&mut self, now: Spooled) -> fmt::Result {
@@ -252,7 +255,12 @@ mod tests {
             connections: Some(Box::new(|| Connections { open: 2, accepted: 9, ended: vec![("broken", 1)] })),
             throttle_forgotten: Some(Box::new(|| 3)),
             time: Some(Box::new(|| TimeQuality::Floor)),
-            policy: Some(Box::new(|| PolicyInForce::Active { seq: 41, activated_at: 1_700_000_000, stale: false })),
+            policy: Some(Box::new(|| PolicyInForce::Active {
+                seq: 41,
+                activated_at: 1_700_000_000,
+                stale: false,
+                on_trial: true,
+            })),
             imports: Some(Box::new(|| vec![("Rollback", 1)])),
             spool: Some(Box::new(|| Spooled { lost: 5, ..Spooled::default() })),
             upload: Some(Box::new(|| Uploaded {

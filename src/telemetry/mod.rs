@@ -8,12 +8,14 @@
 //! | `logs` | events as one line each on stderr, for a person or for the journal |
 //! | `metrics` | the registry: the name, help and labels of every metric; values are read at scrape |
 //! | `health` | heartbeats of the named tasks; all fresh, or which one is not |
+//! | `panics` | defects, told and counted |
 //!
 //! The daemon wires it; `admin` serves it; every other module only logs through `tracing`.
 
 mod health;
 mod logs;
 mod metrics;
+mod panics;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +24,7 @@ use crate::units::Unfit;
 pub use health::{Ages, Heart, Heartbeats, Standstill};
 pub use logs::{Level, Place, start};
 pub use metrics::{CONTENT_TYPE, Connections, Counts, Metrics, PolicyInForce, Read, Sources, Spooled, Uploaded};
+pub use panics::panics;
 
 /// `[telemetry]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]

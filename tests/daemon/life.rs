@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
-use tidegate::admin::PolicyStatus;
+use tidegate::admin::{PolicyStatus, Status};
 
 use crate::site::{Site, ended, serves, tidegated, until};
 use crate::wire::{get, upstream};
@@ -73,6 +73,42 @@ fn a_killed_daemon_starts_again_on_what_it_left() {
     until("what the open log held is sealed", || (daemon.status().spool.backlog_files == 1).then_some(()));
     let spool = daemon.status().spool;
     assert_eq!((spool.rolled_up, spool.lost), (0, 0), "{spool:?}");
+    daemon.stop();
+}
+
+#[test]
+fn a_policy_that_brings_the_daemon_down_three_times_gives_way_to_the_one_before_it() {
+    let mut site = Site::new();
+    site.trial = "3s".into();
+    let token = site.token();
+    let (first, second) = (site.bundle(upstream("one")), site.bundle(upstream("two")));
+    let on_trial = |status: &Status| matches!(status.policy, PolicyStatus::Active { on_trial: true, .. });
+
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &first), "Activated");
+    until("it is on trial", || on_trial(&daemon.status()).then_some(()));
+    until("it has passed", || (!on_trial(&daemon.status())).then_some(()));
+    assert!(daemon.log().contains("has passed its trial"), "{}", daemon.log());
+    daemon.stop();
+
+    site.trial = "1h".into();
+    let mut daemon = site.start();
+    assert_eq!(daemon.takes("second.tgb", &second), "Activated");
+    for _ in 0..2 {
+        daemon.kill();
+        daemon = site.start();
+        serves(&site, &token, "two");
+    }
+    daemon.stop();
+    let daemon = site.start();
+    serves(&site, &token, "two"); // an end in order counts for nothing
+    daemon.kill();
+    let daemon = site.start();
+    serves(&site, &token, "one");
+    assert!(daemon.log().contains("KnownBad"), "{}", daemon.log());
+    assert!(!on_trial(&daemon.status()), "it passed its own");
+    assert_eq!(daemon.takes("again.tgb", &second), "KnownBad");
+    serves(&site, &token, "one");
     daemon.stop();
 }
 

@@ -49,13 +49,15 @@ pub(crate) struct Site {
     pub(crate) gateway: SocketAddr,
     /// Lines for the settings, beside those that each daemon here has.
     pub(crate) more: String,
+    /// How long a trial lasts.
+    pub(crate) trial: String,
 }
 
 impl Site {
     /// A site with keys but without a bundle.
     pub(crate) fn new() -> Self {
-        let site =
-            Self { folder: tempfile::tempdir().expect("a folder"), gateway: free_address(), more: String::new() };
+        let folder = tempfile::tempdir().expect("a folder");
+        let site = Self { folder, gateway: free_address(), more: String::new(), trial: "10m".into() };
         site.tidegate(&["init", "policy", "--deployment", "harbour"]);
         site
     }
@@ -97,7 +99,7 @@ impl Site {
     /// Writes the settings to `name.toml`. All that they name is of this site; `name` tells admin sockets apart.
     fn settings(&self, name: &str) -> PathBuf {
         let text = format!(
-            "state = {state:?}\ninbox = {inbox:?}\n{more}\n[trust]\nroot = {root:?}\n\n\
+            "state = {state:?}\ninbox = {inbox:?}\n{more}\n[trust]\nroot = {root:?}\ntrial = {trial:?}\n\n\
              [[gateway.listeners]]\naddress = \"{listen}\"\n\n[admin]\nsocket = {socket:?}\n",
             state = self.path("state"),
             inbox = self.path("inbox"),
@@ -105,6 +107,7 @@ impl Site {
             listen = self.gateway,
             socket = self.path(&format!("{name}.sock")),
             more = self.more,
+            trial = self.trial,
         );
         let path = self.path(&format!("{name}.toml"));
         fs::write(&path, text).expect("written");
