@@ -109,6 +109,27 @@ pub enum Reject<'p> {
     TooManyLimits,
 }
 
+/// What a request is called that was let in.
+pub const ADMITTED: &str = "Admitted";
+
+impl Reject<'_> {
+    /// Its stable name, as in usage records.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::BadPath(_) | Self::BadAuthority | Self::SeveralTokens => "BadRequest",
+            Self::NoRoute => "NoRoute",
+            Self::MethodNotAllowed { .. } => "MethodNotAllowed",
+            Self::Options { .. } => ADMITTED,
+            Self::Token(error) => error.name(),
+            Self::ScopeMissing { .. } => "ScopeMissing",
+            Self::NotSubscribed => "NotSubscribed",
+            Self::SubscriptionBlocked => "SubscriptionBlocked",
+            Self::TooManyLimits => "Internal",
+        }
+    }
+}
+
 /// Judges a request. Admitted, it matched the route, and has to pass the limits in `charges`; these are the caller's, and
 /// empty before, because they are too many bytes to be handed from one to the next.
 ///

@@ -1,4 +1,4 @@
-//! From the verified entries of a bundle to the policy in force: step 15 of the verification.
+//! From the verified entries of a bundle to the policy in force: steps 15 and 16 of the verification.
 //!
 //! Every reference is resolved to an index here, once; a name that nothing carries, an overlap, a key
 //! that is not sound refuse the bundle as a whole. Pure; called by `verify` through its seam, by the
@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use super::entry::{self, EntryError, JsonEntry as _};
 use super::error::SemanticProblem;
 use super::manifest::{Entries, EntryKind};
+use super::probe;
 use crate::keys::sha256;
 use crate::policy::issuer::{Alg, ClaimPath, Issuer, IssuerError, IssuerTerms, Issuers, PinnedKey, Profile, TypSet};
 use crate::policy::revocations::{Builder as RevocationsBuilder, Kind, Revocations, RevokedId};
@@ -78,7 +79,7 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
     }
     let router = router(&routes.apis, &apis, &compiled)?;
     let subscribers = subscribers(&subscriptions, &apis, &plan_names)?;
-    Ok(Policy {
+    let policy = Policy {
         revocations,
         apis: apis.into(),
         routes: compiled.into(),
@@ -87,7 +88,13 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
         subscribers,
         router,
         issuers: pinned,
-    })
+    };
+
+    // 16 run the bundle's own probes against the candidate policy
+    if let Some(probes) = entries.get(&EntryKind::Probes) {
+        probe::run(&policy, &entry::Probes::from_bytes(probes).map_err(read(EntryKind::Probes))?)?;
+    }
+    Ok(policy)
 }
 
 /// The names that an API may refer to.
@@ -479,7 +486,7 @@ fn check_text(what: &str, text: &str) -> Result<(), SemanticProblem> {
 }
 
 /// A name that people give: not empty, bounded, printable.
-fn check_name(kind: &str, name: &str) -> Result<(), SemanticProblem> {
+pub(super) fn check_name(kind: &str, name: &str) -> Result<(), SemanticProblem> {
     let sound = !name.trim().is_empty() && name.len() <= NAME_LIMIT && !name.chars().any(char::is_control);
     let problem =
         || invalid(format!("the {kind} {name:?} is empty, longer than {NAME_LIMIT} bytes, or has control characters"));
@@ -495,7 +502,7 @@ fn api_title(api: &entry::Api) -> String {
     format!("API {:?} {:?}", api.name, api.version)
 }
 
-fn invalid(detail: String) -> SemanticProblem {
+pub(super) fn invalid(detail: String) -> SemanticProblem {
     SemanticProblem::SemanticInvalid(detail)
 }
 

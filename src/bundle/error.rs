@@ -112,12 +112,14 @@ refusals! {
     DuplicateKid: "give each key of the issuer an id of its own",
     PrivateKeyInBundle: "consider that key compromised; pin its public half only",
     SemanticInvalid: "correct the policy source and build again",
+    // 16: the bundle's own probes
+    ProbeFailed: "correct the policy or the probe, whichever is wrong, and build again",
     // 17–18: commit and journal
     StateLost: "check the disk of the state folder; the device keeps serving what it has",
     JournalBroken: "keep the journal's files for examination; the device starts a new one",
 }
 
-/// What can be wrong with the meaning of the entries (step 15); the compiler of the policy says it.
+/// What can be wrong with the meaning of the entries (steps 15 and 16); the compiler of the policy says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SemanticProblem {
     /// A verification key that is small-order, too short or known to be broken.
@@ -128,6 +130,8 @@ pub enum SemanticProblem {
     PrivateKeyInBundle(String),
     /// Anything else: a reference to nothing, a limit passed, an entry that does not parse.
     SemanticInvalid(String),
+    /// A probe of the bundle's own came out otherwise than its author expects (step 16).
+    ProbeFailed(String),
 }
 
 impl From<SemanticProblem> for Refused {
@@ -137,6 +141,7 @@ impl From<SemanticProblem> for Refused {
             SemanticProblem::DuplicateKid(detail) => Self::DuplicateKid(detail),
             SemanticProblem::PrivateKeyInBundle(detail) => Self::PrivateKeyInBundle(detail),
             SemanticProblem::SemanticInvalid(detail) => Self::SemanticInvalid(detail),
+            SemanticProblem::ProbeFailed(detail) => Self::ProbeFailed(detail),
         }
     }
 }

@@ -165,7 +165,7 @@ impl State {
             &digest(self.pending.map(|permit| permit.from)),
             &digest(self.pending.map(|permit| permit.to)),
             &[u8::from(self.on_trial) | u8::from(self.unproven) << 1],
-            &self.known_bad.all().map(|bad| digest(bad)).concat(),
+            &self.known_bad.all().map(digest).concat(),
         ]
         .concat()
     }

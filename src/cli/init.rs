@@ -61,13 +61,14 @@ const SINGLE: [Role; 4] = [Role::Hub, Role::Revocation, Role::Permit, Role::Rele
 
 const ISSUER_FILE: &str = "issuers/site.toml";
 /// The folder's files, as they are shipped.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("deployment.toml", include_str!("../../config/policy-example/deployment.toml")),
     ("targets.toml", include_str!("../../config/policy-example/targets.toml")),
     ("plans.toml", include_str!("../../config/policy-example/plans.toml")),
     ("applications.toml", include_str!("../../config/policy-example/applications.toml")),
     ("subscriptions.toml", include_str!("../../config/policy-example/subscriptions.toml")),
     ("revocations.toml", include_str!("../../config/policy-example/revocations.toml")),
+    ("probes.toml", include_str!("../../config/policy-example/probes.toml")),
     ("apis/example.toml", include_str!("../../config/policy-example/apis/example.toml")),
     (ISSUER_FILE, include_str!("../../config/policy-example/issuers/site.toml")),
 ];

@@ -249,6 +249,25 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_called_in_probes_what_its_record_says() {
+        let rejects = [
+            Reject::BadAuthority,
+            Reject::SeveralTokens,
+            Reject::NoRoute,
+            Reject::MethodNotAllowed { allow: "GET" },
+            Reject::Options { allow: "GET" },
+            Reject::Token(TokenError::TokenExpired),
+            Reject::ScopeMissing { wanted: &[] },
+            Reject::NotSubscribed,
+            Reject::SubscriptionBlocked,
+            Reject::TooManyLimits,
+        ];
+        for reject in rejects {
+            assert_eq!(Refusal::from(reject).outcome.name(), reject.name());
+        }
+    }
+
+    #[test]
     fn each_level_of_throttling_has_its_own_code() {
         let levels = [Level::Api, Level::Resource, Level::Application, Level::Subscription];
         for ((level, code), quota) in

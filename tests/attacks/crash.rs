@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tidegate::bundle::Refused;
@@ -20,8 +21,13 @@ use crate::rotation::{link as rotation_link, signed, third};
 use crate::world::{GOLDEN_SEQ, Policy, bundle, compile, device_facts, golden, root};
 
 const STATE: &str = "/state";
-const BOOT: BootId = BootId([1; 16]);
 const SEEDS: u64 = 12;
+
+/// A boot of its own for each start: here every one follows a power cut.
+fn boot() -> BootId {
+    static BOOTS: AtomicU64 = AtomicU64::new(0);
+    BootId(u128::from(BOOTS.fetch_add(1, Ordering::Relaxed)).to_be_bytes())
+}
 
 fn new_disk() -> Arc<CrashDisk> {
     let disk = CrashDisk::new();
@@ -31,7 +37,7 @@ fn new_disk() -> Arc<CrashDisk> {
 }
 
 fn start(disk: &Arc<CrashDisk>) -> Started<Policy> {
-    Slots::open(Arc::<CrashDisk>::clone(disk), Path::new(STATE), root(), &device_facts(), compile, BOOT)
+    Slots::open(Arc::<CrashDisk>::clone(disk), Path::new(STATE), root(), &device_facts(), compile, boot())
         .expect("it starts")
 }
 
@@ -78,8 +84,14 @@ fn cut_everywhere(first: &[Vec<u8>], second: &[u8], ignore: bool, mut judge: imp
         for seed in 0..SEEDS {
             let after = Arc::new(disk.after_power_cut(seed));
             let why = format!("cut {cut}, seed {seed}, acknowledged {acknowledged}");
-            match Slots::open(Arc::<CrashDisk>::clone(&after), Path::new(STATE), root(), &device_facts(), compile, BOOT)
-            {
+            match Slots::open(
+                Arc::<CrashDisk>::clone(&after),
+                Path::new(STATE),
+                root(),
+                &device_facts(),
+                compile,
+                boot(),
+            ) {
                 Ok(started) => judge(serving(&started), acknowledged, why),
                 Err(error) => judge(None, acknowledged, format!("{why}: {error}")),
             }
@@ -129,7 +141,7 @@ fn a_power_cut_in_the_start_itself_loses_nothing() {
         let disk = new_disk();
         activate(&mut start(&disk).slots, &golden()).expect("power");
         disk.cut_after(cut);
-        let _ = Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, BOOT);
+        let _ = Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, boot());
         for seed in 0..SEEDS {
             let started = start(&Arc::new(disk.after_power_cut(seed)));
             assert_eq!(serving(&started), Some("golden"), "cut {cut}, seed {seed}");
@@ -286,7 +298,7 @@ fn a_power_cut_and_a_rotten_record_do_not_bring_the_old_root_back() {
             disk.rot(Path::new(record), 20);
             disk.cut_after(cut);
             let _ =
-                Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, BOOT);
+                Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, boot());
             for seed in 0..SEEDS {
                 let started = start(&Arc::new(disk.after_power_cut(seed)));
                 let why = format!("{record}, cut {cut}, seed {seed}");
@@ -334,7 +346,7 @@ fn a_power_cut_while_a_broken_record_is_made_good_rolls_nothing_back() {
             disk.rot(Path::new(record), 20);
             disk.cut_after(cut);
             let _ =
-                Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, BOOT);
+                Slots::open(Arc::<CrashDisk>::clone(&disk), Path::new(STATE), root(), &device_facts(), compile, boot());
             for seed in 0..SEEDS {
                 let started = start(&Arc::new(disk.after_power_cut(seed)));
                 assert_eq!(serving(&started), Some("next"), "{record}, cut {cut}, seed {seed}");

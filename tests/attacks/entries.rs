@@ -51,13 +51,80 @@ pub fn cases() -> Vec<Case> {
             "another blob",
             json!([{"kind": "routes", "len": 1, "name": "x", "sha256": sha256(b"q")}]),
         ),
-        table("UnsupportedRequirement", "probes: this version runs none", json!([entry("probes", 1)])),
         case("EntryDigestMismatch", "the last bit of the payload", altered),
         case("EntryDigestMismatch", "two blobs swapped", swapped),
     ]
     .into_iter()
     .chain(policies())
+    .chain(probes())
     .collect()
+}
+
+/// A probe of the sound policy that comes out as it expects.
+fn probe(name: &str) -> Value {
+    json!({
+        "at": 1_700_000_000, "expect": {"result": "TokenMissing", "route": "/{id}"}, "method": "GET", "name": name,
+        "path": "/pets/1",
+    })
+}
+
+fn probed(probes: &Value) -> Vec<u8> {
+    let mut draft = draft(GOLDEN_SEQ + 1, "");
+    draft.entries = entries(|_| (), |text| text);
+    let bytes = canonical::write(&json!({"probes": probes})).expect("canonical");
+    draft.entries.insert(EntryKind::Probes, ("probes".into(), bytes));
+    sign(&draft.assemble(&root()).expect("a sound draft"))
+}
+
+/// Step 16: probes that come out otherwise than they say, or are none.
+fn probes() -> Vec<Case> {
+    let with = |name, about: &str, change: fn(&mut Value)| {
+        let mut probe = probe("one");
+        change(&mut probe);
+        case(name, format!("a probe {about}"), probed(&json!([probe])))
+    };
+    let many: Vec<Value> = (0..257).map(|at| probe(&format!("{at:03}"))).collect();
+    let set = |name, about: &str, probes: &[Value]| case(name, about, probed(&json!(probes)));
+    vec![
+        with("ProbeFailed", "that should be let in without a token", |p| p["expect"]["result"] = "Admitted".into()),
+        with("ProbeFailed", "with garbage for a token", |p| {
+            p["headers"] = json!([{"name": "authorization", "value": "Bearer x.y.z"}]);
+        }),
+        with("ProbeFailed", "by another route", |p| p["expect"]["route"] = "/{name}".into()),
+        with("ProbeFailed", "for an application", |p| p["expect"]["application"] = "till".into()),
+        with("ProbeFailed", "of a path that is not published", |p| p["path"] = "/parrots/1".into()),
+        with("ProbeFailed", "of a method that is not", |p| p["method"] = "DELETE".into()),
+        with("ProbeFailed", "that expects no result that there is", |p| {
+            p["expect"]["result"] = "\u{1b}[2J\n".repeat(100).into();
+        }),
+        with("SemanticInvalid", "with a header in upper case", |p| {
+            p["headers"] = json!([{"name": "Authorization", "value": "Bearer x.y.z"}]);
+        }),
+        with("SemanticInvalid", "without a name", |p| p["name"] = "".into()),
+        with("SemanticInvalid", "with a member more", |p| p["when"] = 1.into()),
+        with("SemanticInvalid", "before 1970", |p| p["at"] = (-1).into()),
+        set("SemanticInvalid", "two probes of one name", &[probe("one"), probe("one")]),
+        set("SemanticInvalid", "probes out of order", &[probe("two"), probe("one")]),
+        set("SemanticInvalid", "257 probes", &many),
+        set("ProbeFailed", "the last of many probes", &{
+            let mut probes = many[..256].to_vec();
+            probes[255]["expect"]["result"] = "NoRoute".into();
+            probes
+        }),
+    ]
+}
+
+#[test]
+fn probes_that_come_out_as_they_say_are_no_hindrance() {
+    let mut unknown = probe("unknown");
+    (unknown["path"], unknown["expect"]) = ("/parrots".into(), json!({"result": "NoRoute"}));
+    let mut garbled = probe("garbled");
+    garbled["headers"] = json!([{"name": "authorization", "value": "Bearer x.y.z"}]);
+    garbled["expect"]["result"] = "TokenBase64".into();
+    let mut twice = probe("twice");
+    twice["headers"] = json!([{"name": "authorization", "value": "a"}, {"name": "authorization", "value": "b"}]);
+    twice["expect"]["result"] = "BadRequest".into();
+    judge(&probed(&json!([garbled, probe("one"), twice, unknown]))).expect("all come out as they say");
 }
 
 /// Step 15: what the real compiler says of a sound policy that was spoilt.

@@ -378,15 +378,21 @@ fn a_newer_root_that_the_operator_pins_counts_and_an_older_one_does_not_come_bac
 }
 
 #[test]
-fn a_state_record_of_the_version_before_is_read_and_followed_by_one_of_this() {
+fn a_state_record_of_a_version_before_is_read_and_followed_by_one_of_this() {
+    for (version, len) in [(1, 121), (2, 361)] {
+        from_version(version, len);
+    }
+}
+
+fn from_version(version: u8, len: usize) {
     let mut device = Device::with_golden();
     device.importer = None;
     let folder = device.state().join("trust");
     let record = |which: usize| folder.join(format!("state.{which}"));
     let (_, found) = Pair::open(Arc::new(Machine), &folder, "state");
     let body = found.body().expect("a record").to_vec();
-    assert_eq!((body[0], body.len()), (2, 361));
-    let old = [&[1], &body[1..121]].concat();
+    assert_eq!((body[0], body.len()), (3, 874));
+    let old = [&[version], &body[1..len]].concat();
     (0..2).for_each(|which| fs::remove_file(record(which)).expect("removed"));
     let (mut pair, _) = Pair::open(Arc::new(Machine), &folder, "state");
     (0..2).for_each(|_| pair.write(&old).expect("written"));
@@ -396,6 +402,8 @@ fn a_state_record_of_the_version_before_is_read_and_followed_by_one_of_this() {
     device.offer(&bringing(&bundle(GOLDEN_SEQ + 1, "old keys"), &[to_third()]));
     device.still_serves_golden();
     assert_eq!(root_of(&mut device), 3);
+    let (_, found) = Pair::open(Arc::new(Machine), &folder, "state");
+    assert_eq!(found.body().map(|body| (body[0], body.len())), Some((3, 874)));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The wire form of each entry of a policy bundle: what the author's side writes and `compile` reads.
 //!
-//! `routes`, `issuers` and `throttle` are canonical JSON: members in the order of the structs here
+//! `routes`, `issuers`, `throttle` and `probes` are canonical JSON: members in the order of the structs here
 //! (which is alphabetical), no white space, absent members left out, integers of at most 2^53, named
 //! things in the order of their names. `subscriptions` and `revocations` are tables of fixed-width
 //! big-endian rows over a string pool, sorted. Reading checks that writing what was read gives the same
 //! bytes, so each content has exactly one form.
 
 mod issuers;
+mod probes;
 mod revocations;
 mod routes;
 mod subscriptions;
@@ -14,6 +15,7 @@ mod table;
 mod throttle;
 
 pub use issuers::{Claims, Issuer, Issuers, Jwk, Key};
+pub use probes::{Expected, HeaderField, Probe, Probes};
 pub use revocations::{
     CutOff, CutOffKind, CutOffRow, CutOffRows, HashedId, RevocationReader, RevocationRows, Revocations,
 };
@@ -79,6 +81,12 @@ impl JsonEntry for Routes {
     fn is_sorted(&self) -> bool {
         self.apis.is_sorted_by(|a, b| (&a.name, &a.version) <= (&b.name, &b.version))
             && self.upstreams.is_sorted_by(|a, b| a.name <= b.name)
+    }
+}
+
+impl JsonEntry for Probes {
+    fn is_sorted(&self) -> bool {
+        self.probes.is_sorted_by(|a, b| a.name <= b.name)
     }
 }
 

@@ -3,9 +3,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 
-use crate::bundle::entry::{Issuers, JsonEntry as _, Limit, Per, Plan, Revocations, Routes, Subscriptions, Throttle};
+use crate::bundle::entry::{
+    Issuers, JsonEntry as _, Limit, Per, Plan, Probe, Probes, Revocations, Routes, Subscriptions, Throttle,
+};
 use crate::bundle::manifest::EntryKind;
 use crate::cli::print;
 use crate::keys::sha256;
@@ -29,7 +30,7 @@ pub(super) fn counted(kind: EntryKind, blob: &[u8]) -> String {
         }),
         EntryKind::Revocations => Revocations::from_bytes(blob)
             .map(|entry| format!("{} cut-offs, {} ids", entry.cut_offs.len(), entry.ids.len())),
-        EntryKind::Probes => Ok("not read by this version".to_owned()),
+        EntryKind::Probes => Probes::from_bytes(blob).map(|entry| format!("{} probes", entry.probes.len())),
     };
     text.unwrap_or_else(|error| format!("UNREADABLE: {error}"))
 }
@@ -42,7 +43,7 @@ pub(super) fn listing(kind: EntryKind, blob: &[u8]) -> String {
         EntryKind::Throttle => Throttle::from_bytes(blob).map(|entry| plans(&entry)),
         EntryKind::Subscriptions => Subscriptions::from_bytes(blob).map(|entry| subscriptions(&entry)),
         EntryKind::Revocations => Revocations::from_bytes(blob).map(|entry| revocations(&entry)),
-        EntryKind::Probes => return probes(blob),
+        EntryKind::Probes => Probes::from_bytes(blob).map(|entry| probes(&entry)),
     };
     match rows {
         Ok(rows) if rows.is_empty() => "  (none)\n".to_owned(),
@@ -55,14 +56,15 @@ fn cells<const N: usize>(cells: [String; N]) -> Vec<String> {
     cells.to_vec()
 }
 
-/// Nothing of this version reads them; they are signed all the same.
-fn probes(blob: &[u8]) -> String {
-    match serde_json::from_slice::<Value>(blob) {
-        Ok(probes) => {
-            print::columns(&format!("{probes:#}").lines().map(|line| cells([line.to_owned()])).collect::<Vec<_>>())
-        }
-        Err(error) => format!("  UNREADABLE: {error}\n"),
-    }
+fn probes(entry: &Probes) -> Vec<Vec<String>> {
+    let row = |probe: &Probe| {
+        let mut facts = vec![format!("expect {}", probe.expect.result), format!("at {}", probe.at)];
+        facts.extend(probe.expect.route.iter().map(|route| format!("route {route}")));
+        facts.extend(probe.expect.application.iter().map(|name| format!("application {name}")));
+        facts.extend(probe.headers.iter().map(|field| format!("with {}", field.name)));
+        cells([probe.name.clone(), format!("{} {}{}", probe.method, probe.host, probe.path), facts.join(", ")])
+    };
+    entry.probes.iter().map(row).collect()
 }
 
 fn routes(entry: &Routes) -> Vec<Vec<String>> {

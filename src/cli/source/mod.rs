@@ -9,6 +9,7 @@
 //! applications.toml     [applications.NAME]  who calls, with their consumer keys
 //! subscriptions.toml    [[subscriptions]]    or subscriptions.csv: who may use what, and how much
 //! revocations.toml      [[revoked]], [[cut_offs]]
+//! probes.toml           [probes.NAME]        requests whose verdicts are known
 //! root.json             the root document; keys/ holds the signing keys and is never read here
 //! ```
 //!
@@ -23,6 +24,7 @@ mod issuers;
 mod keys;
 mod pages;
 mod plans;
+mod probes;
 mod problem;
 mod revocations;
 mod subscribers;
@@ -38,7 +40,7 @@ pub use pages::Error;
 pub use plans::parse_limit;
 pub use problem::{Problem, Spot};
 
-use crate::bundle::entry::{Issuers, JsonEntry as _, Revocations, Routes, Subscriptions, Throttle};
+use crate::bundle::entry::{Issuers, JsonEntry as _, Probes, Revocations, Routes, Subscriptions, Throttle};
 use crate::bundle::{Entries, EntryKind};
 use pages::Pages;
 use problem::{Names, Problems};
@@ -58,6 +60,8 @@ pub struct Source {
     pub subscriptions: Subscriptions,
     /// What is taken back.
     pub revocations: Revocations,
+    /// Requests whose verdicts are known.
+    pub probes: Probes,
     /// What is right, but may not be what was meant.
     pub notes: Vec<Problem>,
 }
@@ -66,13 +70,17 @@ impl Source {
     /// The entries of a bundle.
     #[must_use]
     pub fn entries(&self) -> Entries {
-        BTreeMap::from([
+        let mut entries = BTreeMap::from([
             (EntryKind::Routes, self.routes.to_bytes()),
             (EntryKind::Issuers, self.issuers.to_bytes()),
             (EntryKind::Throttle, self.throttle.to_bytes()),
             (EntryKind::Subscriptions, self.subscriptions.to_bytes()),
             (EntryKind::Revocations, self.revocations.to_bytes()),
-        ])
+        ]);
+        if !self.probes.probes.is_empty() {
+            entries.insert(EntryKind::Probes, self.probes.to_bytes());
+        }
+        entries
     }
 }
 
@@ -90,13 +98,15 @@ pub fn read(folder: &Path) -> Result<Source, Error> {
     let (routes, api_names) = apis::read(&pages, folder, &plan_names, &issuer_names, &problems);
     let subscriptions = subscribers::read(&pages, &api_names, &plan_names, &problems);
     let revocations = revocations::read(&pages, &issuers, &issuer_names, &problems);
+    let probes = probes::read(&pages, &problems);
     let deployment = deployment::read(&pages, &problems);
     if routes.apis.is_empty() {
         notes.report(&Spot::file("apis"), "no API yet: every request will be answered 404");
     }
     match deployment {
         Some(deployment) if problems.is_empty() => {
-            Ok(Source { deployment, routes, issuers, throttle, subscriptions, revocations, notes: notes.into_sorted() })
+            let notes = notes.into_sorted();
+            Ok(Source { deployment, routes, issuers, throttle, subscriptions, revocations, probes, notes })
         }
         _ => Err(Error::Problems(problems.into_sorted())),
     }

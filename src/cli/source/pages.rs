@@ -16,11 +16,12 @@ const MAX_CSV: u64 = 16 << 20;
 const MAX_FILES: usize = 1_024;
 
 /// Files at the top that are read.
-const TOP: [&str; 9] = [
+const TOP: [&str; 10] = [
     "applications.toml",
     "deployment.toml",
     "last-built.toml",
     "plans.toml",
+    "probes.toml",
     "revocations.toml",
     "subscriptions.csv",
     "subscriptions.toml",
