@@ -93,6 +93,7 @@ refusals! {
     Equivocation: "stop, and find out who signed two bundles of one sequence number",
     Rollback: "build a bundle with a higher sequence number",
     SecurityFloorInvalid: "set the security floor between the device's and the bundle's own sequence number",
+    DeltaBaseMismatch: "bring the bundle that it follows first, or one that follows what the device serves",
     PermitForbidden: "name the exact devices that the permit is for, and a bundle that did not fail its trial there",
     PermitUsed: "nothing is left to do if the permitted bundle serves; else sign a permit with a higher sequence number",
     PermitNotApplicable: "sign a permit from the bundle that serves on the device",

@@ -310,9 +310,15 @@ impl Manifest {
         self.form.permit
     }
 
-    /// What a reader must be able to do, beyond format 1.
+    /// The bundle that a device must serve to take this policy.
+    #[must_use]
+    pub fn base(&self) -> Option<Digest> {
+        self.form.base
+    }
+
+    /// What a reader must be able to do, beyond format 1. Only a policy stands on another bundle.
     pub fn requires(&self) -> impl Iterator<Item = &str> {
-        let base = self.form.base.map(|_| "base");
+        let base = self.form.base.filter(|_| self.kind() != BundleType::Policy).map(|_| "base");
         self.form.requires.iter().map(String::as_str).chain(base)
     }
 

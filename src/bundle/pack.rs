@@ -30,6 +30,8 @@ pub struct Draft {
     pub issued_at: UnixSeconds,
     /// Until when it may be installed.
     pub expires_at: Option<UnixSeconds>,
+    /// The bundle that a device must serve to take this one; only a policy may have it.
+    pub base: Option<Digest>,
     /// What its reader must be able to do, beyond format 1.
     pub requires: Vec<String>,
     /// The parts, each with a name for people.
@@ -87,7 +89,7 @@ impl Draft {
         }
         let form = Form {
             author: self.author.clone(),
-            base: None,
+            base: self.base,
             deployment: root.deployment().into(),
             entries,
             epoch: root.epoch(),

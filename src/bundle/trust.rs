@@ -193,7 +193,14 @@ impl Trust {
         match manifest.kind() {
             BundleType::Revocation => self.order_of_lists(manifest, digest),
             BundleType::Permit => self.order_of_permits(manifest, digest),
-            BundleType::Policy | BundleType::Release => self.order_of_policies(manifest, digest),
+            BundleType::Policy | BundleType::Release => {
+                let order = self.order_of_policies(manifest, digest)?;
+                let base = manifest.base().filter(|base| order == Order::Next && Some(*base) != self.history.serving);
+                match base {
+                    Some(base) => Err(Refused::DeltaBaseMismatch(format!("it was made to follow bundle {base}"))),
+                    None => Ok(order),
+                }
+            }
         }
     }
 

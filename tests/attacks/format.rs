@@ -57,6 +57,7 @@ fn bundle() -> Vec<u8> {
         security_floor: 3,
         issued_at: AT,
         expires_at: Some(AT + 86_400),
+        base: None,
         requires: Vec::new(),
         entries,
     };

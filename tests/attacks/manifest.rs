@@ -57,7 +57,7 @@ pub fn cases() -> Vec<Case> {
         with("NotForThisDevice", "another site", |m| m["target"] = json!({"labels": {"site": ["quay"]}})),
         with("NotForThisDevice", "a label it lacks", |m| m["target"] = json!({"labels": {"hall": ["1"]}})),
         with("UnsupportedRequirement", "a feature", |m| m["requires"] = json!(["teleport"])),
-        with("UnsupportedRequirement", "a delta", |m| m["base"] = "ab".repeat(32).into()),
+        with("DeltaBaseMismatch", "a base that does not serve", |m| m["base"] = "ab".repeat(32).into()),
         with("ManifestSchema", "a permit within a policy", |m| {
             m["permit"] = json!({"from": "ab".repeat(32), "to": "cd".repeat(32)});
         }),

@@ -1,6 +1,7 @@
 //! Step 12: no bundle from before, and no second one of the same number.
 
 use tidegate::bundle::journal::OFFER_BURST;
+use tidegate::bundle::pack::Draft;
 use tidegate::bundle::{Imported, Medium};
 
 use crate::world::{Case, Device, GOLDEN_FLOOR, GOLDEN_SEQ, bundle, case, draft, golden, root, sign, with_manifest};
@@ -16,6 +17,21 @@ pub fn cases() -> Vec<Case> {
         case("SecurityFloorInvalid", "a floor below the device's", floor(GOLDEN_SEQ + 1, GOLDEN_FLOOR - 1)),
         case("SecurityFloorInvalid", "a floor above its own number", floor(GOLDEN_SEQ + 1, GOLDEN_SEQ + 2)),
     ]
+}
+
+#[test]
+fn a_bundle_that_follows_another_is_taken_where_that_one_serves() {
+    let mut device = Device::with_golden();
+    let digest = |bytes: &[u8]| tidegate::bundle::pack::digest(bytes).expect("a head");
+    let following = |seq: u64, text: &str, base: &[u8]| {
+        let draft = Draft { base: Some(digest(base)), ..draft(seq, text) };
+        sign(&draft.assemble(&root()).expect("a sound draft"))
+    };
+    let (second, third) =
+        (following(GOLDEN_SEQ + 1, "second", &golden()), following(GOLDEN_SEQ + 2, "third", &golden()));
+    device.takes(&second);
+    assert_eq!(device.offer(&third).result.name(), "DeltaBaseMismatch");
+    assert!(matches!(device.offer(&second).result, Imported::AlreadyInstalled), "it serves, whatever it followed");
 }
 
 #[test]

@@ -71,6 +71,7 @@ pub fn cases() -> Vec<Case> {
             m.as_object_mut().expect("members").remove("permit");
         }),
         with("ManifestSchema", "without what it leads away from", |m| m["permit"] = json!({"to": "ab".repeat(32)})),
+        with("UnsupportedRequirement", "that stands on a base", |m| m["base"] = "ab".repeat(32).into()),
         with("ManifestSchema", "a digest in place of two", |m| m["permit"] = "ab".repeat(32).into()),
         with("EpochMismatch", "of another epoch", |m| m["epoch"] = 0.into()),
         with("Expired", "expired", |m| m["expires_at"] = 1.into()),

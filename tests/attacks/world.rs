@@ -133,6 +133,7 @@ pub fn draft(seq: u64, routes: &str) -> Draft {
         security_floor: GOLDEN_FLOOR,
         issued_at: GOLDEN_AT,
         expires_at: None,
+        base: None,
         requires: Vec::new(),
         entries: BTreeMap::from([
             (EntryKind::Routes, ("routes".into(), routes.into())),

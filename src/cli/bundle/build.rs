@@ -15,6 +15,7 @@ use crate::cli::print;
 use crate::cli::source::{self, Source};
 use crate::clock::Reading;
 use crate::disk;
+use crate::ids::Digest;
 use crate::units::UnixSeconds;
 
 /// Compile a policy folder to an unsigned bundle.
@@ -37,6 +38,9 @@ pub(in crate::cli) struct Build {
     /// The time to write into it, in Unix seconds. Default: this machine's.
     #[arg(long, value_name = "UNIX")]
     now: Option<UnixSeconds>,
+    /// Only a device that serves this bundle takes it: SHA-256 of that one's manifest. Default: whatever serves.
+    #[arg(long, value_name = "DIGEST")]
+    base: Option<Digest>,
 }
 
 pub(super) fn run(build: &Build) -> anyhow::Result<()> {
@@ -50,7 +54,7 @@ pub(super) fn run(build: &Build) -> anyhow::Result<()> {
         None => source::last_seq(&build.dir)?.checked_add(1).context("there is no sequence number after the last")?,
     };
     let now = build.now.unwrap_or_else(|| Reading::now().wall_ms.div_euclid(1000));
-    let bundle = assemble(&source, &root, seq, &build.reason, now)?;
+    let bundle = assemble(&source, &root, (seq, build.base), &build.reason, now)?;
     let digest = pack::digest(&bundle)?;
     disk::replace(&build.output, &bundle, 0o644).with_context(|| format!("writing {}", build.output.display()))?;
     remember(&build.dir, seq)?;
@@ -75,7 +79,7 @@ fn remember(folder: &Path, seq: u64) -> anyhow::Result<()> {
 pub(in crate::cli) fn assemble(
     source: &Source,
     root: &RootDocument,
-    seq: u64,
+    (seq, base): (u64, Option<Digest>),
     reason: &str,
     now: UnixSeconds,
 ) -> anyhow::Result<Vec<u8>> {
@@ -98,6 +102,7 @@ pub(in crate::cli) fn assemble(
         security_floor: deployment.security_floor,
         issued_at: now,
         expires_at: valid_for.map(|seconds| now.saturating_add(seconds)),
+        base,
         requires: Vec::new(),
         entries: named.collect::<BTreeMap<_, _>>(),
     };
