@@ -181,6 +181,7 @@ impl<T> Importer<T> {
             build: BUILD_TIME,
             signed: [of_policy, of_list].into_iter().flatten().fold(root_issued_at, UnixSeconds::max),
             used: highest.is_some() || revoked.is_some(),
+            epoch: slots.trust().root.epoch(),
         };
         let folder = state.join("trust");
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
@@ -222,6 +223,7 @@ impl<T> Importer<T> {
         let rotated = self.slots.rotate(&found.roots);
         let mut resumed = Resumed::default();
         if !found.roots.is_empty() {
+            self.time.under(self.slots.trust().root.epoch());
             resumed = self.slots.resume(&self.device, self.compile);
         }
         let result = match (judged, &rotated) {

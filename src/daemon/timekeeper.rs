@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use crate::bundle::Moment;
 use crate::clock::Reading;
 use crate::config::{Time, TimeSource};
 use crate::gateway::TimeState;
-use crate::store::time::TimeFile;
+use crate::store::time::{ByHub, TimeFile};
+use crate::units::UnixSeconds;
 
 /// How often the gateway's view is refreshed.
 pub(super) const REFRESH: Duration = Duration::from_secs(1);
 /// How often the floor is written down.
 const PERSIST: Duration = Duration::from_secs(600);
+/// What the hub's time must raise the floor by to be told, in seconds: less is drift.
+const TOLD: i64 = 60;
 /// What systemd-timesyncd makes once the clock is synchronised in this boot.
 const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
 
@@ -69,6 +72,30 @@ impl Timekeeper {
             now.reading.wall_ms.max(bounds.lower.saturating_mul(1_000))
         };
         self.state.store(Arc::new(TimeState { at: Instant::now(), bounds, wall_ms }));
+    }
+}
+
+/// Raises the floor to what the hub signed, as far as it may. On a thread of its own: it is written down.
+pub(super) async fn hear_hub(file: &Arc<TimeFile>, at: Option<UnixSeconds>) {
+    let Some(at) = at else { return };
+    let file = Arc::clone(file);
+    let heard = tokio::task::spawn_blocking(move || file.raise_by_hub(at, &Reading::now())).await;
+    let Ok((ByHub { raised_ms, refused_ms }, written)) = heard else { return };
+    let (raised_s, refused_s) = (raised_ms / 1_000, refused_ms / 1_000);
+    if refused_s > 0 {
+        warn!(
+            at,
+            raised_s,
+            refused_s,
+            "the hub's time may raise the floor by no more in this epoch of the root; a new bundle or a time reset does"
+        );
+    } else if raised_s >= TOLD {
+        info!(at, raised_s, "the hub's time raises the floor");
+    } else {
+        debug!(at, raised_s, "the hub's time");
+    }
+    if let Err(error) = written {
+        warn!(%error, "the hub's time could not be written down; a power cut now forgets it");
     }
 }
 

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::config::{Config, Enrol, Tls, read_file, read_key};
 use super::ingest::Ingest;
 use super::ledger::Ledger;
+use super::time::Timestamps;
 use super::writer::Writer;
 use super::{Error, config};
 use crate::clock::Reading;
@@ -64,7 +65,8 @@ impl Hub {
         }
         let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen(config.listen, source))?;
         let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
-        let ingest = Ingest::new(devices, guests, writer.clone(), config.uploads, config.body_timeout.0);
+        let time = Timestamps::new(read_key(&config.key_file)?);
+        let ingest = Ingest::new(devices, guests, writer.clone(), config.uploads, config.body_timeout.0, time);
         Ok(Self { listener, tls, ingest: Arc::new(ingest), writer, writer_thread, config })
     }
 
