@@ -73,7 +73,7 @@ pub enum Event {
 pub struct Line {
     /// What happened.
     pub event: Event,
-    /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `AlreadyInstalled`, `Serving`, `Nothing`,
+    /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `TimeReset`, `AlreadyInstalled`, `Serving`, `Nothing`,
     /// `StateDamaged`, `RootRotated`.
     pub result: String,
     /// What was found, for people.

@@ -20,6 +20,7 @@ pub mod keyfile;
 mod list;
 pub mod manifest;
 pub mod pack;
+pub mod reset;
 pub mod root;
 mod roots;
 pub mod staging;
