@@ -24,7 +24,7 @@ use super::ledger::Ledger;
 use super::time::Timestamps;
 use super::writer::Writer;
 use super::{Error, config};
-use crate::clock::Reading;
+use crate::clock::{Reading, WallClock};
 
 /// Largest request head, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
@@ -180,9 +180,10 @@ fn tls_config(tls: &Tls) -> Result<Arc<ServerConfig>, Error> {
         .map_err(|error| malformed(&tls.certificate, error.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(&read_file(&tls.key, PEM_LIMIT)?)
         .map_err(|error| malformed(&tls.key, error.to_string()))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| malformed(&tls.certificate, error.to_string()))?;
+    let config =
+        ServerConfig::builder_with_details(Arc::new(rustls::crypto::ring::default_provider()), Arc::new(WallClock))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+            .map_err(|error| malformed(&tls.certificate, error.to_string()))?;
     Ok(Arc::new(config))
 }

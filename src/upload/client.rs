@@ -20,9 +20,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::pin::{PinnedHub, WallClock};
+use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
 use super::{Config, Error, Failure};
+use crate::clock::WallClock;
 use crate::ids::{DeviceId, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;

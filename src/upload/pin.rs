@@ -5,7 +5,6 @@
 //! root's `hub` role frees a usage file. Never accepts a certificate without a pin.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,27 +12,14 @@ use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::Error;
-use crate::clock::Reading;
 use crate::ids::Digest;
 use crate::keys::sha256;
 
 /// How often another date is tried: a chain of three certificates has six dates.
 const DATES_TRIED: usize = 6;
-
-/// The wall clock, whatever it says. rustls' own panics before 1970.
-#[derive(Debug)]
-pub(super) struct WallClock;
-
-impl TimeProvider for WallClock {
-    fn current_time(&self) -> Option<UnixTime> {
-        let ms = u64::try_from(Reading::now().wall_ms).unwrap_or(0);
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(ms)))
-    }
-}
 
 /// Accepts the pinned hub.
 #[derive(Debug)]
@@ -124,6 +110,8 @@ impl ServerCertVerifier for PinnedHub {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 
     use super::*;

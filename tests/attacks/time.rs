@@ -9,7 +9,7 @@ use tidegate::bundle::reset::{self, MAGIC, MEDIA_TYPE};
 use tidegate::bundle::root::RootDocument;
 use tidegate::bundle::trust::Trust;
 use tidegate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
-use tidegate::bundle::{Imported, canonical, pack, root as root_format};
+use tidegate::bundle::{Imported, Importer, Medium, Moment, canonical, pack, root as root_format};
 use tidegate::clock::Reading;
 use tidegate::disk::Machine;
 use tidegate::ids::DeviceId;
@@ -17,7 +17,7 @@ use tidegate::store::time::{BUILD_TIME, TimeFloor};
 
 use crate::rotation::{link, third};
 use crate::world::{
-    Case, Device, GOLDEN_AT, GOLDEN_SEQ, ascending, case, compile, device_facts, draft, key, root, sign,
+    Case, Device, GOLDEN_AT, GOLDEN_SEQ, ascending, bundle, case, compile, device_facts, draft, key, root, sign,
 };
 
 const DAY: i64 = 86_400;
@@ -235,4 +235,29 @@ fn what_the_tool_makes_is_what_devices_take() {
     let both = reset::sign(&once, &root(), &key(1)).expect("key 1 may");
     assert!(matches!(device.offer(&both).result, Imported::TimeReset { .. }));
     assert!(near(lower(&device), RIGHT));
+}
+
+#[test]
+fn no_clock_and_no_jump_of_it_refuses_a_valid_bundle() {
+    let clocks = [0, 59, -1, 1 << 31, 1 << 32, 4_291_747_200, 253_402_300_799, i64::MIN, i64::MAX];
+    let moments = clocks.iter().flat_map(|a| clocks.map(|b| (*a, b))).zip([true, false].into_iter().cycle());
+    let mut device = Device::new(Arc::new(Machine));
+    let mut seq = GOLDEN_SEQ;
+    let file = device.folder.path().join("in/next.tgb");
+    for ((first, second), trusted) in moments {
+        seq += 1;
+        let boot = Duration::from_secs(seq);
+        let moment = |wall: i64| Moment { reading: Reading { wall_ms: wall.saturating_mul(1_000), boot }, trusted };
+        // A restart at one clock, an import at another, and the list of what is revoked after it.
+        device.importer = None;
+        let opened = Importer::open(Arc::clone(&device.disk), device.settings(), compile, &moment(first));
+        let mut importer = opened.expect("it starts").importer;
+        std::fs::write(&file, bundle(seq, "next")).expect("written");
+        let outcome = importer.import(&file, &Medium::Inbox, &moment(second));
+        assert_eq!(outcome.result.name(), "Activated", "{first}, then {second}, trusted {trusted}: {outcome:?}");
+        let again = importer.import(&file, &Medium::Inbox, &moment(first));
+        assert_eq!(again.result.name(), "AlreadyInstalled", "{second}, then {first}: {again:?}");
+        let lower = importer.time().floor().bounds(&moment(0).reading, false).lower;
+        assert!(near(lower, GOLDEN_AT), "no clock is written down: {lower}");
+    }
 }
