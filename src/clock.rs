@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use std::{fmt, fs};
 
 use rustix::time::{ClockId, clock_gettime};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 
 /// One reading of the machine's clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,17 @@ impl Reading {
         let boot = clock_gettime(ClockId::Boottime);
         let boot = Duration::new(u64::try_from(boot.tv_sec).unwrap_or(0), u32::try_from(boot.tv_nsec).unwrap_or(0));
         Self { wall_ms, boot }
+    }
+}
+
+/// The wall clock for TLS where dates are not what decides; before 1970 it is 1970. rustls' own panics there.
+#[derive(Debug)]
+pub struct WallClock;
+
+impl TimeProvider for WallClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let ms = u64::try_from(Reading::now().wall_ms).unwrap_or(0);
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(ms)))
     }
 }
 

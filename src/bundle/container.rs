@@ -338,7 +338,7 @@ pub fn chain(bytes: &[u8]) -> Result<Vec<ChainLink<'_>>, Refused> {
 }
 
 /// A signature block from the front of `bytes`, and what follows it.
-fn take_signatures(bytes: &[u8]) -> Result<(Vec<Signature>, &[u8]), Refused> {
+pub(super) fn take_signatures(bytes: &[u8]) -> Result<(Vec<Signature>, &[u8]), Refused> {
     let cut = || Refused::SigSectionMalformed("the block ends inside a signature".into());
     let (count, mut rest) = bytes.split_first().ok_or_else(cut)?;
     if *count > MAX_SIGNATURES {

@@ -21,6 +21,7 @@ use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::{DeviceFacts, Permit};
+use super::reset::TimeReset;
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, Staged, open_regular, stage};
 use super::start::{Origin, Records};
@@ -31,7 +32,7 @@ use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
 use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
-use crate::store::time::{BUILD_TIME, Known, TimeFile};
+use crate::store::time::{BUILD_TIME, Known, ResetUsed, TimeFile};
 use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
 /// How a bundle came.
@@ -89,6 +90,13 @@ pub enum Imported<T> {
     Revoked(Box<Active<Revocations>>),
     /// The permit waits for the bundle that it names.
     Permitted(Permit),
+    /// The root set the time floor, which may be lower now.
+    TimeReset {
+        /// What it was.
+        from: UnixSeconds,
+        /// What it is.
+        to: UnixSeconds,
+    },
     /// It was active already.
     AlreadyInstalled,
     /// It was refused, and what served still serves.
@@ -102,6 +110,7 @@ impl<T> Imported<T> {
         match self {
             Self::Activated(_) | Self::Revoked(_) => "Activated",
             Self::Permitted(_) => "Permitted",
+            Self::TimeReset { .. } => "TimeReset",
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Refused(refused) => refused.name(),
         }
@@ -188,6 +197,7 @@ impl<T> Importer<T> {
             build: BUILD_TIME,
             signed: [of_policy, of_list].into_iter().flatten().fold(root_issued_at, UnixSeconds::max),
             used: highest.is_some() || revoked.is_some(),
+            epoch: slots.trust().root.epoch(),
         };
         let folder = state.join("trust");
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
@@ -257,6 +267,7 @@ impl<T> Importer<T> {
         let rotated = self.slots.rotate(&found.roots);
         let mut resumed = Resumed::default();
         if !found.roots.is_empty() {
+            self.time.under(self.slots.trust().root.epoch());
             resumed = self.slots.resume(&self.device, self.compile);
         }
         let result = match (judged, &rotated) {
@@ -274,6 +285,10 @@ impl<T> Importer<T> {
             },
             (Ok(Verdict::Permit(verified)), Ok(())) => match self.slots.permit(&verified) {
                 Ok(permit) => Imported::Permitted(permit),
+                Err(refused) => Imported::Refused(refused),
+            },
+            (Ok(Verdict::TimeReset(reset)), Ok(())) => match self.reset(&reset, now) {
+                Ok(done) => done,
                 Err(refused) => Imported::Refused(refused),
             },
             (Ok(Verdict::AlreadyInstalled(_)), Ok(())) => Imported::AlreadyInstalled,
@@ -304,6 +319,9 @@ impl<T> Importer<T> {
             Imported::Permitted(Permit { from, to }) => {
                 self.journal.append(line.saying(&format!("from bundle {from} to bundle {to}")))
             }
+            Imported::TimeReset { from, to } => {
+                self.journal.append(line.saying(&format!("the time floor was {from}, and is {to}")))
+            }
             Imported::Revoked(list) => {
                 let (ids, cut_offs) = list.policy.len();
                 self.journal.append(line.saying(&format!("a list of {ids} ids and {cut_offs} cut-offs")))
@@ -324,6 +342,17 @@ impl<T> Importer<T> {
     ) -> Result<Active<Revocations>, Refused> {
         let staged = staged.ok_or_else(|| Refused::SourceIo("the private copy is gone".into()))?;
         self.slots.revoke(verified, &mut Whole(&staged.file))
+    }
+
+    /// 12 and 17 for a time reset: the floor's record holds the number of the last one.
+    fn reset(&self, reset: &TimeReset, now: &Moment) -> Result<Imported<T>, Refused> {
+        let floor = || self.time.floor().bounds(&now.reading, false).lower;
+        let from = floor();
+        match self.time.reset(reset.at, reset.seq, &now.reading) {
+            Ok(Ok(())) => Ok(Imported::TimeReset { from, to: floor() }),
+            Ok(Err(error)) => Err(Refused::StateLost(format!("writing the time floor: {error}"))),
+            Err(ResetUsed(last)) => Err(Refused::Rollback(format!("time reset {}; reset {last} was taken", reset.seq))),
+        }
     }
 
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
@@ -431,6 +460,7 @@ impl Report {
         let detail = match result {
             Imported::Refused(refused) => refused.to_string(),
             Imported::Activated(_) | Imported::Revoked(_) => "in force".into(),
+            Imported::TimeReset { from, to } => format!("the time floor was {from}, and is {to}"),
             Imported::Permitted(permit) => format!("waiting for bundle {}", permit.to),
             Imported::AlreadyInstalled => "in force already".into(),
         };

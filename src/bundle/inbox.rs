@@ -163,7 +163,11 @@ impl Inbox {
             (None, _) => Ok(()),
             (
                 Some(_),
-                Imported::Activated(_) | Imported::Revoked(_) | Imported::Permitted(_) | Imported::AlreadyInstalled,
+                Imported::Activated(_)
+                | Imported::Revoked(_)
+                | Imported::Permitted(_)
+                | Imported::TimeReset { .. }
+                | Imported::AlreadyInstalled,
             ) => fs::remove_file(path),
             (
                 Some(_),

@@ -75,8 +75,8 @@ pub enum Event {
 pub struct Line {
     /// What happened.
     pub event: Event,
-    /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `AlreadyInstalled`, `Serving`, `Nothing`,
-    /// `StateDamaged`, `RootRotated`, `TrialPassed`.
+    /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `TimeReset`, `AlreadyInstalled`, `Serving`,
+    /// `Nothing`, `StateDamaged`, `RootRotated`, `TrialPassed`.
     pub result: String,
     /// What was found, for people.
     pub detail: String,

@@ -389,7 +389,7 @@ impl Form {
 }
 
 impl TargetForm {
-    fn check(&self) -> Result<Target, String> {
+    pub(super) fn check(&self) -> Result<Target, String> {
         match (self.all, &self.devices, &self.labels) {
             (Some(true), None, None) => Ok(Target::All),
             (None, Some(ids), None) if ids.len() <= MAX_DEVICES => Ok(Target::Devices(ids.clone())),

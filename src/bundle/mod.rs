@@ -21,6 +21,7 @@ mod list;
 pub mod manifest;
 pub mod pack;
 pub mod probe;
+pub mod reset;
 pub mod root;
 mod roots;
 pub mod staging;

@@ -13,6 +13,7 @@ use super::container::{BundleType, Head};
 use super::error::{Refused, SemanticProblem};
 use super::list;
 use super::manifest::{Author, DeviceFacts, Entries, Entry, Manifest, Permit, Target};
+use super::reset::{self, TimeReset};
 use super::root::Role;
 use super::trust::{Order, Rotated, Trust, plausible};
 use crate::ids::{Digest, KeyId};
@@ -163,6 +164,8 @@ pub enum Verdict<T> {
     Revocations(Box<Verified<Revocations>>),
     /// Leave to go to an exact bundle, which may be kept.
     Permit(Box<Verified<Permit>>),
+    /// The root says what time it is.
+    TimeReset(Box<TimeReset>),
     /// It serves, is in force or waits already: success, and nothing to do.
     AlreadyInstalled(Digest),
 }
@@ -175,7 +178,7 @@ impl<T> Verdict<T> {
             Self::Accepted(verified) => Some(verified.manifest()),
             Self::Revocations(verified) => Some(verified.manifest()),
             Self::Permit(verified) => Some(verified.manifest()),
-            Self::AlreadyInstalled(_) => None,
+            Self::TimeReset(_) | Self::AlreadyInstalled(_) => None,
         }
     }
 }
@@ -191,6 +194,10 @@ pub fn verify<T>(
 
     // 1 preamble · 2 section limits · 3 signature-section arithmetic · 4 exact file length · 5 read the head
     let length = source.length().map_err(unread)?;
+    if by.purpose == Purpose::Install && reset::is_next(&mut *source.head().map_err(unread)?).map_err(unread)? {
+        let reset = reset::verify(&mut *source.head().map_err(unread)?, length, by, found)?;
+        return Ok(Verdict::TimeReset(Box::new(reset)));
+    }
     let head = Head::read(&mut *source.head().map_err(unread)?, length)?;
     let bundle_type = head.preamble().bundle_type;
     let digest = sha256(head.manifest());

@@ -12,6 +12,7 @@ mod init;
 mod openapi;
 mod print;
 pub mod source;
+mod time;
 mod token;
 
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ enum Command {
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
+    /// Tell devices what time it is, where their floor is wrong.
+    #[command(subcommand)]
+    Time(time::Command),
     /// Show a whole site on this machine, broken on purpose, and its books.
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
@@ -84,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Import(ImportCommand::Openapi(arguments)) => import::run(&arguments),
         Command::Bundle(command) => bundle::run(command),
         Command::Token(command) => token::run(command),
+        Command::Time(command) => time::run(command),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
         #[cfg(feature = "demo")]

@@ -44,7 +44,7 @@ impl Daemon {
             requests: Some(Box::new(move || requests.requests())),
             connections: Some(Box::new(move || connections.connections())),
             throttle_forgotten: Some(Box::new(move || throttle.throttle.forgotten())),
-            time: Some(Box::new(move || time.bounds().quality)),
+            time: Some(Box::new(move || time.bounds())),
             policy: Some(Box::new(move || policy.policy_in_force())),
             imports: Some(Box::new(move || imports.outcomes.counts())),
             spool: Some(Box::new(move || spool.spooled())),

@@ -241,6 +241,10 @@ impl Work {
                 info!(file = name, from = %permit.from, to = %permit.to, "a permit waits for the bundle that it names");
                 None
             }
+            Imported::TimeReset { from, to } => {
+                warn!(file = name, from, to, "the root has set the time floor");
+                None
+            }
             Imported::AlreadyInstalled => {
                 info!(file = name, "the bundle is in force already");
                 None

@@ -33,6 +33,7 @@ use crate::ids::DeviceId;
 use crate::keys::PublicKey;
 use crate::spool::{self, Spool};
 use crate::store::device_key;
+use crate::store::time::TimeFile;
 use crate::telemetry::{self, Heartbeats};
 use crate::throttle::Throttle;
 use crate::{admin, exit, token, upload};
@@ -130,6 +131,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         warn!(%error, "the start could not be written into the journal or the time floor; serving all the same");
     }
     let hub_keys: Arc<[PublicKey]> = importer.hub_keys().cloned().collect();
+    let time_file = importer.time();
     let mut timekeeper = Timekeeper::new(importer.time(), &config.time);
 
     // Usage, from the first request on.
@@ -206,7 +208,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
 
     // Usage, to the hub.
     if let Some(uploader) = uploader {
-        let relay = relay(Arc::clone(&spool), wakes, uploader.status());
+        let relay = relay(Arc::clone(&spool), wakes, uploader.status(), time_file);
         let heart = hearts.register("relay", Instant::now());
         tasks.push(tokio::spawn(async move { heart.during(relay).await }));
         let heart = hearts.register_slow("upload", config.upload.step(), Instant::now());
@@ -301,9 +303,16 @@ async fn attend(
     }
 }
 
-/// Between spool and uploader: a sealed file wakes the uploader; whether the hub is in reach sets how soon to seal.
-async fn relay(spool: Arc<Spool>, wakes: upload::Wakes, mut status: watch::Receiver<upload::Status>) {
+/// Between spool, uploader and time: a sealed file wakes the uploader; whether the hub is in reach sets how soon to
+/// seal; what time the hub says it is raises the floor.
+async fn relay(
+    spool: Arc<Spool>,
+    wakes: upload::Wakes,
+    mut status: watch::Receiver<upload::Status>,
+    time: Arc<TimeFile>,
+) {
     let mut sealed = spool.changes();
+    let mut hub_time = None;
     // Until a try has failed the hub is taken to be there: the first file tells.
     spool.hub_in_reach(true);
     loop {
@@ -313,7 +322,14 @@ async fn relay(spool: Arc<Spool>, wakes: upload::Wakes, mut status: watch::Recei
                 Err(_) => return,
             },
             changed = status.changed() => match changed {
-                Ok(()) => spool.hub_in_reach(status.borrow_and_update().link.failures() == 0),
+                Ok(()) => {
+                    let now = *status.borrow_and_update();
+                    spool.hub_in_reach(now.link.failures() == 0);
+                    if now.hub_time != hub_time {
+                        hub_time = now.hub_time;
+                        timekeeper::hear_hub(&time, hub_time).await;
+                    }
+                }
                 Err(_) => return,
             },
         }

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use crate::bundle::Moment;
 use crate::clock::Reading;
 use crate::config::{Time, TimeSource};
 use crate::gateway::TimeState;
-use crate::store::time::TimeFile;
+use crate::store::time::{ByHub, TimeFile};
+use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
 /// How often the gateway's view is refreshed.
 pub(super) const REFRESH: Duration = Duration::from_secs(1);
 /// How often the floor is written down.
 const PERSIST: Duration = Duration::from_secs(600);
+/// What the hub's time must raise the floor by to be told, in seconds: less is drift.
+const TOLD: i64 = 60;
 /// What systemd-timesyncd makes once the clock is synchronised in this boot.
 const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
 
@@ -27,12 +30,13 @@ pub(super) struct Timekeeper {
     sources: Vec<TimeSource>,
     state: Arc<ArcSwap<TimeState>>,
     persisted: Instant,
+    told: Option<TimeQuality>,
 }
 
 impl Timekeeper {
     pub(super) fn new(file: Arc<TimeFile>, config: &Time) -> Self {
         let state = Arc::new(ArcSwap::from_pointee(TimeState::floor(0)));
-        let keeper = Self { file, sources: config.trust.clone(), state, persisted: Instant::now() };
+        let mut keeper = Self { file, sources: config.trust.clone(), state, persisted: Instant::now(), told: None };
         keeper.show(&moment(&keeper.sources));
         keeper
     }
@@ -59,8 +63,22 @@ impl Timekeeper {
         self.file.persist(&Reading::now())
     }
 
-    fn show(&self, now: &Moment) {
+    fn show(&mut self, now: &Moment) {
         let bounds = self.file.floor().bounds(&now.reading, now.trusted);
+        let TimeBounds { lower, quality, .. } = bounds;
+        if self.told.replace(quality) != Some(quality) {
+            let (wall_s, name) = (now.reading.wall_ms.div_euclid(1_000), quality.name());
+            match quality {
+                TimeQuality::Synced => info!(quality = name, lower, wall_s, "the wall clock is trusted"),
+                TimeQuality::Floor => info!(quality = name, lower, wall_s, "the time is known by its floor only"),
+                TimeQuality::Lost => warn!(
+                    quality = name,
+                    lower,
+                    wall_s,
+                    "the time floor was lost: it is that of the program and of what serves until something signed comes"
+                ),
+            }
+        }
         // Records carry the wall clock where it is trusted, else the later of it and the floor: a clock that is behind
         // what is known is wrong, one that is ahead may be right.
         let wall_ms = if bounds.upper.is_some() {
@@ -72,6 +90,30 @@ impl Timekeeper {
     }
 }
 
+/// Raises the floor to what the hub signed, as far as it may. On a thread of its own: it is written down.
+pub(super) async fn hear_hub(file: &Arc<TimeFile>, at: Option<UnixSeconds>) {
+    let Some(at) = at else { return };
+    let file = Arc::clone(file);
+    let heard = tokio::task::spawn_blocking(move || file.raise_by_hub(at, &Reading::now())).await;
+    let Ok((ByHub { raised_ms, refused_ms }, written)) = heard else { return };
+    let (raised_s, refused_s) = (raised_ms / 1_000, refused_ms / 1_000);
+    if refused_s > 0 {
+        warn!(
+            at,
+            raised_s,
+            refused_s,
+            "the hub's time may raise the floor by no more in this epoch of the root; a new bundle or a time reset does"
+        );
+    } else if raised_s >= TOLD {
+        info!(at, raised_s, "the hub's time raises the floor");
+    } else {
+        debug!(at, raised_s, "the hub's time");
+    }
+    if let Err(error) = written {
+        warn!(%error, "the hub's time could not be written down; a power cut now forgets it");
+    }
+}
+
 /// The clocks now, and whether one of `sources` vouches for the wall clock.
 pub(super) fn moment(sources: &[TimeSource]) -> Moment {
     let trusted = sources.iter().any(|source| match source {
@@ -79,4 +121,61 @@ pub(super) fn moment(sources: &[TimeSource]) -> Moment {
         TimeSource::Ntp => std::path::Path::new(SYNCHRONISED).exists(),
     });
     Moment { reading: Reading::now(), trusted }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::clock::BootId;
+    use crate::disk::Machine;
+    use crate::store::time::{BUILD_TIME, Known};
+
+    const CLOCKS: [i64; 9] = [0, 59, -1, 1 << 31, 1 << 32, 4_291_747_200, 253_402_300_799, i64::MIN, i64::MAX];
+
+    fn reading(wall: i64) -> Reading {
+        Reading { wall_ms: wall.saturating_mul(1_000), boot: Duration::from_secs(10) }
+    }
+
+    fn keeper(folder: &Path) -> Timekeeper {
+        let known = Known { build: BUILD_TIME, signed: 0, used: false, epoch: 1 };
+        let (file, written) = TimeFile::open(Arc::new(Machine), folder, BootId([1; 16]), &reading(0), known);
+        written.expect("it is written");
+        Timekeeper::new(Arc::new(file), &Time { trust: Vec::new() })
+    }
+
+    #[test]
+    fn whatever_the_wall_clock_says_the_bounds_hold_and_records_are_never_before_the_floor() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut keeper = keeper(folder.path());
+        // Each clock after each other one: it jumps back and forth, trusted and not.
+        for (first, second) in CLOCKS.iter().flat_map(|a| CLOCKS.map(|b| (*a, b))) {
+            for (wall, trusted) in [(first, true), (second, false), (second, true)] {
+                keeper.show(&Moment { reading: reading(wall), trusted });
+                let TimeState { bounds, wall_ms, .. } = **keeper.state().load();
+                assert!(bounds.lower >= BUILD_TIME && wall_ms >= BUILD_TIME * 1_000, "{wall} {bounds:?} {wall_ms}");
+                let believed = trusted && wall >= BUILD_TIME - 300;
+                assert_eq!(bounds.upper.is_some(), believed, "{wall} {bounds:?}");
+                assert_eq!(bounds.quality, if believed { TimeQuality::Synced } else { TimeQuality::Floor });
+            }
+        }
+        keeper.show(&Moment { reading: reading(0), trusted: false });
+        assert_eq!(keeper.state().load().bounds, TimeBounds::floor(BUILD_TIME), "no clock that was trusted stays");
+    }
+
+    #[tokio::test]
+    async fn the_hubs_word_is_heard_and_nothing_else_moves_the_floor() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keeper = keeper(folder.path());
+        for at in CLOCKS.into_iter().filter(|at| *at < BUILD_TIME) {
+            hear_hub(&keeper.file, Some(at)).await;
+        }
+        hear_hub(&keeper.file, None).await;
+        let lower = || keeper.file.floor().bounds(&reading(0), false).lower;
+        assert_eq!(lower(), BUILD_TIME);
+        hear_hub(&keeper.file, Some(BUILD_TIME + 1_000_000)).await;
+        // The floor counts from this machine's own CLOCK_BOOTTIME here, which is past the reading of these tests.
+        assert!(lower() >= BUILD_TIME + 1_000_000);
+    }
 }

@@ -15,6 +15,7 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 
 use super::{Error, TimeState};
+use crate::clock::WallClock;
 
 /// How often a later date is tried: once for each certificate of a chain, and chains are short.
 const DATES_TRIED: usize = 4;
@@ -27,12 +28,13 @@ pub fn server_config(chain: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, Erro
     let chain = chain.map_err(|error| Error::Tls(format!("the certificate is not PEM: {error}")))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| Error::Tls(format!("the key is not PEM: {error}")))?;
     let unusable = |error: rustls::Error| Error::Tls(error.to_string());
-    let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(unusable)?;
+    let mut config =
+        ServerConfig::builder_with_details(Arc::new(crypto::ring::default_provider()), Arc::new(WallClock))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(unusable)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -18,11 +18,12 @@ use tracing::{info, warn};
 use super::config::device_key;
 use super::ledger::{Device, Taken};
 use super::refusal::Refusal;
+use super::time::Timestamps;
 use super::writer::Writer;
 use crate::ids::DeviceId;
 use crate::spool::backlog::Cursor;
 use crate::spool::chain::Verdict;
-use crate::spool::protocol::{DEVICE_KEY, RECEIPT_TYPE, read_usage_path};
+use crate::spool::protocol::{DEVICE_KEY, RECEIPT_TYPE, read_time_path, read_usage_path};
 use crate::spool::segment::{self, FILE_LIMIT, Unverified, Verified};
 
 /// Most devices that `enrol = "any"` lets in.
@@ -45,6 +46,7 @@ pub(super) struct Ingest {
     senders: Mutex<Vec<DeviceId>>,
     body_timeout: Duration,
     strangers: Mutex<Seldom>,
+    time: Timestamps,
 }
 
 /// The most bodies that one device may send at a time: one, and one more whose connection broke unseen.
@@ -83,9 +85,10 @@ impl Ingest {
         writer: Writer,
         uploads: usize,
         body_timeout: Duration,
+        time: Timestamps,
     ) -> Self {
         let (devices, uploads, senders) = (RwLock::new(devices), Semaphore::new(uploads), Mutex::default());
-        Self { devices, guests, writer, uploads, senders, body_timeout, strangers: Mutex::default() }
+        Self { devices, guests, writer, uploads, senders, body_timeout, strangers: Mutex::default(), time }
     }
 
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>>
@@ -96,6 +99,12 @@ impl Ingest {
             return match *request.method() {
                 Method::GET | Method::HEAD => Response::new(Full::from("ok\n")),
                 _ => Refusal::MethodNotAllowed("GET, HEAD").answer(),
+            };
+        }
+        if let Some(asked) = read_time_path(request.uri().path()) {
+            return match self.device(asked.device, request.headers()) {
+                Ok(_) => self.time.answer(request.method(), &asked),
+                Err(refusal) => refusal.answer(),
             };
         }
         let Some((device, at)) = read_usage_path(request.uri().path()) else { return Refusal::NotFound.answer() };

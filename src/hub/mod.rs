@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! serve ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
+//!               └─▶ time ─▶ signed time
 //! ```
 //!
 //! A file is taken only from the device whose key signed it, and acknowledged only when it is durable.
@@ -16,6 +17,7 @@ mod ledger;
 mod refusal;
 mod serve;
 mod sink;
+mod time;
 mod writer;
 
 use std::net::SocketAddr;

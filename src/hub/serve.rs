@@ -21,9 +21,10 @@ use tracing::{debug, info, warn};
 use super::config::{Config, Enrol, Tls, read_file, read_key};
 use super::ingest::Ingest;
 use super::ledger::Ledger;
+use super::time::Timestamps;
 use super::writer::Writer;
 use super::{Error, config};
-use crate::clock::Reading;
+use crate::clock::{Reading, WallClock};
 
 /// Largest request head, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
@@ -64,7 +65,8 @@ impl Hub {
         }
         let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen(config.listen, source))?;
         let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
-        let ingest = Ingest::new(devices, guests, writer.clone(), config.uploads, config.body_timeout.0);
+        let time = Timestamps::new(read_key(&config.key_file)?);
+        let ingest = Ingest::new(devices, guests, writer.clone(), config.uploads, config.body_timeout.0, time);
         Ok(Self { listener, tls, ingest: Arc::new(ingest), writer, writer_thread, config })
     }
 
@@ -178,9 +180,10 @@ fn tls_config(tls: &Tls) -> Result<Arc<ServerConfig>, Error> {
         .map_err(|error| malformed(&tls.certificate, error.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(&read_file(&tls.key, PEM_LIMIT)?)
         .map_err(|error| malformed(&tls.key, error.to_string()))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| malformed(&tls.certificate, error.to_string()))?;
+    let config =
+        ServerConfig::builder_with_details(Arc::new(rustls::crypto::ring::default_provider()), Arc::new(WallClock))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+            .map_err(|error| malformed(&tls.certificate, error.to_string()))?;
     Ok(Arc::new(config))
 }

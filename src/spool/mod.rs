@@ -25,6 +25,7 @@ pub mod protocol;
 pub mod receipt;
 pub mod record;
 pub mod segment;
+pub mod timestamp;
 
 mod budget;
 mod columns;

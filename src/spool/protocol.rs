@@ -10,11 +10,17 @@
 //! 400, 408, 411, 413, 422                the request or the file is at fault; 422 KeyMismatch: another device's file
 //! 429, 500, 503                          later: Retry-After, in seconds
 //!   body of every refusal: application/problem+json (RFC 9457); `title` is the error's name
+//!
+//! GET /v1/time/{device: 32 hex}/{nonce: 32 hex}
+//!   Tidegate-Device-Key: as above
+//! 200  body: the signed time (`timestamp`), for this device and this nonce
+//! 403  UnknownDevice
 //! ```
 
 use super::backlog::Cursor;
 use super::segment::SEQ_LIMIT;
-use crate::ids::{DeviceId, StreamId};
+use super::timestamp::Question;
+use crate::ids::{DeviceId, StreamId, hex, unhex};
 
 /// Request header with the device's raw Ed25519 key in hex.
 pub const DEVICE_KEY: &str = "tidegate-device-key";
@@ -22,7 +28,10 @@ pub const DEVICE_KEY: &str = "tidegate-device-key";
 pub const USAGE_TYPE: &str = "application/vnd.tidegate.usage.v1";
 /// Media type of a signed receipt.
 pub const RECEIPT_TYPE: &str = "application/vnd.tidegate.usage-receipt.v1";
+/// Media type of the hub's signed time.
+pub const TIME_TYPE: &str = "application/vnd.tidegate.time.v1+json";
 
+const TIME_PREFIX: &str = "/v1/time/";
 const PREFIX: &str = "/v1/usage/";
 
 /// The path of a usage file at the hub.
@@ -45,9 +54,31 @@ pub fn read_usage_path(path: &str) -> Option<(DeviceId, Cursor)> {
     Some((device.parse().ok()?, Cursor { stream, seq }))
 }
 
+/// The path of a question for the time at the hub.
+#[must_use]
+pub fn time_path(asked: &Question) -> String {
+    format!("{TIME_PREFIX}{}/{}", asked.device, hex(&asked.nonce))
+}
+
+/// Reads [`time_path`]; only the form that it writes.
+#[must_use]
+pub fn read_time_path(path: &str) -> Option<Question> {
+    let (device, nonce) = path.strip_prefix(TIME_PREFIX)?.split_once('/')?;
+    Some(Question { device: device.parse().ok()?, nonce: unhex(nonce).ok()? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_for_the_time_reads_back_and_no_other_spelling_does() {
+        let asked = Question { device: DeviceId([0xa5; 16]), nonce: [7; 16] };
+        let path = time_path(&asked);
+        assert_eq!(read_time_path(&path), Some(asked));
+        let wrong = ["/v1/time/".into(), path.to_uppercase(), format!("{path}0"), format!("{path}/"), path[1..].into()];
+        assert!(wrong.iter().all(|wrong| read_time_path(wrong).is_none()));
+    }
 
     #[test]
     fn a_path_reads_back_and_no_other_spelling_does() {

@@ -1,20 +1,26 @@
 //! The time floor: the least that the time can be, on a device whose wall clock proves nothing.
 //!
-//! The hard bound is raised by the build time, by signed documents and by CLOCK_BOOTTIME; never by
-//! NTP, a battery clock or anything a peer says. A source that the operator trusts gives both bounds for
-//! the moment, and is never written down.
+//! The hard bound is raised by the build time, by documents that a threshold signed, by CLOCK_BOOTTIME, and by the
+//! hub's signed word up to [`HUB_LIMIT`]; never by NTP, a battery clock or anything else that a peer says. A source
+//! that the operator trusts gives both bounds for the moment, and is never written down. Only a reset that the root
+//! signed lowers it.
 //!
 //! ```text
 //! time.0 and time.1 (store/pair), body, big-endian:
 //! off  size  field
-//! 0    1     version = 1
+//! 0    1     version = 2
 //! 1    1     flags: 1 the floor was lost, and nothing signed has raised it since
 //! 2    8     hard       milliseconds since 1970, signed, at the anchor
 //! 10   16    boot id    of the anchor
 //! 26   8     boot time  of the anchor, milliseconds
+//! 34   8     epoch      of the root in which the next two are counted
+//! 42   8     by hub     milliseconds by which the hub's word has raised hard
+//! 50   8     reset      sequence number of the last reset; 0 = none
+//! 58   8     disowned   the bound that the last reset took back, milliseconds since 1970, signed; least = none
 //! ```
 //!
-//! [`TimeFloor`] is the pure core; [`TimeFile`] keeps it on disk.
+//! Version 1 ends at 34; it is read, and written as version 2 by the next write.
+//! [`TimeFloor`] and [`Account`] are the pure core; [`TimeFile`] keeps them on disk.
 
 use std::io;
 use std::path::Path;
@@ -44,7 +50,12 @@ const BEHIND: UnixSeconds = 300;
 /// floor stays a lower bound over months of uptime.
 const DRIFT: u32 = 5_000;
 
-const VERSION: u8 = 1;
+/// The most by which the hub's word raises the bound in one epoch of the root, in seconds: 400 days. The hub's key lies on
+/// a machine with a network, and a hub whose clock is wrong, or whose key is stolen, must not close every device for good.
+pub const HUB_LIMIT: UnixSeconds = 400 * 86_400;
+
+const VERSION: u8 = 2;
+const WITHOUT_ACCOUNT: u8 = 1;
 const LOST: u8 = 1;
 
 /// The floor at one anchor. A copy can be read by every worker without a lock.
@@ -92,24 +103,87 @@ impl TimeFloor {
         let elapsed = elapsed.saturating_sub(elapsed / DRIFT);
         self.hard_ms.saturating_add(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
+}
 
-    fn to_bytes(self, boot: BootId) -> Vec<u8> {
-        let anchor = u64::try_from(self.anchor.as_millis()).unwrap_or(u64::MAX);
-        let flags = if self.lost { LOST } else { 0 };
-        [&[VERSION, flags][..], &self.hard_ms.to_be_bytes(), &boot.0, &anchor.to_be_bytes()].concat()
+/// What else may raise the floor, and what a reset took back. Counts in one epoch of the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Account {
+    epoch: u64,
+    by_hub_ms: i64,
+    reset: u64,
+    disowned_ms: i64,
+}
+
+impl Account {
+    const NEW: Self = Self { epoch: 0, by_hub_ms: 0, reset: 0, disowned_ms: i64::MIN };
+
+    /// The account under a root of `epoch`; a later one begins a new account. What was disowned stays so.
+    fn under(self, epoch: u64) -> Self {
+        if epoch > self.epoch { Self { epoch, disowned_ms: self.disowned_ms, ..Self::NEW } } else { self }
     }
 
-    /// The floor of a record, as it stands in the boot `boot`: an anchor of another boot is before this
-    /// one began, so all of this boot's time has passed since.
-    fn from_bytes(bytes: &[u8], boot: BootId) -> Option<Self> {
-        let ([VERSION, flags], rest) = bytes.split_first_chunk::<2>()? else { return None };
-        let (hard, rest) = rest.split_first_chunk::<8>()?;
-        let (id, rest) = rest.split_first_chunk::<16>()?;
-        let anchor: &[u8; 8] = rest.try_into().ok()?;
-        let same = BootId(*id) == boot;
-        let anchor = if same { Duration::from_millis(u64::from_be_bytes(*anchor)) } else { Duration::ZERO };
-        Some(Self { hard_ms: i64::from_be_bytes(*hard), anchor, lost: flags & LOST != 0 })
+    /// Whether a signed moment counts. After a reset the documents that carried the floor too far are still about, and
+    /// whoever has one could undo the reset by bringing it again. So until the floor has come by itself to where it was
+    /// before the reset, a moment that is not beyond that counts only if it is near.
+    fn believes(&self, at_ms: i64, lower_ms: i64) -> bool {
+        at_ms > self.disowned_ms || at_ms <= lower_ms.saturating_add(HUB_LIMIT.saturating_mul(1_000))
     }
+}
+
+/// What became of the hub's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByHub {
+    /// By how much it raised the floor, in milliseconds.
+    pub raised_ms: i64,
+    /// How much more it would have, were it not for [`HUB_LIMIT`].
+    pub refused_ms: i64,
+}
+
+/// A reset whose number is not above that of the last one, and that one's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResetUsed(pub u64);
+
+fn to_bytes(floor: TimeFloor, account: Account, boot: BootId) -> Vec<u8> {
+    let anchor = u64::try_from(floor.anchor.as_millis()).unwrap_or(u64::MAX);
+    let flags = if floor.lost { LOST } else { 0 };
+    [
+        &[VERSION, flags][..],
+        &floor.hard_ms.to_be_bytes(),
+        &boot.0,
+        &anchor.to_be_bytes(),
+        &account.epoch.to_be_bytes(),
+        &account.by_hub_ms.to_be_bytes(),
+        &account.reset.to_be_bytes(),
+        &account.disowned_ms.to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// What a record says, as it stands in the boot `boot`: an anchor of another boot is before this
+/// one began, so all of this boot's time has passed since.
+fn from_bytes(bytes: &[u8], boot: BootId) -> Option<(TimeFloor, Account)> {
+    let ([version, flags], mut rest) = bytes.split_first_chunk::<2>().map(|(head, rest)| (*head, rest))?;
+    let hard_ms = i64::from_be_bytes(take(&mut rest)?);
+    let same = BootId(take(&mut rest)?) == boot;
+    let anchor = Duration::from_millis(u64::from_be_bytes(take(&mut rest)?));
+    let floor = TimeFloor { hard_ms, anchor: if same { anchor } else { Duration::ZERO }, lost: flags & LOST != 0 };
+    let account = match version {
+        WITHOUT_ACCOUNT => Account::NEW,
+        VERSION => Account {
+            epoch: u64::from_be_bytes(take(&mut rest)?),
+            by_hub_ms: i64::from_be_bytes(take(&mut rest)?),
+            reset: u64::from_be_bytes(take(&mut rest)?),
+            disowned_ms: i64::from_be_bytes(take(&mut rest)?),
+        },
+        _ => return None,
+    };
+    rest.is_empty().then_some((floor, account))
+}
+
+fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = from.split_first_chunk::<N>()?;
+    *from = rest;
+    Some(*taken)
 }
 
 /// What a lost floor is rebuilt from.
@@ -121,12 +195,15 @@ pub struct Known {
     pub signed: UnixSeconds,
     /// Whether the device has held a bundle before, so that an absent record is a lost one.
     pub used: bool,
+    /// The epoch of the root.
+    pub epoch: u64,
 }
 
 /// The floor on disk. One for a device; shared by reference.
 #[derive(Debug)]
 pub struct TimeFile {
     boot: BootId,
+    build: UnixSeconds,
     was_damaged: bool,
     inside: Mutex<Inside>,
 }
@@ -134,6 +211,7 @@ pub struct TimeFile {
 #[derive(Debug)]
 struct Inside {
     floor: TimeFloor,
+    account: Account,
     pair: Pair,
 }
 
@@ -148,18 +226,25 @@ impl TimeFile {
         known: Known,
     ) -> (Self, io::Result<()>) {
         let (pair, found) = Pair::open(disk, folder, "time");
-        let signed = known.build.max(known.signed);
-        let recorded = found.body().and_then(|bytes| TimeFloor::from_bytes(bytes, boot));
-        let floor = match recorded {
-            Some(floor) => {
+        let recorded = found.body().and_then(|bytes| from_bytes(bytes, boot));
+        let (floor, account) = match recorded {
+            Some((floor, account)) => {
                 let here = floor.moved(reading);
                 // A newer program or root can know better than the record; that alone heals no loss.
-                TimeFloor { hard_ms: here.hard_ms.max(signed.saturating_mul(1_000)), ..here }
+                let signed_ms =
+                    Some(known.signed.saturating_mul(1_000)).filter(|at| account.believes(*at, here.hard_ms));
+                let hard_ms = here.hard_ms.max(known.build.saturating_mul(1_000)).max(signed_ms.unwrap_or(i64::MIN));
+                (TimeFloor { hard_ms, ..here }, account)
             }
-            None => TimeFloor::new(signed, reading, found != Found::Fresh || known.used),
+            None => {
+                let lost = found != Found::Fresh || known.used;
+                (TimeFloor::new(known.build.max(known.signed), reading, lost), Account::NEW)
+            }
         };
+        let account = account.under(known.epoch);
         let was_damaged = matches!(found, Found::Survivor(_));
-        let file = Self { boot, was_damaged, inside: Mutex::new(Inside { floor, pair }) };
+        let inside = Mutex::new(Inside { floor, account, pair });
+        let file = Self { boot, build: known.build, was_damaged, inside };
         let written = file.persist(reading);
         (file, written)
     }
@@ -177,12 +262,57 @@ impl TimeFile {
         self.inside().floor
     }
 
-    /// Raises the floor to the moment that a signed document names, and writes it down if it rose.
+    /// Raises the floor to the moment that a document names which a threshold signed, and writes it down if it rose.
     pub fn raise(&self, at: UnixSeconds, reading: &Reading) -> io::Result<()> {
         let mut inside = self.inside();
         let before = inside.floor.moved(reading);
-        inside.floor = before.raised(at, reading);
+        if inside.account.believes(at.saturating_mul(1_000), before.hard_ms) {
+            inside.floor = before.raised(at, reading);
+        }
         if inside.floor == before { Ok(()) } else { inside.persist(self.boot) }
+    }
+
+    /// Raises the floor to the moment that the hub signed, as far as [`HUB_LIMIT`] lets it in this epoch, and writes it
+    /// down if it rose. An error means only that it is not written down.
+    pub fn raise_by_hub(&self, at: UnixSeconds, reading: &Reading) -> (ByHub, io::Result<()>) {
+        let mut inside = self.inside();
+        let here = inside.floor.moved(reading);
+        let wanted = at.saturating_mul(1_000).saturating_sub(here.hard_ms);
+        let left = HUB_LIMIT.saturating_mul(1_000).saturating_sub(inside.account.by_hub_ms).max(0);
+        let raised_ms = wanted.clamp(0, left);
+        let outcome = ByHub { raised_ms, refused_ms: wanted.max(0).saturating_sub(raised_ms) };
+        if raised_ms == 0 {
+            return (outcome, Ok(()));
+        }
+        inside.account.by_hub_ms = inside.account.by_hub_ms.saturating_add(raised_ms);
+        inside.floor = TimeFloor { hard_ms: here.hard_ms.saturating_add(raised_ms), lost: false, ..here };
+        (outcome, inside.persist(self.boot))
+    }
+
+    /// Sets the floor to the moment that reset number `seq` of the root's names, be it earlier or later; never below the
+    /// build time. The hub's allowance begins anew: what it gave is taken back with the rest. On an error of the disk the
+    /// floor is as it was, for a reset that a restart forgets must not be told as done.
+    pub fn reset(&self, at: UnixSeconds, seq: u64, reading: &Reading) -> Result<io::Result<()>, ResetUsed> {
+        let mut inside = self.inside();
+        if seq <= inside.account.reset {
+            return Err(ResetUsed(inside.account.reset));
+        }
+        let (before, account) = (inside.floor.moved(reading), inside.account);
+        let floor = TimeFloor { anchor: before.anchor, ..TimeFloor::new(at.max(self.build), reading, false) };
+        let taken_back = if before.hard_ms > floor.hard_ms { before.hard_ms } else { i64::MIN };
+        let disowned_ms = account.disowned_ms.max(taken_back);
+        (inside.floor, inside.account) = (floor, Account { by_hub_ms: 0, reset: seq, disowned_ms, ..account });
+        let written = inside.persist(self.boot);
+        if written.is_err() {
+            (inside.floor, inside.account) = (before, account);
+        }
+        Ok(written)
+    }
+
+    /// The device trusts a root of `epoch` from here on; written down with the next write.
+    pub fn under(&self, epoch: u64) {
+        let mut inside = self.inside();
+        inside.account = inside.account.under(epoch);
     }
 
     /// Writes the floor as of `reading`: every ten minutes, and when the daemon ends.
@@ -199,7 +329,7 @@ impl TimeFile {
 
 impl Inside {
     fn persist(&mut self, boot: BootId) -> io::Result<()> {
-        self.pair.write(&self.floor.to_bytes(boot))
+        self.pair.write(&to_bytes(self.floor, self.account, boot))
     }
 }
 

@@ -14,7 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Ages;
-use crate::units::{TimeQuality, UnixSeconds};
+use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
 
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
@@ -33,8 +33,8 @@ pub struct Sources {
     pub connections: Option<Read<Connections>>,
     /// Counters in use that the throttle had to forget for want of room.
     pub throttle_forgotten: Option<Read<u64>>,
-    /// How much the wall clock is trusted.
-    pub time: Option<Read<TimeQuality>>,
+    /// What is known of the time.
+    pub time: Option<Read<TimeBounds>>,
     /// What is in force.
     pub policy: Option<Read<PolicyInForce>>,
     /// Bundles judged, by result name.
@@ -154,8 +154,10 @@ impl Collector for Sources {
         if let Some(read) = &self.time {
             let now = read();
             let qualities = [TimeQuality::Synced, TimeQuality::Floor, TimeQuality::Lost];
-            let states = qualities.map(|quality| (quality.name(), u64::from(quality == now)));
+            let states = qualities.map(|quality| (quality.name(), u64::from(quality == now.quality)));
             page.gauges("time_quality", "How much the wall clock is trusted: 1 for what holds", "quality", states)?;
+            let help = "The least that the time can be, in seconds since the Unix epoch";
+            page.gauge("time_lower_bound_timestamp_seconds", help, now.lower)?;
         }
         if let Some(read) = &self.policy {
             page.policy(read())?;
@@ -254,7 +256,7 @@ mod tests {
             requests: Some(Box::new(|| vec![("Admitted", 7), ("TokenExpired", 0)])),
             connections: Some(Box::new(|| Connections { open: 2, accepted: 9, ended: vec![("broken", 1)] })),
             throttle_forgotten: Some(Box::new(|| 3)),
-            time: Some(Box::new(|| TimeQuality::Floor)),
+            time: Some(Box::new(|| TimeBounds::floor(1_795_564_800))),
             policy: Some(Box::new(|| PolicyInForce::Active {
                 seq: 41,
                 activated_at: 1_700_000_000,
@@ -284,6 +286,7 @@ mod tests {
             "tidegate_throttle_forgotten_total 3",
             "tidegate_time_quality{quality=\"synced\"} 0",
             "tidegate_time_quality{quality=\"floor\"} 1",
+            "tidegate_time_lower_bound_timestamp_seconds 1795564800",
             "tidegate_policy_safe_mode 0",
             "tidegate_policy_seq 41",
             "tidegate_policy_activation_timestamp_seconds 1700000000",

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::http::request::Builder;
+use hyper::{Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
@@ -22,12 +23,14 @@ use tokio_rustls::TlsConnector;
 use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
 use super::{Config, Error, Failure};
+use crate::clock::WallClock;
 use crate::ids::{DeviceId, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
-use crate::spool::protocol::{DEVICE_KEY, USAGE_TYPE, usage_path};
+use crate::spool::protocol::{DEVICE_KEY, USAGE_TYPE, time_path, usage_path};
+use crate::spool::timestamp::Question;
 
-/// Longest answer of the hub, in bytes: a receipt, or a problem document.
+/// Longest answer of the hub, in bytes: a receipt, the time, or a problem document.
 const ANSWER_LIMIT: usize = 16 << 10;
 
 /// Where the hub is and how it proves itself.
@@ -61,7 +64,7 @@ impl Client {
             Some("https") => {
                 let provider = Arc::new(rustls::crypto::ring::default_provider());
                 let pinned = PinnedHub::new(&config.hub_pins, authorities, provider.clone())?;
-                let tls = ClientConfig::builder_with_provider(provider)
+                let tls = ClientConfig::builder_with_details(provider, Arc::new(WallClock))
                     .with_safe_default_protocol_versions()
                     .map_err(|_| address())?
                     .dangerous() // rustls' word for any verifier of one's own
@@ -139,18 +142,25 @@ impl Connection {
         maker: DeviceId,
         file: UsageFile,
     ) -> Result<Answer, Failure> {
-        let (limit, progress) = (self.request_timeout, self.progress.clone());
-        progress.within(limit, self.exchange(device, maker, file)).await.ok_or(Failure::RequestTimeout)?
+        let request = Request::put(usage_path(maker, file.at)).header(header::CONTENT_TYPE, USAGE_TYPE);
+        self.send(request, device, file.bytes.into()).await
     }
 
-    async fn exchange(&mut self, device: &PublicKey, maker: DeviceId, file: UsageFile) -> Result<Answer, Failure> {
-        let request = Request::builder()
-            .method(Method::PUT)
-            .uri(usage_path(maker, file.at))
+    /// Asks for the time, and reads the answer whole.
+    pub(super) async fn time(&mut self, device: &PublicKey, asked: &Question) -> Result<Answer, Failure> {
+        self.send(Request::get(time_path(asked)), device, Bytes::new()).await
+    }
+
+    async fn send(&mut self, request: Builder, device: &PublicKey, body: Bytes) -> Result<Answer, Failure> {
+        let (limit, progress) = (self.request_timeout, self.progress.clone());
+        progress.within(limit, self.exchange(request, device, body)).await.ok_or(Failure::RequestTimeout)?
+    }
+
+    async fn exchange(&mut self, request: Builder, device: &PublicKey, body: Bytes) -> Result<Answer, Failure> {
+        let request = request
             .header(header::HOST, &self.authority)
-            .header(header::CONTENT_TYPE, USAGE_TYPE)
             .header(DEVICE_KEY, hex(device.raw()))
-            .body(Full::from(file.bytes))
+            .body(Full::from(body))
             .map_err(|_| Failure::Connect)?;
         self.sender.ready().await.map_err(|_| Failure::Closed)?;
         let response = self.sender.send_request(request).await.map_err(|_| Failure::Closed)?;

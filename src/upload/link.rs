@@ -11,7 +11,7 @@ pub enum Link {
     /// Not tried since the start.
     #[default]
     Unknown,
-    /// The last try reached the hub, and it gave a good receipt.
+    /// The last try reached the hub, and it gave a good receipt or told the time.
     Up,
     /// The last tries failed.
     Down {

@@ -1,6 +1,7 @@
 //! The uploader's task: rounds of uploads, and the waits between them.
 //!
-//! A round sends files, oldest first, over one connection until none is left or something fails.
+//! A round asks for the time, if that is due, and sends files, oldest first, over one connection until none is left or
+//! something fails. The hub's time comes first: a backlog of months takes hours, and the device may be at 1970.
 //! A file that the hub refuses for good (a fork, a damaged file, one by a key that this device had
 //! before) is passed over and counted, so that it does not hold up the files behind it. It stays in the
 //! spool, and is tried again once a day, after a kick and after a start: each try costs a whole upload.
@@ -12,7 +13,7 @@ use hyper::StatusCode;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use super::client::{Answer, Client};
+use super::client::{Answer, Client, Connection};
 use super::{Config, Error, Failure, Link, retry};
 use crate::disk;
 use crate::ids::{DeviceId, Digest};
@@ -20,13 +21,18 @@ use crate::keys::{PublicKey, random};
 use crate::spool::backlog::{Backlog, Cursor};
 use crate::spool::receipt::Receipt;
 use crate::spool::segment::Unverified;
+use crate::spool::timestamp::Question;
 use crate::telemetry::Heart;
+use crate::units::UnixSeconds;
 
 /// Largest authority file, in bytes.
 const AUTHORITY_LIMIT: u64 = 1 << 20;
 
 /// How long a refused file is not sent again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How often the hub is asked for the time, beside a start and a kick: the device's own clock hardly drifts meanwhile.
+const TIME_AGAIN: Duration = Duration::from_secs(6 * 3600);
 
 /// What wakes the uploader besides its timer.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +63,8 @@ pub struct Status {
     pub failure: Option<Failure>,
     /// The hub's time in the newest receipt, in milliseconds since the Unix epoch.
     pub receipt_ms: Option<i64>,
+    /// What time it was when the hub was asked last: its signed word, which may raise the floor by so much and no more.
+    pub hub_time: Option<UnixSeconds>,
 }
 
 /// Everything that the task needs.
@@ -70,6 +78,7 @@ pub struct Worker<B> {
     config: Config,
     status: watch::Sender<Status>,
     refused: Refused,
+    asked: Option<tokio::time::Instant>,
 }
 
 /// The files that the hub refused. Those before the last of them are refused or gone, so a round begins behind it.
@@ -110,7 +119,8 @@ impl<B: Backlog> Worker<B> {
     ) -> Result<Option<Self>, Error> {
         let Some(client) = client(&config)? else { return Ok(None) };
         let status = watch::Sender::new(Status::default());
-        Ok(Some(Self { backlog, client, device, hubs, wakes, config, status, refused: Refused::default() }))
+        let (refused, asked) = (Refused::default(), None);
+        Ok(Some(Self { backlog, client, device, hubs, wakes, config, status, refused, asked }))
     }
 
     /// Follows the task.
@@ -135,7 +145,7 @@ impl<B: Backlog> Worker<B> {
                         }
                     };
                     if heart.during(idle).await {
-                        self.refused = Refused::default();
+                        self.begin_anew();
                     }
                 }
                 Round::Failed(failure, asked) => {
@@ -153,11 +163,16 @@ impl<B: Backlog> Worker<B> {
                         }
                     };
                     if heart.during(idle).await {
-                        self.refused = Refused::default();
+                        self.begin_anew();
                     }
                 }
             }
         }
+    }
+
+    /// After a kick nothing is due only later.
+    fn begin_anew(&mut self) {
+        (self.refused, self.asked) = (Refused::default(), None);
     }
 
     fn record_failure(&self, failure: Failure) -> u32 {
@@ -188,6 +203,12 @@ impl<B: Backlog> Worker<B> {
         let is_old = self.refused.since.is_some_and(|since| since.elapsed() >= REFUSED_AGAIN);
         if is_old || self.backlog.waiting().is_some_and(|waiting| waiting < self.refused.files) {
             self.refused = Refused::default();
+        }
+        if !hubs.is_empty() && self.asked.is_none_or(|asked| asked.elapsed() >= TIME_AGAIN) {
+            heart.beat(Instant::now());
+            let mut open = self.client.connect().await.map_err(early)?;
+            // The hub may close after a refusal.
+            connection = self.ask_time(&mut open, &hubs, heart).await.map_err(early)?.then_some(open);
         }
         // Reading costs the device flash and memory, so nothing is read before there is a hub to give it to.
         while self.backlog.waiting().is_none_or(|waiting| waiting > self.refused.files) {
@@ -225,6 +246,25 @@ impl<B: Backlog> Worker<B> {
         self.status.send_modify(|status| status.failure = None);
         self.tell_refused();
         Ok(())
+    }
+
+    /// Asks the hub what time it is; whether it said so. A hub that does not, or whom nobody believes, still gets files.
+    async fn ask_time(&mut self, open: &mut Connection, hubs: &[PublicKey], heart: &Heart) -> Result<bool, Failure> {
+        let Some(nonce) = random() else { return Ok(true) };
+        let asked = Question { device: self.device.id().into(), nonce };
+        let answer = heart.during(open.time(&self.device, &asked)).await?;
+        if !answer.status.is_server_error() {
+            self.asked = Some(tokio::time::Instant::now());
+        }
+        if answer.status != StatusCode::OK {
+            debug!(status = answer.status.as_u16(), "the hub does not tell the time");
+            return Ok(false);
+        }
+        match asked.read(&answer.body, hubs) {
+            Ok(at) => self.status.send_modify(|status| (status.link, status.hub_time) = (Link::Up, Some(at))),
+            Err(error) => warn!(%error, "the hub's time is not believed"),
+        }
+        Ok(true)
     }
 
     fn pass_over(&mut self, at: Cursor, by_another_key: bool) {

@@ -17,6 +17,7 @@ mod rotation;
 mod signatures;
 mod source;
 mod start;
+mod time;
 mod trial;
 mod world;
 

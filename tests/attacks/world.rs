@@ -216,6 +216,7 @@ pub fn judge(bytes: &[u8]) -> Result<Digest, Refused> {
         Verdict::Accepted(verified) => Ok(verified.digest()),
         Verdict::Revocations(list) => Ok(list.digest()),
         Verdict::Permit(permit) => Ok(permit.digest()),
+        Verdict::TimeReset(_) => Err(Refused::UnknownBundleType("a time reset; no case here makes one".into())),
         Verdict::AlreadyInstalled(digest) => Ok(digest),
     }
 }

@@ -1,5 +1,6 @@
 //! The author's side: policy folders, OpenAPI imports, bundles and tokens at the desk.
 
+mod batch;
 mod check;
 mod folder;
 mod inspect;

@@ -6,4 +6,5 @@ mod life;
 mod policy;
 mod site;
 mod supervised;
+mod time;
 mod wire;

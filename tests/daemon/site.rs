@@ -62,11 +62,20 @@ impl Site {
         site
     }
 
+    /// A site for another device of the same deployment: the policy and its keys are shared, by a copy.
+    #[cfg(feature = "hub")]
+    pub(crate) fn beside(other: &Self, number: usize) -> Self {
+        let folder = tempfile::Builder::new().prefix(&format!("beside-{number}-")).tempdir().expect("a folder");
+        let copied = Command::new("cp").arg("-a").arg(other.path("policy")).arg(folder.path()).status();
+        assert!(copied.expect("it runs").success());
+        Self { folder, gateway: free_address(), more: String::new(), trial: "10m".into() }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn tidegate(&self, arguments: &[&str]) -> String {
+    pub(crate) fn tidegate(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         let output = command.args(arguments).current_dir(&self.folder).output().expect("it runs");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -166,7 +175,7 @@ impl Daemon {
         block_on(client::status(&self.socket)).unwrap_or_else(|error| panic!("{error}: {}", self.log()))
     }
 
-    fn answers(&self) {
+    pub(crate) fn answers(&self) {
         until(&format!("the daemon answers: {}", self.log()), || self.ask("/livez"));
     }
 

@@ -6,6 +6,7 @@ mod scene;
 mod upstream;
 
 mod broken;
+mod clock;
 mod framing;
 mod hostile;
 mod judged;

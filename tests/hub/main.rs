@@ -3,4 +3,5 @@
 
 mod http;
 mod scene;
+mod time;
 mod uploads;

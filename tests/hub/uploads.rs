@@ -178,7 +178,8 @@ async fn files_of_a_key_that_the_device_had_before_do_not_hold_up_those_of_the_n
     assert_eq!(premises.number("SELECT count(*) FROM records"), 50);
 }
 
-/// A hub that takes one upload as slowly as it likes, a part every 20 ms, and `parts` of them at most.
+/// A hub that cannot tell the time, and takes one upload as slowly as it likes, a part every 20 ms, and `parts` of them
+/// at most.
 async fn slow_hub(file: UsageFile, part: usize, parts: usize) -> SocketAddr {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(8 << 10).expect("it is set");
@@ -186,7 +187,10 @@ async fn slow_hub(file: UsageFile, part: usize, parts: usize) -> SocketAddr {
     let listener = socket.listen(8).expect("it listens");
     let address = listener.local_addr().expect("it listens");
     tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.expect("somebody comes");
+        let (mut asks, _) = listener.accept().await.expect("somebody comes");
+        assert_ne!(asks.read(&mut [0; 1 << 10]).await.expect("it asks"), 0);
+        asks.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.expect("it writes");
+        let (mut stream, _) = listener.accept().await.expect("it comes again");
         let (mut buffer, mut got) = (vec![0; part], 0);
         for _ in 0..parts {
             got += stream.read(&mut buffer).await.expect("it reads");

@@ -1,6 +1,7 @@
 //! Tokens and keys against public vectors, a peer's real files, one token per refusal, and noise.
 
 mod garbage;
+mod offline;
 mod peer;
 mod pinning;
 mod refusals;

@@ -46,15 +46,16 @@ pub(super) fn run(arguments: &Verify) -> anyhow::Result<()> {
     match verify(&mut Whole(file), &judge, compile, &mut found) {
         Ok(verdict) => {
             println!("accepted");
-            let digest = match &verdict {
-                Verdict::Accepted(verified) => verified.digest(),
-                Verdict::Revocations(list) => list.digest(),
-                Verdict::Permit(permit) => permit.digest(),
-                Verdict::AlreadyInstalled(digest) => *digest,
+            let what = match &verdict {
+                Verdict::Accepted(verified) => ("digest", verified.digest().to_string()),
+                Verdict::Revocations(list) => ("digest", list.digest().to_string()),
+                Verdict::Permit(permit) => ("digest", permit.digest().to_string()),
+                Verdict::AlreadyInstalled(digest) => ("digest", digest.to_string()),
+                Verdict::TimeReset(reset) => ("sets the time to", print::moment(reset.at)),
             };
             let signers: Vec<_> = found.signers.iter().map(|key| signer(&trust, *key)).collect();
             let seq = found.seq.map(|seq| seq.to_string()).unwrap_or_default();
-            let rows = [("digest", digest.to_string()), ("seq", seq), ("signed by", signers.join(", "))];
+            let rows = [what, ("seq", seq), ("signed by", signers.join(", "))];
             print!("{}", print::pairs(&rows));
             Ok(())
         }

@@ -1,5 +1,6 @@
 //! `tidegate token`: makes tokens and their keys at the desk, and judges a token as a device would.
 
+mod batch;
 mod check;
 mod keygen;
 mod mint;
@@ -12,7 +13,9 @@ use crate::policy::issuer::Alg;
 pub(super) enum Command {
     /// Make a token and print it.
     #[command(after_help = "Example:\n  tidegate token mint --key policy/keys/issuer.pem --kid 2026-01 \\\n    \
-                            --iss https://tokens.example.com --aud edge --sub alice --client till-1 --scope pets:read --ttl 1h")]
+                            --iss https://tokens.example.com --aud edge --sub alice --client till-1 --scope pets:read --ttl 1h\n  \
+                            tidegate token mint --key issuer.pem --iss https://site.example.com --aud edge --ttl 180d \\\n    \
+                            --batch tills.csv > tokens.jsonl")]
     Mint(mint::Mint),
     /// Make a key pair that signs tokens, and the JWKS to pin.
     #[command(after_help = "Example:\n  tidegate token keygen --out policy/keys --name site-2 --kid 2026-02")]

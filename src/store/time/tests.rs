@@ -3,7 +3,7 @@ use crate::disk::double::CrashDisk;
 
 const FOLDER: &str = "/state";
 const BOOT: BootId = BootId([1; 16]);
-const KNOWN: Known = Known { build: 1_000_000, signed: 0, used: false };
+const KNOWN: Known = Known { build: 1_000_000, signed: 0, used: false, epoch: 1 };
 
 fn at(wall: i64, boot: u64) -> Reading {
     Reading { wall_ms: wall.saturating_mul(1_000), boot: Duration::from_secs(boot) }
@@ -93,7 +93,7 @@ fn two_lost_records_fall_back_to_what_is_signed_and_say_so_until_something_signe
     for which in ["/state/time.0", "/state/time.1"] {
         disk.rot(Path::new(which), 20);
     }
-    let known = Known { build: 1_000_000, signed: 2_500_000, used: true };
+    let known = Known { build: 1_000_000, signed: 2_500_000, used: true, epoch: 1 };
     let file = open(&disk, BOOT, &at(0, 0), known);
     let lost = TimeBounds { lower: 2_500_000, upper: None, quality: TimeQuality::Lost };
     assert_eq!(file.floor().bounds(&at(0, 0), false), lost, "never 0");
@@ -143,4 +143,131 @@ fn a_floor_that_cannot_be_written_holds_all_the_same() {
     let (file, written) = TimeFile::open(shared, Path::new(FOLDER), BOOT, &at(0, 0), KNOWN);
     assert!(written.is_err() && file.raise(2_000_000, &at(0, 0)).is_err());
     assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(2_000_000));
+}
+
+const DAY: i64 = 86_400;
+
+fn lower(file: &TimeFile, boot: u64) -> i64 {
+    file.floor().bounds(&at(0, boot), false).lower
+}
+
+/// A record as the version before this one wrote it: without an account.
+fn version_1(hard: i64, boot: BootId) -> Vec<u8> {
+    [&[1, 0][..], &(hard * 1_000).to_be_bytes(), &boot.0, &0_u64.to_be_bytes()].concat()
+}
+
+#[test]
+fn the_hubs_word_raises_the_floor_by_400_days_in_an_epoch_and_no_further() {
+    let disk = disk();
+    let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+    let by_hub = |file: &TimeFile, to: i64| {
+        let (outcome, written) = file.raise_by_hub(to, &at(0, 0));
+        written.unwrap();
+        outcome
+    };
+    assert_eq!(by_hub(&file, 999_999), ByHub { raised_ms: 0, refused_ms: 0 }, "it never lowers it");
+    let first = 1_000_000 + 300 * DAY;
+    assert_eq!(by_hub(&file, first), ByHub { raised_ms: 300 * DAY * 1_000, refused_ms: 0 });
+    // What a document raises is not charged to the hub, and what was used is not forgotten by a restart.
+    file.raise(first + 50 * DAY, &at(0, 0)).unwrap();
+    let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+    let outcome = by_hub(&file, first + 1_000 * DAY);
+    assert_eq!(outcome, ByHub { raised_ms: 100 * DAY * 1_000, refused_ms: 850 * DAY * 1_000 });
+    assert_eq!(lower(&file, 0), first + 150 * DAY);
+    for to in [i64::MAX, first + 200 * DAY] {
+        assert_eq!(by_hub(&file, to).raised_ms, 0);
+    }
+    assert_eq!(lower(&file, 0), first + 150 * DAY);
+    // The control: a document is not bounded by it, and a new epoch begins a new allowance.
+    file.raise(first + 160 * DAY, &at(0, 0)).unwrap();
+    file.under(2);
+    assert_eq!(by_hub(&file, first + 161 * DAY).raised_ms, DAY * 1_000);
+    file.under(1);
+    assert_eq!(by_hub(&file, i64::MAX).raised_ms, 399 * DAY * 1_000, "an older epoch renews nothing");
+    assert_eq!(by_hub(&file, i64::MIN), ByHub { raised_ms: 0, refused_ms: 0 });
+}
+
+#[test]
+fn the_hubs_word_heals_a_lost_floor_and_a_document_does() {
+    let used = Known { used: true, ..KNOWN };
+    let file = open(&disk(), BOOT, &at(0, 0), used);
+    assert_eq!(file.floor().bounds(&at(0, 0), false).quality, TimeQuality::Lost);
+    file.raise_by_hub(1_000_001, &at(0, 0)).1.unwrap();
+    assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(1_000_001));
+}
+
+#[test]
+fn a_reset_takes_the_floor_back_once_and_for_good() {
+    let disk = disk();
+    let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+    let wrong = 1_000_000 + 3_000 * DAY;
+    file.raise(wrong, &at(0, 0)).unwrap();
+    let right = 1_000_000 + 10 * DAY;
+    file.reset(right, 1, &at(0, 0)).unwrap().unwrap();
+    assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(right));
+    // The same number again, and any below the last, changes nothing.
+    for seq in [0, 1] {
+        assert_eq!(file.reset(0, seq, &at(0, 0)).err(), Some(ResetUsed(1)));
+    }
+    // The document that went wrong serves: a start takes nothing from it, and bringing it again does nothing.
+    let serving = Known { signed: wrong, ..KNOWN };
+    let file = open(&disk, BootId([2; 16]), &at(0, 5), serving);
+    assert_eq!(lower(&file, 5), right + 4);
+    file.raise(wrong, &at(0, 5)).unwrap();
+    assert_eq!(lower(&file, 5), right + 4);
+    // What is near counts, and what is beyond all that was before the reset.
+    file.raise(right + 100 * DAY, &at(0, 5)).unwrap();
+    assert_eq!(lower(&file, 5), right + 100 * DAY);
+    file.raise(wrong + 1, &at(0, 5)).unwrap();
+    assert_eq!(lower(&file, 5), wrong + 1);
+    assert_eq!(file.reset(0, 1, &at(0, 5)).err(), Some(ResetUsed(1)));
+    // Never below the build.
+    file.reset(0, 2, &at(0, 5)).unwrap().unwrap();
+    assert_eq!(lower(&file, 5), 1_000_000);
+}
+
+#[test]
+fn a_reset_takes_back_what_the_hub_gave_and_its_allowance_begins_anew() {
+    let file = open(&disk(), BOOT, &at(0, 0), KNOWN);
+    file.raise_by_hub(i64::MAX, &at(0, 0)).1.unwrap();
+    file.reset(1_000_000, 1, &at(0, 0)).unwrap().unwrap();
+    assert_eq!(lower(&file, 0), 1_000_000);
+    assert_eq!(file.raise_by_hub(1_000_000 + DAY, &at(0, 0)).0.raised_ms, DAY * 1_000);
+}
+
+#[test]
+fn a_reset_that_cannot_be_written_is_not_done() {
+    let disk = disk();
+    let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+    file.raise(9_000_000, &at(0, 0)).unwrap();
+    disk.cut_after(0);
+    assert!(file.reset(2_000_000, 1, &at(0, 0)).unwrap().is_err());
+    assert_eq!(lower(&file, 0), 9_000_000);
+}
+
+#[test]
+fn the_record_of_the_version_before_is_read_and_one_of_a_later_version_is_a_lost_floor() {
+    for (body, expected) in [
+        (version_1(4_000_000, BOOT), TimeBounds::floor(4_000_000)),
+        ([&[9, 0][..], &[0; 64]].concat(), TimeBounds { lower: 1_000_000, upper: None, quality: TimeQuality::Lost }),
+    ] {
+        let disk = disk();
+        let (mut pair, _) = Pair::open(Arc::<CrashDisk>::clone(&disk) as Arc<dyn Disk>, Path::new(FOLDER), "time");
+        pair.write(&body).unwrap();
+        let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+        assert_eq!(file.floor().bounds(&at(0, 0), false), expected);
+        file.raise_by_hub(4_000_001, &at(0, 0)).1.unwrap();
+        let file = open(&disk, BOOT, &at(0, 0), KNOWN);
+        assert_eq!(lower(&file, 0), 4_000_001);
+    }
+}
+
+#[test]
+fn no_cut_or_longer_record_is_read() {
+    let whole = to_bytes(TimeFloor::new(1, &at(0, 0), true), Account::NEW, BOOT);
+    assert_eq!(from_bytes(&whole, BOOT), Some((TimeFloor::new(1, &at(0, 0), true), Account::NEW)));
+    for end in 0..whole.len() {
+        assert_eq!(from_bytes(&whole[..end], BOOT), None, "{end}");
+    }
+    assert_eq!(from_bytes(&[&whole[..], &[0]].concat(), BOOT), None);
 }

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::ids::StreamId;
@@ -109,6 +110,15 @@ async fn an_uploader_that_waits_is_fresh_and_one_that_hangs_in_a_round_is_not() 
     let (_hubs, hubs) = watch::channel(Arc::from([key(1).public()]));
     let hub = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", hub.local_addr().expect("an address"));
+    // A hub that knows nothing, not even the time.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = hub.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 1 << 10]).await;
+                let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+            });
+        }
+    });
     let config = Config { hub: Some(address), ..Config::default() };
     let worker = Worker::new(config, Mute::default(), key(2).public(), hubs, wakes.clone());
     let worker = worker.expect("a good configuration").expect("it names a hub");

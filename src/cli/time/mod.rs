@@ -1,0 +1,80 @@
+//! `tidegate time`: the root's holders say what time it is, for devices whose floor was raised too far.
+
+mod reset;
+mod sign;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use super::print;
+use crate::bundle::container::MAX_ROOT;
+use crate::bundle::keyfile::AuthorKey;
+use crate::bundle::manifest::Target;
+use crate::bundle::reset::{self as format, TimeReset};
+use crate::bundle::root::RootDocument;
+use crate::disk::{self, read_limited};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a time reset and sign it with keys of the role root.
+    #[command(
+        after_help = "Example:\n  tidegate time reset --root policy/root.json --key policy/keys/root.key \\\n    \
+                            --at 2026-11-26T10:00:00Z --device ID --reason \"the hub's clock ran ahead\" -o reset.tgb"
+    )]
+    Reset(reset::Reset),
+    /// Add signatures to a time reset that others have signed.
+    #[command(after_help = "Example:\n  tidegate time sign reset.tgb --root policy/root.json --key root-2.key --yes")]
+    Sign(sign::Sign),
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Reset(arguments) => reset::run(&arguments),
+        Command::Sign(arguments) => sign::run(&arguments),
+    }
+}
+
+fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
+    let named = || format!("root document {}", path.display());
+    let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).with_context(named)?;
+    RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).with_context(named)
+}
+
+/// Signs `file` with every key and writes it to `output`, then tells who is missing.
+fn finish(mut file: Vec<u8>, root: &RootDocument, keys: &[PathBuf], output: &Path) -> anyhow::Result<()> {
+    for path in keys {
+        let named = || format!("key {}", path.display());
+        let key = AuthorKey::open(path).with_context(named)?;
+        file = format::sign(&file, root, &key.key).with_context(named)?;
+    }
+    let (_, signers) = TimeReset::inspect(&file, root)?;
+    disk::replace(output, &file, 0o644).with_context(|| format!("writing {}", output.display()))?;
+    let (have, need) = (signers.keys.len(), signers.threshold);
+    println!("\nSigned: {} has {have} of {need} signatures", output.display());
+    match need.saturating_sub(have) {
+        0 => println!("It is complete. Bring it to the devices as a bundle is brought; each takes it once."),
+        missing => println!("Pass it on: {missing} more of the role root must sign it (tidegate time sign)."),
+    }
+    Ok(())
+}
+
+/// What a signer must read before signing.
+fn summary(reset: &TimeReset) -> String {
+    let target = match &reset.target {
+        Target::All => "every device of the deployment".to_owned(),
+        Target::Devices(ids) => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Target::Labels(labels) => {
+            let one = |(key, values): (&String, &Vec<String>)| format!("{key}={}", values.join("|"));
+            labels.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+    };
+    print::pairs(&[
+        ("sets the time floor to", format!("{} ({})", print::moment(reset.at), reset.at)),
+        ("of", target),
+        ("deployment", format!("{}, epoch {}", reset.deployment, reset.epoch)),
+        ("number", reset.seq.to_string()),
+        ("made by", format!("{}: {}", reset.author.who, reset.author.reason)),
+    ])
+}

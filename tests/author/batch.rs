@@ -1,0 +1,53 @@
+//! Batches of tokens from the desk: a line each, whole or not at all, and each is what a device takes.
+
+use std::fs;
+
+use serde_json::Value;
+use tidegate::exit;
+
+use crate::program::{done, refused};
+
+const X5T: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
+#[test]
+fn a_batch_is_a_token_a_line_for_whom_the_list_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    done(at, &["token", "keygen", "--name", "site", "--kid", "k1"]);
+    let list = format!("sub,client,scope,x5t#S256\nada,till-1,,\n,till-2,stock:read stock:write,\nbob,till-3,,{X5T}\n");
+    fs::write(at.join("tills.csv"), list).expect("written");
+    let mint = ["token", "mint", "--key", "site.pem", "--kid", "k1", "--iss", "https://site.example", "--aud", "quay"];
+    let mint = [&mint[..], &["--ttl", "180d", "--scope", "sell", "--now", "1800000000"]].concat();
+    let printed = done(at, &[&mint[..], &["--batch", "tills.csv"]].concat());
+    let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect();
+    let told = |line: &Value, name: &str| line[name].as_str().map(str::to_owned);
+    let whom: Vec<_> = lines.iter().map(|line| (told(line, "sub"), told(line, "client"))).collect();
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(whom, [(text("ada"), text("till-1")), (None, text("till-2")), (text("bob"), text("till-3"))]);
+    let ids: std::collections::BTreeSet<_> = lines.iter().map(|line| told(line, "jti").expect("an id")).collect();
+    assert_eq!(ids.len(), 3, "each can be revoked by itself");
+
+    // Six months later, by the floor of a device that never had the time since.
+    let check = ["token", "check", "--jwks", "site.jwks.json", "--issuer", "https://site.example", "--aud", "quay"];
+    for (number, line) in lines.iter().enumerate() {
+        assert_eq!(line["exp"], 1_800_000_000_i64 + 180 * 86_400);
+        let token = line["token"].as_str().expect("a token");
+        let judged = |now: &str, accepted| {
+            let arguments = [&check[..], &["--now", now, token]].concat();
+            if accepted { done(at, &arguments) } else { refused(at, exit::DATA, &arguments) }
+        };
+        // The third is bound to a certificate, which nobody shows here.
+        let said = judged("1815000000", number < 2);
+        assert!(said.contains(["sell", "stock:write", "PopMissing"][number]), "{said}");
+        assert!(judged("1816000000", false).contains("TokenExpired"));
+    }
+
+    // A list with an error gives no token at all.
+    for (list, says) in [("sub\nada\n\"\"\n", "line 3"), ("who\nada\n", "\"who\"")] {
+        fs::write(at.join("tills.csv"), list).expect("written");
+        let said = refused(at, exit::DATA, &[&mint[..], &["--batch", "tills.csv"]].concat());
+        assert!(said.contains(says) && !said.contains("token\":"), "{said}");
+    }
+    let both = [&mint[..], &["--batch", "tills.csv", "--sub", "ada"]].concat();
+    refused(at, exit::USAGE, &both);
+}
