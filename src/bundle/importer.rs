@@ -5,21 +5,20 @@
 //! journal and, where signatures vouch for them, the root and the time floor. Blocking: never call it on a
 //! reactor's thread.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
-use serde::Serialize;
 
 use super::activate::{Active, Compile, OpenError, Origin, Records, Resumed, Slots, Started};
-use super::canonical;
 use super::container::MAX_ROOT;
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::{DeviceFacts, Permit};
+use super::receipt::Receipt;
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, Staged, open_regular, stage};
 use super::trust::History;
@@ -30,7 +29,7 @@ use crate::ids::Digest;
 use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
 use crate::store::time::{BUILD_TIME, Known, TimeFile};
-use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
+use crate::units::{TimeBounds, UnixSeconds};
 
 /// How a bundle came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +91,7 @@ pub enum Imported<T> {
 }
 
 impl<T> Imported<T> {
-    /// The name in journal and result file.
+    /// The name in journal and receipt.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -100,6 +99,16 @@ impl<T> Imported<T> {
             Self::Permitted(_) => "Permitted",
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Refused(refused) => refused.name(),
+        }
+    }
+
+    /// What the receipt says of it, for people.
+    fn detail(&self) -> String {
+        match self {
+            Self::Refused(refused) => refused.to_string(),
+            Self::Activated(_) | Self::Revoked(_) => "in force".into(),
+            Self::Permitted(permit) => format!("waiting for bundle {}", permit.to),
+            Self::AlreadyInstalled => "in force already".into(),
         }
     }
 }
@@ -119,8 +128,8 @@ pub struct ImportOutcome<T> {
     pub root: Option<u64>,
     /// The file that was judged: what stands at its path now may be another one. `None` where it was not opened.
     pub judged: Option<Identity>,
-    /// What to leave beside the file, once the policy is in force.
-    pub report: Report,
+    /// What to sign and leave beside the file, once the policy is in force.
+    pub receipt: Receipt,
     /// What could not be written down (journal, time floor), for the log; the result stands all the same.
     pub unrecorded: Option<io::Error>,
 }
@@ -210,8 +219,8 @@ impl<T> Importer<T> {
         Arc::clone(&self.time)
     }
 
-    /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the report beside
-    /// the file, so that whoever waits for the report finds in force what it says.
+    /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the receipt beside
+    /// the file, so that whoever waits for the receipt finds in force what it says.
     pub fn import(&mut self, path: &Path, medium: &Medium, now: &Moment) -> ImportOutcome<T> {
         let mut found = Findings::default();
         let mut source = SourceFound::default();
@@ -274,11 +283,34 @@ impl<T> Importer<T> {
                 self.journal.append(line.saying(&format!("a list of {ids} ids and {cut_offs} cut-offs")))
             }
         };
+        let journal = (rotations.is_ok() && appended.is_ok()).then(|| self.journal.position());
         let unkept = rotated.as_ref().err().map(|refused| io::Error::other(refused.clone()));
         unrecorded = unkept.or(rotations.err()).or(appended.err()).or(unrecorded);
         let root = roots.last().map(|next| next.root.version());
-        let report = Report { root, ..Report::of(&result, &name, &found, bounds) };
-        ImportOutcome { name, result, digest: found.digest, resumed, root, judged: source.identity, report, unrecorded }
+        let receipt = Receipt {
+            at: bounds.lower,
+            boot: BootId::now().to_string(),
+            detail: result.detail(),
+            device: self.device.id,
+            digest: found.digest,
+            file_sha256: source.sha256,
+            journal,
+            name: name.clone(),
+            quality: bounds.quality,
+            result: result.name().to_owned(),
+            root,
+            seq: found.seq,
+        };
+        ImportOutcome {
+            name,
+            result,
+            digest: found.digest,
+            resumed,
+            root,
+            judged: source.identity,
+            receipt,
+            unrecorded,
+        }
     }
 
     /// 17 for a list of revocations: the slot takes it from the private copy.
@@ -296,6 +328,21 @@ impl<T> Importer<T> {
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
         let mut line = Line::new(Event::Import, refused.name(), bounds).saying(refused.detail());
         line.medium = Some(medium.to_string());
+        self.journal.append_unchanged(line, now.reading.boot)
+    }
+
+    /// Writes into the journal that the receipt of the file `name` could not be put beside it: a stick may be read-only.
+    pub fn record_unreceipted(
+        &mut self,
+        name: &str,
+        error: &io::Error,
+        medium: &Medium,
+        now: &Moment,
+    ) -> io::Result<()> {
+        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        let mut line = Line::new(Event::Unreceipted, "Unreceipted", bounds).saying(&error.to_string());
+        line.medium = Some(medium.to_string());
+        line.file = Some(plain(name));
         self.journal.append_unchanged(line, now.reading.boot)
     }
 
@@ -369,56 +416,4 @@ fn start_lines<T>(serving: Option<&Active<T>>, origin: &Origin, now: TimeBounds)
     };
     // The name is in both, so that a start that fails otherwise than the last one is told.
     (Some(Line::new(event, why.name(), now).saying(why.detail())), started.saying(why.name()))
-}
-
-/// What stands beside a bundle after its import, for whoever brought it.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    at: UnixSeconds,
-    detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<Digest>,
-    name: String,
-    quality: TimeQuality,
-    result: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    root: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-}
-
-/// The mode of a report. It stays the daemon's own; the group of a set-group-id inbox, those who push, reads it,
-/// whatever the daemon's umask is.
-const REPORT_MODE: u32 = 0o640;
-
-impl Report {
-    fn of<T>(result: &Imported<T>, name: &str, found: &Findings, now: TimeBounds) -> Self {
-        let detail = match result {
-            Imported::Refused(refused) => refused.to_string(),
-            Imported::Activated(_) | Imported::Revoked(_) => "in force".into(),
-            Imported::Permitted(permit) => format!("waiting for bundle {}", permit.to),
-            Imported::AlreadyInstalled => "in force already".into(),
-        };
-        let (at, quality) = (now.lower, now.quality);
-        let name = name.to_owned();
-        Self { at, detail, digest: found.digest, name, quality, result: result.name(), root: None, seq: found.seq }
-    }
-
-    /// Writes `NAME.result.json` beside the bundle at `source`, by a new file and a rename: a link of that name is
-    /// replaced and never followed. A courtesy (a stick may be read-only): the journal is the record.
-    pub fn put_beside(&self, source: &Path) -> io::Result<()> {
-        let mut bytes = canonical::write(self).map_err(io::Error::other)?;
-        bytes.push(b'\n');
-        let beside = |ending: &str| {
-            let mut name = source.as_os_str().to_owned();
-            name.push(ending);
-            PathBuf::from(name)
-        };
-        let (part, path) = (beside(".result.part"), beside(".result.json"));
-        let _ = std::fs::remove_file(&part);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(REPORT_MODE).open(&part)?;
-        file.set_permissions(Permissions::from_mode(REPORT_MODE))?;
-        file.write_all(&bytes)?;
-        std::fs::rename(&part, &path)
-    }
 }

@@ -11,6 +11,7 @@ mod import;
 mod init;
 mod openapi;
 mod print;
+mod receipt;
 pub mod source;
 mod token;
 
@@ -41,6 +42,9 @@ enum Command {
     /// Build, sign, show and check policy bundles.
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// Check what devices say of bundles that were brought to them.
+    #[command(subcommand)]
+    Receipt(receipt::Command),
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
@@ -83,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Import(ImportCommand::Openapi(arguments)) => import::run(&arguments),
         Command::Bundle(command) => bundle::run(command),
+        Command::Receipt(command) => receipt::run(command),
         Command::Token(command) => token::run(command),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),

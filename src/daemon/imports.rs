@@ -19,7 +19,7 @@ use crate::bundle::inbox::Inbox;
 use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
 use crate::ids::Digest;
-use crate::keys::PublicKey;
+use crate::keys::{PublicKey, SigningKey};
 use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
@@ -115,6 +115,8 @@ pub(super) struct Imports {
 pub(super) struct Work {
     pub(super) importer: Importer<Policy>,
     pub(super) inbox: Inbox,
+    /// The device's key, which signs receipts.
+    pub(super) key: SigningKey,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) spool: Arc<Spool>,
     /// The keys of the root's hub role, for the uploader.
@@ -179,9 +181,10 @@ impl Work {
 
     fn import(&mut self, path: &Path) {
         let now = moment(&self.time);
-        let outcome = self.importer.import(path, &Medium::Inbox, &now);
+        let medium = &Medium::Inbox;
+        let outcome = self.importer.import(path, medium, &now);
         let settled = self.inbox.settle(path, &outcome);
-        let ImportOutcome { name, result, digest, resumed, root, judged: _, report, unrecorded } = outcome;
+        let ImportOutcome { name, result, digest, resumed, root, judged: _, receipt, unrecorded } = outcome;
         if let Some(error) = unrecorded {
             warn!(%error, "an import could not be written into the journal or the time floor");
         }
@@ -231,8 +234,11 @@ impl Work {
         };
         self.outcomes.note(&name, word, at, seq);
         // Last: whoever waits for it finds in force what it says, and in status.
-        if let Err(error) = report.put_beside(path) {
-            warn!(%error, file = name, "the result could not be put beside the bundle");
+        if let Err(error) = receipt.put_beside(path, &self.key) {
+            warn!(%error, file = name, "the receipt could not be put beside the bundle");
+            if let Err(error) = self.importer.record_unreceipted(&name, &error, medium, &now) {
+                warn!(%error, "the journal could not be written");
+            }
         }
     }
 }

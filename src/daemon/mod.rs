@@ -168,6 +168,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let work = imports::Work {
         importer,
         inbox,
+        key,
         outcomes: Arc::clone(&outcomes),
         spool: Arc::clone(&spool),
         hubs: rotated_hubs,

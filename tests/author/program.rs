@@ -323,6 +323,7 @@ fn every_command_has_help_with_an_example_and_a_wrong_line_is_64() {
         "bundle sign",
         "bundle inspect",
         "bundle verify",
+        "receipt verify",
         "token mint",
         "token keygen",
         "token check",

@@ -2,6 +2,7 @@
 //! commands made. Everything is awaited with a deadline; nothing is slept for.
 
 mod check;
+mod identity;
 mod life;
 mod policy;
 mod site;

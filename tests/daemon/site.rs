@@ -64,7 +64,7 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    fn tidegate(&self, arguments: &[&str]) -> String {
+    pub(crate) fn tidegate(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         let output = command.args(arguments).current_dir(&self.folder).output().expect("it runs");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -179,7 +179,7 @@ impl Daemon {
         let text = until(&format!("{name} is judged: {}", self.log()), || {
             serde_json::from_slice::<Value>(&fs::read(&result).ok()?).ok()
         });
-        text["result"].as_str().expect("a result has a name").to_owned()
+        text["body"]["result"].as_str().expect("a result has a name").to_owned()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -1,0 +1,77 @@
+//! `tidegate receipt`: what a device says of a bundle that was brought to it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::{Refusal, print};
+use crate::bundle::Receipt;
+use crate::bundle::document::MAX_DOCUMENT;
+use crate::disk::read_limited;
+use crate::ids::unhex;
+use crate::keys::{KeyAlg, PublicKey};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Check the receipt that a device left beside a bundle: exit code 0 or 65.
+    Verify(Verify),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  tidegate receipt verify policy-7.tgb.result.json --device-key pump-3.pub")]
+pub(super) struct Verify {
+    /// The receipt, NAME.result.json.
+    receipt: PathBuf,
+    /// The device's public key: a file of 64 hex digits.
+    #[arg(long, value_name = "FILE")]
+    device_key: PathBuf,
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Verify(arguments) => verify(&arguments),
+    }
+}
+
+fn verify(arguments: &Verify) -> anyhow::Result<()> {
+    let key = read_public(&arguments.device_key)?;
+    let named = || format!("receipt {}", arguments.receipt.display());
+    let bytes = read_limited(&arguments.receipt, MAX_DOCUMENT).with_context(named)?;
+    match Receipt::verify(&bytes, &key) {
+        Ok(receipt) => {
+            print!("{}", told(&receipt));
+            Ok(())
+        }
+        Err(refused) => {
+            println!("refused: {}: {}", refused.name(), print::visible(refused.detail()));
+            println!("what to do: do not believe the receipt; {}", refused.advice());
+            Err(Refusal.into())
+        }
+    }
+}
+
+/// A receipt that was verified, for people.
+pub(super) fn told(receipt: &Receipt) -> String {
+    let some = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let journal = receipt.journal.map(|end| format!("file {}, byte {}, hash {}", end.file, end.length, end.hash));
+    print::pairs(&[
+        ("result", receipt.result.clone()),
+        ("detail", receipt.detail.clone()),
+        ("file", receipt.name.clone()),
+        ("digest", some(receipt.digest.map(|digest| digest.to_string()))),
+        ("seq", some(receipt.seq.map(|seq| seq.to_string()))),
+        ("device", receipt.device.to_string()),
+        ("time", format!("{} ({})", print::moment(receipt.at), receipt.quality.name())),
+        ("boot", receipt.boot.clone()),
+        ("journal", some(journal)),
+    ])
+}
+
+/// A device's public key: 64 hex digits, as `device request` prints them.
+fn read_public(path: &Path) -> anyhow::Result<PublicKey> {
+    let named = || format!("key {}", path.display());
+    let bytes = read_limited(path, 65).with_context(named)?;
+    let raw = std::str::from_utf8(&bytes).ok().and_then(|text| unhex::<32>(text.trim_end()).ok());
+    let Some(raw) = raw else { bail!("key {}: not 64 lower-case hex digits", path.display()) };
+    PublicKey::new(KeyAlg::Ed25519, &raw).with_context(named)
+}

@@ -1,0 +1,84 @@
+//! Who the device is: what it signs, and what it is told of itself.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tidegate::bundle::Receipt;
+use tidegate::bundle::journal::{self, Line};
+use tidegate::disk::Machine;
+use tidegate::ids::hex;
+use tidegate::keys::{SigningKey, sha256};
+use tidegate::store::device_key;
+
+use crate::site::{Site, serves, until};
+use crate::wire::upstream;
+
+/// The device's key, as the daemon made it.
+fn key(site: &Site) -> SigningKey {
+    device_key::open(&site.path("state"), None).expect("the daemon made it")
+}
+
+fn journal(site: &Site) -> Vec<Line> {
+    journal::read(&Machine, &site.path("state/journal")).expect("the chain holds")
+}
+
+/// The operator's command, whatever it ends with.
+fn tidegate(site: &Site, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments).current_dir(site.path("")).output().expect("it runs")
+}
+
+fn verify(site: &Site, receipt: &Path) -> (Option<i32>, String) {
+    let receipt = receipt.to_str().expect("UTF-8");
+    let output = tidegate(site, &["receipt", "verify", receipt, "--device-key", "device.pub"]);
+    (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+}
+
+#[test]
+fn a_receipt_is_the_devices_word_and_names_its_place_in_the_journal() {
+    let site = Site::new();
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &site.bundle(upstream("one"))), "Activated");
+    let path = site.path("inbox/first.tgb.result.json");
+    let bytes = fs::read(&path).expect("a receipt");
+    fs::write(site.path("device.pub"), hex(key(&site).public().raw()) + "\n").expect("written");
+    let (code, told) = verify(&site, &path);
+    assert!(code == Some(0) && told.starts_with("result   Activated\n"), "{told}");
+
+    let receipt = Receipt::verify(&bytes, &key(&site).public()).expect("the device's own");
+    let end = receipt.journal.expect("the journal was written");
+    let file = fs::read(site.path(&format!("state/journal/{:08}.jsonl", end.file))).expect("the journal");
+    let until_then = &file[..usize::try_from(end.length).expect("small")];
+    let last = until_then.strip_suffix(b"\n").expect("whole lines").rsplit(|byte| *byte == b'\n').next();
+    let last = last.expect("a line");
+    assert_eq!(sha256(last), end.hash);
+    let line: Line = serde_json::from_slice(last).expect("a line of the journal");
+    assert_eq!((line.result, line.digest, line.boot), (receipt.result, receipt.digest, receipt.boot));
+
+    // The control: another result, and another device.
+    let forged = String::from_utf8(bytes).expect("text").replace("Activated", "Rejected!");
+    fs::write(site.path("forged.json"), forged).expect("written");
+    let (code, told) = verify(&site, &site.path("forged.json"));
+    assert!(code == Some(65) && told.starts_with("refused: SignatureInvalid"), "{told}");
+    let other = SigningKey::from_seed(&[1; 32]).expect("a seed makes a key");
+    fs::write(site.path("device.pub"), hex(other.public().raw())).expect("written");
+    let (code, told) = verify(&site, &path);
+    assert!(code == Some(65) && told.starts_with("refused: ThresholdNotMet"), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn a_receipt_that_cannot_be_written_is_told_in_the_journal_and_stops_nothing() {
+    let site = Site::new();
+    let daemon = site.start();
+    // No file can take the place of a folder: as good as a stick that takes none.
+    fs::create_dir_all(site.path("inbox/first.tgb.result.part/deep")).expect("made");
+    crate::site::drop_in(&site.path("inbox"), "first.tgb", &site.bundle(upstream("one")));
+    let line = until("the journal tells of it", || {
+        journal(&site).into_iter().find(|line| line.result == "Unreceipted" && line.file.is_some())
+    });
+    assert_eq!((line.file.as_deref(), line.medium.as_deref()), (Some("first.tgb"), Some("inbox")));
+    serves(&site, &site.token(), "one");
+    daemon.stop();
+}
