@@ -6,7 +6,7 @@
 //! reactor's thread.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,19 +15,22 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::activate::{Active, Compile, OpenError, Origin, Records, Resumed, Slots, Started};
 use super::container::MAX_ROOT;
+use super::document::{self, Document, MAX_DOCUMENT};
+use super::enrolment::{self, Enrolment, Held, Ruling};
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::{DeviceFacts, Permit};
 use super::receipt::Receipt;
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, Staged, open_regular, stage};
-use super::trust::History;
+use super::trust::{History, Trust};
 use super::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
 use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
+use crate::store::pair::{Found, Pair};
 use crate::store::time::{BUILD_TIME, Known, TimeFile};
 use crate::units::{TimeBounds, UnixSeconds};
 
@@ -84,6 +87,8 @@ pub enum Imported<T> {
     Revoked(Box<Active<Revocations>>),
     /// The permit waits for the bundle that it names.
     Permitted(Permit),
+    /// The device's labels are those of this enrolment from here on.
+    Enrolled(Box<Enrolment>),
     /// It was active already.
     AlreadyInstalled,
     /// It was refused, and what served still serves.
@@ -97,6 +102,7 @@ impl<T> Imported<T> {
         match self {
             Self::Activated(_) | Self::Revoked(_) => "Activated",
             Self::Permitted(_) => "Permitted",
+            Self::Enrolled(_) => "Enrolled",
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Refused(refused) => refused.name(),
         }
@@ -108,6 +114,7 @@ impl<T> Imported<T> {
             Self::Refused(refused) => refused.to_string(),
             Self::Activated(_) | Self::Revoked(_) => "in force".into(),
             Self::Permitted(permit) => format!("waiting for bundle {}", permit.to),
+            Self::Enrolled(enrolment) => format!("{} labels", enrolment.labels.len()),
             Self::AlreadyInstalled => "in force already".into(),
         }
     }
@@ -159,8 +166,17 @@ pub struct Importer<T> {
     slots: Slots,
     journal: Journal,
     time: Arc<TimeFile>,
+    /// The enrolment and where it is kept: the version of the root that it was taken under (u64, big-endian) and the
+    /// document.
+    enrolled: (Option<Held>, Pair),
     compile: Compile<T>,
     _lock: File,
+}
+
+/// What a file turned out to be.
+enum Judged<T> {
+    Bundle(Verdict<T>),
+    Enrolment(Ruling, Document),
 }
 
 impl<T> Importer<T> {
@@ -171,7 +187,7 @@ impl<T> Importer<T> {
         compile: Compile<T>,
         now: &Moment,
     ) -> Result<Opened<T>, OpenError> {
-        let Settings { state, root, device } = settings;
+        let Settings { state, root, mut device } = settings;
         let lock = lock(&state)?;
         let root = pinned_root(&root)?;
         let (staging, journal) = (state.join("staging"), state.join("journal"));
@@ -192,17 +208,23 @@ impl<T> Importer<T> {
             used: highest.is_some() || revoked.is_some(),
         };
         let folder = state.join("trust");
+        let (pair, kept) = Pair::open(Arc::clone(&disk), &folder, "enrolment");
+        let (held, unenrolled) = enrolled(&kept, &slots, &device);
+        if let Some(held) = &held {
+            device.labels.clone_from(&held.enrolment.labels);
+        }
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
         let bounds = time.floor().bounds(&now.reading, now.trusted);
 
         let mut journal = Journal::open(Arc::clone(&disk), &journal);
         let (why, started) = start_lines(serving.as_ref(), &origin, bounds);
-        let appended = trouble_lines(records, time.was_damaged(), bounds)
+        let appended = trouble_lines(records, time.was_damaged(), unenrolled, bounds)
             .try_for_each(|line| journal.append(line))
             .and_then(|()| journal.append_start(why, started));
         let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
-        let importer = Self { disk, staging, device, slots, journal, time, compile, _lock: lock };
+        let enrolled = (held, pair);
+        let importer = Self { disk, staging, device, slots, journal, time, enrolled, compile, _lock: lock };
         Ok(Opened { importer, serving, list, origin, unrecorded })
     }
 
@@ -211,6 +233,12 @@ impl<T> Importer<T> {
     pub fn hub_keys(&self) -> impl Iterator<Item = &PublicKey> {
         let trust = self.slots.trust();
         trust.lost.is_none().then(|| trust.root.role_keys(Role::Hub)).into_iter().flatten()
+    }
+
+    /// Who this device is; its labels are those of its enrolment, and change with an import that ends `Enrolled`.
+    #[must_use]
+    pub fn device(&self) -> &DeviceFacts {
+        &self.device
     }
 
     /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
@@ -235,22 +263,29 @@ impl<T> Importer<T> {
         }
         let result = match (judged, &rotated) {
             // 17 commit
-            (Ok(Verdict::Accepted(verified)), Ok(())) => match self.slots.activate(*verified) {
+            (Ok(Judged::Bundle(Verdict::Accepted(verified))), Ok(())) => match self.slots.activate(*verified) {
                 Ok(active) => Imported::Activated(Box::new(active)),
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Verdict::Revocations(verified)), Ok(())) => match self.revoke(*verified, staged) {
+            (Ok(Judged::Bundle(Verdict::Revocations(verified))), Ok(())) => match self.revoke(*verified, staged) {
                 Ok(list) => {
                     resumed.serving = self.slots.resume(&self.device, self.compile).serving.or(resumed.serving);
                     Imported::Revoked(Box::new(list))
                 }
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Verdict::Permit(verified)), Ok(())) => match self.slots.permit(&verified) {
+            (Ok(Judged::Bundle(Verdict::Permit(verified))), Ok(())) => match self.slots.permit(&verified) {
                 Ok(permit) => Imported::Permitted(permit),
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Verdict::AlreadyInstalled(_)), Ok(())) => Imported::AlreadyInstalled,
+            (Ok(Judged::Enrolment(Ruling::Next(held), document)), Ok(())) => match self.enrol(held, &document) {
+                Ok(enrolment) => Imported::Enrolled(Box::new(enrolment)),
+                Err(refused) => Imported::Refused(refused),
+            },
+            (
+                Ok(Judged::Bundle(Verdict::AlreadyInstalled(_)) | Judged::Enrolment(Ruling::AlreadyInstalled, _)),
+                Ok(()),
+            ) => Imported::AlreadyInstalled,
             (Ok(_), Err(refused)) => Imported::Refused(refused.clone()),
             (Err(refused), _) => Imported::Refused(refused),
         };
@@ -277,6 +312,10 @@ impl<T> Importer<T> {
             Imported::Activated(_) => self.journal.append(line),
             Imported::Permitted(Permit { from, to }) => {
                 self.journal.append(line.saying(&format!("from bundle {from} to bundle {to}")))
+            }
+            Imported::Enrolled(enrolment) => {
+                let labels: Vec<_> = enrolment.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                self.journal.append(line.saying(&format!("enrolled as {}", labels.join(" "))))
             }
             Imported::Revoked(list) => {
                 let (ids, cut_offs) = list.policy.len();
@@ -323,6 +362,17 @@ impl<T> Importer<T> {
         self.slots.revoke(verified, &mut Whole(&staged.file))
     }
 
+    /// 17 for an enrolment: from here on the labels are its own.
+    fn enrol(&mut self, held: Held, document: &Document) -> Result<Enrolment, Refused> {
+        let root = self.slots.trust().root.version();
+        let written = self.enrolled.1.write(&[&root.to_be_bytes()[..], &document.to_bytes()].concat());
+        written.map_err(|error| Refused::StateLost(format!("writing the enrolment: {error}")))?;
+        let enrolment = held.enrolment.clone();
+        self.device.labels.clone_from(&enrolment.labels);
+        self.enrolled.0 = Some(held);
+        Ok(enrolment)
+    }
+
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
     pub fn record(&mut self, refused: &Refused, medium: &Medium, now: &Moment) -> io::Result<()> {
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
@@ -353,13 +403,59 @@ impl<T> Importer<T> {
         lower: UnixSeconds,
         found: &mut Findings,
         (source, kept): (&mut SourceFound, &mut Option<Staged>),
-    ) -> Result<Verdict<T>, Refused> {
+    ) -> Result<Judged<T>, Refused> {
         let offered = open_regular(path)?;
         source.identity = Some(offered.identity());
         let staged = kept.insert(stage(offered, &self.staging, &*self.disk)?);
         source.sha256 = Some(staged.sha256);
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
-        verify(&mut Whole(&staged.file), &by, self.compile, found)
+        match read_document(&mut &staged.file)? {
+            Some(document) => {
+                let ruling = enrolment::judge(&document, &by, self.enrolled.0.as_ref(), found)?;
+                Ok(Judged::Enrolment(ruling, document))
+            }
+            None => verify(&mut Whole(&staged.file), &by, self.compile, found).map(Judged::Bundle),
+        }
+    }
+}
+
+/// The signed document that a private copy is, if it begins as one.
+fn read_document(file: &mut &File) -> Result<Option<Document>, Refused> {
+    let unread = |error: io::Error| Refused::SourceIo(format!("reading the document: {error}"));
+    file.seek(SeekFrom::Start(0)).map_err(unread)?;
+    let mut bytes = Vec::new();
+    let start = document::MAGIC.len() as u64;
+    file.take(start).read_to_end(&mut bytes).map_err(unread)?;
+    if bytes != document::MAGIC {
+        return Ok(None);
+    }
+    // One byte more than there may be, so that a longer one is told as such.
+    file.take(MAX_DOCUMENT + 1 - start).read_to_end(&mut bytes).map_err(unread)?;
+    Document::parse(&bytes).map(Some)
+}
+
+/// The enrolment that is kept, judged by the root under which it was taken; and why there is none, where there was one.
+fn enrolled(kept: &Found, slots: &Slots, device: &DeviceFacts) -> (Option<Held>, Option<String>) {
+    let read = |body: &[u8]| {
+        let (root, bytes) = body.split_first_chunk().ok_or_else(|| Refused::StateLost("it is cut off".into()))?;
+        let trust = Trust::new(slots.root_of(u64::from_be_bytes(*root)).clone());
+        let by = Judge { trust: &trust, lower: UnixSeconds::MIN, device, purpose: Purpose::Serve };
+        match enrolment::judge(&Document::parse(bytes)?, &by, None, &mut Findings::default())? {
+            Ruling::Next(held) => Ok(held),
+            Ruling::AlreadyInstalled => Err(Refused::StateLost("it is none".into())),
+        }
+    };
+    match kept {
+        Found::Fresh => (None, None),
+        Found::Lost => (None, Some("both records of the enrolment; the device has no labels".into())),
+        Found::Record(body) | Found::Survivor(body) => match read(body) {
+            Ok(held) if matches!(kept, Found::Record(_)) => (Some(held), None),
+            Ok(held) => {
+                let what = "one of the two records of the enrolment; it may be the one before the last";
+                (Some(held), Some(what.into()))
+            }
+            Err(why) => (None, Some(format!("the enrolment ({}); the device has no labels", why.name()))),
+        },
     }
 }
 
@@ -389,8 +485,13 @@ pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
 }
 
 /// What a start writes into the journal about records that were not as they had been written.
-fn trouble_lines(records: Records, time_was_damaged: bool, now: TimeBounds) -> impl Iterator<Item = Line> {
-    let damaged = |what| Line::new(Event::StateDamaged, "StateDamaged", now).saying(what);
+fn trouble_lines(
+    records: Records,
+    time_was_damaged: bool,
+    unenrolled: Option<String>,
+    now: TimeBounds,
+) -> impl Iterator<Item = Line> {
+    let damaged = |what: &str| Line::new(Event::StateDamaged, "StateDamaged", now).saying(what);
     let state = match records {
         Records::Sound => None,
         Records::Damaged => {
@@ -399,7 +500,8 @@ fn trouble_lines(records: Records, time_was_damaged: bool, now: TimeBounds) -> i
         Records::Lost => Some(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots")),
     };
     let time = damaged("one of the two records of the time floor; the floor may be the one before the last");
-    state.into_iter().chain(time_was_damaged.then_some(time))
+    let enrolment = unenrolled.map(|what| damaged(&what));
+    state.into_iter().chain(time_was_damaged.then_some(time)).chain(enrolment)
 }
 
 /// What a start writes into the journal: why it serves not what was chosen, and what it serves.

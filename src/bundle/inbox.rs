@@ -163,7 +163,11 @@ impl Inbox {
             (None, _) => Ok(()),
             (
                 Some(_),
-                Imported::Activated(_) | Imported::Revoked(_) | Imported::Permitted(_) | Imported::AlreadyInstalled,
+                Imported::Activated(_)
+                | Imported::Revoked(_)
+                | Imported::Permitted(_)
+                | Imported::Enrolled(_)
+                | Imported::AlreadyInstalled,
             ) => fs::remove_file(path),
             (
                 Some(_),
@@ -239,10 +243,10 @@ impl AsFd for Inbox {
     }
 }
 
-/// `*.tgb`, not hidden.
-fn is_candidate(name: &OsStr) -> bool {
+/// `*.tgb` or `*.tgd`, not hidden.
+pub(super) fn is_candidate(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    name.ends_with(b".tgb") && !name.starts_with(b".")
+    (name.ends_with(b".tgb") || name.ends_with(b".tgd")) && !name.starts_with(b".")
 }
 
 /// Copies the file that was judged. What is longer than any bundle is cut: it is kept to be looked at.

@@ -7,6 +7,7 @@
 mod bundle;
 #[cfg(feature = "demo")]
 mod demo;
+mod device;
 mod import;
 mod init;
 mod openapi;
@@ -42,6 +43,9 @@ enum Command {
     /// Build, sign, show and check policy bundles.
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// Ask for a device's labels, and give them.
+    #[command(subcommand)]
+    Device(device::Command),
     /// Check what devices say of bundles that were brought to them.
     #[command(subcommand)]
     Receipt(receipt::Command),
@@ -87,6 +91,7 @@ pub fn run() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Import(ImportCommand::Openapi(arguments)) => import::run(&arguments),
         Command::Bundle(command) => bundle::run(command),
+        Command::Device(command) => device::run(command),
         Command::Receipt(command) => receipt::run(command),
         Command::Token(command) => token::run(command),
         #[cfg(feature = "demo")]

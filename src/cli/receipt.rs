@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use super::device::enrolled_key;
 use super::{Refusal, print};
 use crate::bundle::Receipt;
 use crate::bundle::document::MAX_DOCUMENT;
@@ -23,8 +24,14 @@ pub(super) struct Verify {
     /// The receipt, NAME.result.json.
     receipt: PathBuf,
     /// The device's public key: a file of 64 hex digits.
+    #[arg(long, value_name = "FILE", required_unless_present = "enrolment")]
+    device_key: Option<PathBuf>,
+    /// The device's enrolment, which holds its key; the root says whether it is to be believed.
+    #[arg(long, value_name = "FILE", requires = "root", conflicts_with = "device_key")]
+    enrolment: Option<PathBuf>,
+    /// The root document, for the enrolment.
     #[arg(long, value_name = "FILE")]
-    device_key: PathBuf,
+    root: Option<PathBuf>,
 }
 
 pub(super) fn run(command: Command) -> anyhow::Result<()> {
@@ -34,7 +41,12 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
 }
 
 fn verify(arguments: &Verify) -> anyhow::Result<()> {
-    let key = read_public(&arguments.device_key)?;
+    let Verify { device_key, enrolment, root, .. } = arguments;
+    let key = match (device_key, enrolment, root) {
+        (Some(path), ..) => read_public(path)?,
+        (None, Some(enrolment), Some(root)) => enrolled_key(enrolment, root)?,
+        (None, ..) => bail!("name the device's key with --device-key, or its enrolment with --enrolment and --root"),
+    };
     let named = || format!("receipt {}", arguments.receipt.display());
     let bytes = read_limited(&arguments.receipt, MAX_DOCUMENT).with_context(named)?;
     match Receipt::verify(&bytes, &key) {

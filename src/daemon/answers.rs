@@ -1,5 +1,6 @@
 //! What the daemon says of itself when it is asked: health, status, metrics.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -164,6 +165,7 @@ impl admin::Answers for Daemon {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: self.device,
+            labels: BTreeMap::clone(&self.outcomes.labels.load()),
             uptime_seconds: self.started.elapsed().as_secs(),
             not_ready: self.ready().err(),
             policy,

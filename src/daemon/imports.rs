@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::timekeeper::moment;
 use crate::admin;
+use crate::bundle::enrolment::Labels;
 use crate::bundle::inbox::Inbox;
 use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
@@ -46,6 +47,8 @@ pub(super) struct InForce {
 pub(super) struct Outcomes {
     pub(super) policy: Arc<ArcSwap<Snapshot>>,
     pub(super) in_force: ArcSwap<InForce>,
+    /// The device's labels, from its enrolment.
+    pub(super) labels: ArcSwap<Labels>,
     recent: Mutex<VecDeque<admin::Imported>>,
     counts: Mutex<Vec<(&'static str, u64)>>,
 }
@@ -55,6 +58,7 @@ impl Outcomes {
         Self {
             policy: Arc::new(ArcSwap::from_pointee(Snapshot::safe_mode())),
             in_force: ArcSwap::default(),
+            labels: ArcSwap::default(),
             recent: Mutex::default(),
             counts: Mutex::default(),
         }
@@ -222,6 +226,17 @@ impl Work {
             Imported::Permitted(permit) => {
                 info!(file = name, from = %permit.from, to = %permit.to, "a permit waits for the bundle that it names");
                 None
+            }
+            Imported::Enrolled(enrolment) => {
+                let seq = enrolment.seq;
+                info!(
+                    file = name,
+                    seq,
+                    labels = enrolment.labels.len(),
+                    "the device has the labels of a new enrolment"
+                );
+                self.outcomes.labels.store(Arc::new(enrolment.labels));
+                Some(seq)
             }
             Imported::AlreadyInstalled => {
                 info!(file = name, "the bundle is in force already");

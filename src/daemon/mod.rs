@@ -111,6 +111,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     state_folder(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let key = device_key::open(&config.state, credentials.as_deref())?;
+    // Its labels come from its enrolment, which the importer keeps.
     let device = DeviceFacts { id: DeviceId::from(key.public().id()), labels: BTreeMap::new() };
     let device_id = device.id;
     info!(device = %device_id, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -134,6 +135,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     spool.watched(hearts.register("spool", Instant::now()));
 
     let outcomes = Arc::new(imports::Outcomes::new());
+    outcomes.labels.store(Arc::new(importer.device().labels.clone()));
     if let Some(list) = list {
         outcomes.put_list_in_force(list);
     }

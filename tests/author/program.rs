@@ -323,6 +323,8 @@ fn every_command_has_help_with_an_example_and_a_wrong_line_is_64() {
         "bundle sign",
         "bundle inspect",
         "bundle verify",
+        "device request",
+        "device enrol",
         "receipt verify",
         "token mint",
         "token keygen",

@@ -82,3 +82,52 @@ fn a_receipt_that_cannot_be_written_is_told_in_the_journal_and_stops_nothing() {
     serves(&site, &site.token(), "one");
     daemon.stop();
 }
+
+#[test]
+fn a_device_asks_is_enrolled_by_stick_and_takes_the_bundles_of_its_labels() {
+    let site = Site::new();
+    let daemon = site.start();
+    let asked = site.tidegate(&["device", "request", "--state", "state", "--label", "site=pier", "-o", "ask.tgd"]);
+    assert!(asked.contains(&daemon.status().device.to_string()), "{asked}");
+    let enrol = ["device", "enrol", "ask.tgd", "--key", "policy/keys/policy.key", "--seq"];
+    let told = site.tidegate(&[&enrol[..], &["2", "--label", "site=quay", "-o", "two.tgd"]].concat());
+    assert!(told.contains("labels      site=quay\n") && told.contains("It is complete"), "{told}");
+    site.tidegate(&[&enrol[..], &["1", "--labels-as-requested", "-o", "one.tgd"]].concat());
+    let by_hub = ["device", "enrol", "ask.tgd", "--key", "policy/keys/hub.key", "--seq", "3", "-o", "three.tgd"];
+    let told = site.tidegate(&[&by_hub[..], &["--label", "site=quay"]].concat());
+    assert!(told.contains("signed by the role hub"), "{told}");
+    let wrong = tidegate(&site, &["device", "enrol", "ask.tgd", "--key", "policy/keys/permit.key", "-o", "x.tgd"]);
+    assert!(!wrong.status.success() && !site.path("x.tgd").exists());
+
+    let bytes = |name: &str| fs::read(site.path(name)).expect("it was made");
+    let deployment = fs::read_to_string(site.path("policy/deployment.toml")).expect("a file");
+    fs::write(site.path("policy/deployment.toml"), format!("target = \"quay\"\n{deployment}")).expect("written");
+    let targets = "[targets.quay]\nlabels = { site = [\"quay\"] }\n";
+    fs::write(site.path("policy/targets.toml"), targets).expect("written");
+    let labelled = site.bundle(upstream("quay"));
+    assert_eq!(daemon.takes("early.tgb", &labelled), "NotForThisDevice");
+    assert_eq!(daemon.takes("two.tgd", &bytes("two.tgd")), "Enrolled");
+    assert_eq!(daemon.status().labels, [("site".to_owned(), "quay".to_owned())].into());
+    assert_eq!(daemon.takes("one.tgd", &bytes("one.tgd")), "EnrolmentRollback");
+    assert_eq!(daemon.takes("late.tgb", &labelled), "Activated");
+    let receipt = site.path("inbox/late.tgb.result.json");
+    let by_enrolment = ["receipt", "verify", receipt.to_str().expect("UTF-8"), "--enrolment", "two.tgd", "--root"];
+    let told = site.tidegate(&[&by_enrolment[..], &["policy/root.json"]].concat());
+    assert!(told.starts_with("result   Activated\n"), "{told}");
+    daemon.stop();
+
+    let daemon = site.start();
+    assert_eq!(daemon.status().labels, [("site".to_owned(), "quay".to_owned())].into());
+    serves(&site, &site.token(), "quay");
+    assert_eq!(daemon.takes("three.tgd", &bytes("three.tgd")), "Enrolled");
+    daemon.stop();
+}
+
+#[test]
+fn asking_makes_no_key() {
+    let site = Site::new();
+    fs::create_dir(site.path("empty")).expect("made");
+    let asked = tidegate(&site, &["device", "request", "--state", "empty", "-o", "ask.tgd"]);
+    assert!(!asked.status.success());
+    assert!(fs::read_dir(site.path("empty")).expect("there").next().is_none() && !site.path("ask.tgd").exists());
+}
