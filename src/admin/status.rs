@@ -20,6 +20,9 @@ pub struct Status {
     /// Its labels, from its enrolment.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// `CardCloned` or `CardRestored` where the state folder came to another machine since the device was enrolled.
+    #[serde(default)]
+    pub card: Option<String>,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
     /// Why requests are not served under a policy; absent when they are.

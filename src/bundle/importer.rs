@@ -30,6 +30,7 @@ use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
 use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
+use crate::store::hardware::Moved;
 use crate::store::pair::{Found, Pair};
 use crate::store::time::{BUILD_TIME, Known, TimeFile};
 use crate::units::{TimeBounds, UnixSeconds};
@@ -379,6 +380,12 @@ impl<T> Importer<T> {
         let mut line = Line::new(Event::Import, refused.name(), bounds).saying(refused.detail());
         line.medium = Some(medium.to_string());
         self.journal.append_unchanged(line, now.reading.boot)
+    }
+
+    /// Writes into the journal that the state folder is on another machine than before.
+    pub fn record_card(&mut self, moved: Moved, detail: &str, now: &Moment) -> io::Result<()> {
+        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        self.journal.append(Line::new(Event::CardMoved, moved.name(), bounds).saying(detail))
     }
 
     /// Writes into the journal that the receipt of the file `name` could not be put beside it: a stick may be read-only.

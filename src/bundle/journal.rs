@@ -66,6 +66,8 @@ pub enum Event {
     RootRotated,
     /// A bundle was offered.
     Import,
+    /// The state folder is on another machine than before; the result says how, the detail what became of the usage.
+    CardMoved,
     /// The receipt could not be put beside what was offered.
     Unreceipted,
 }
@@ -88,7 +90,7 @@ pub struct Line {
     /// What happened.
     pub event: Event,
     /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `AlreadyInstalled`, `Serving`, `Nothing`,
-    /// `StateDamaged`, `RootRotated`, `Unreceipted`.
+    /// `StateDamaged`, `RootRotated`, `Unreceipted`, `CardCloned`, `CardRestored`.
     pub result: String,
     /// What was found, for people.
     pub detail: String,

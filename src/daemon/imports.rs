@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::card;
 use super::timekeeper::moment;
 use crate::admin;
 use crate::bundle::enrolment::Labels;
@@ -24,6 +25,7 @@ use crate::keys::{PublicKey, SigningKey};
 use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
+use crate::store::hardware::Moved;
 use crate::telemetry::{Counts, Heart};
 use crate::units::UnixSeconds;
 
@@ -47,6 +49,8 @@ pub(super) struct InForce {
 pub(super) struct Outcomes {
     pub(super) policy: Arc<ArcSwap<Snapshot>>,
     pub(super) in_force: ArcSwap<InForce>,
+    /// What became of the card since the device was enrolled.
+    pub(super) card: ArcSwap<Option<Moved>>,
     /// The device's labels, from its enrolment.
     pub(super) labels: ArcSwap<Labels>,
     recent: Mutex<VecDeque<admin::Imported>>,
@@ -58,6 +62,7 @@ impl Outcomes {
         Self {
             policy: Arc::new(ArcSwap::from_pointee(Snapshot::safe_mode())),
             in_force: ArcSwap::default(),
+            card: ArcSwap::default(),
             labels: ArcSwap::default(),
             recent: Mutex::default(),
             counts: Mutex::default(),
@@ -119,6 +124,8 @@ pub(super) struct Imports {
 pub(super) struct Work {
     pub(super) importer: Importer<Policy>,
     pub(super) inbox: Inbox,
+    /// The state folder.
+    pub(super) state: PathBuf,
     /// The device's key, which signs receipts.
     pub(super) key: SigningKey,
     pub(super) outcomes: Arc<Outcomes>,
@@ -236,6 +243,10 @@ impl Work {
                     "the device has the labels of a new enrolment"
                 );
                 self.outcomes.labels.store(Arc::new(enrolment.labels));
+                if let Err(error) = card::settle(&self.state) {
+                    warn!(%error, "the record of the machine could not be written");
+                }
+                self.outcomes.card.store(Arc::default());
                 Some(seq)
             }
             Imported::AlreadyInstalled => {

@@ -38,6 +38,7 @@ mod lane;
 mod ledger;
 mod log;
 mod losses;
+mod renew;
 mod state;
 mod suspects;
 mod syncer;
@@ -51,6 +52,7 @@ use serde::{Deserialize, Serialize};
 
 pub use handle::{Program, Spool, Status, Waiting};
 pub use intake::Intake;
+pub use renew::renew;
 
 use crate::units::{Bytes, Span, Unfit, within};
 

@@ -10,6 +10,7 @@ use tidegate::disk::Machine;
 use tidegate::ids::hex;
 use tidegate::keys::{SigningKey, sha256};
 use tidegate::store::device_key;
+use tidegate::store::hardware::Hardware;
 
 use crate::site::{Site, serves, until};
 use crate::wire::upstream;
@@ -130,4 +131,52 @@ fn asking_makes_no_key() {
     let asked = tidegate(&site, &["device", "request", "--state", "empty", "-o", "ask.tgd"]);
     assert!(!asked.status.success());
     assert!(fs::read_dir(site.path("empty")).expect("there").next().is_none() && !site.path("ask.tgd").exists());
+}
+
+#[test]
+fn a_card_from_another_machine_is_told_until_it_is_enrolled_and_its_usage_is_parted() {
+    let site = Site::new();
+    let here = Hardware::here();
+    if here == Hardware::default() {
+        eprintln!("skipped: this machine has neither a serial number nor a machine id");
+        return;
+    }
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &site.bundle(upstream("one"))), "Activated");
+    serves(&site, &site.token(), "one");
+    daemon.stop();
+    let state = site.path("state");
+    let aside = site.path("state/spool/open.aside-1");
+
+    // The control: the same machine.
+    let daemon = site.start();
+    assert_eq!((daemon.status().card, aside.exists()), (None, false));
+    serves(&site, &site.token(), "one");
+    daemon.stop();
+
+    let elsewhere = Hardware::of(Some("another board"), Some("another system"));
+    elsewhere.write(&state).expect("written");
+    let moved = elsewhere.moved_to(&here).expect("it is another one").name();
+    for _ in 0..2 {
+        let daemon = site.start();
+        assert_eq!(daemon.status().card.as_deref(), Some(moved));
+        let metrics = daemon.ask("/metrics").expect("an answer").1;
+        assert!(metrics.contains(&format!("tidegate_card_moved{{how=\"{moved}\"}} 1\n")), "{metrics}");
+        serves(&site, &site.token(), "one");
+        daemon.stop();
+    }
+    let told: Vec<_> = journal(&site).into_iter().filter(|line| line.result == moved).collect();
+    assert!(told.len() == 1 && told[0].detail.contains("open.aside-1"), "once: {told:?}");
+    assert!(fs::read_dir(&aside).expect("what was not sealed").next().is_some());
+    assert!(!site.path("state/spool/open.aside-2").exists());
+
+    let daemon = site.start();
+    site.tidegate(&["device", "request", "--state", "state", "-o", "ask.tgd"]);
+    site.tidegate(&["device", "enrol", "ask.tgd", "--key", "policy/keys/policy.key", "-o", "anew.tgd"]);
+    assert_eq!(daemon.takes("anew.tgd", &fs::read(site.path("anew.tgd")).expect("it was made")), "Enrolled");
+    assert_eq!(daemon.status().card, None);
+    daemon.stop();
+    let daemon = site.start();
+    assert_eq!(daemon.status().card, None);
+    daemon.stop();
 }
