@@ -5,6 +5,7 @@
 //! journal and, where signatures vouch for them, the root and the time floor. Blocking: never call it on a
 //! reactor's thread.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -46,6 +47,21 @@ pub enum Medium {
     Scp(String),
     /// Pulled from this URL.
     Pull(String),
+}
+
+impl Medium {
+    /// How the file of that name came into the inbox, as whoever put it there says: `usb=WHICH=NAME` or
+    /// `scp=WHO=NAME`. A claim, for people: it decides nothing.
+    #[must_use]
+    pub fn of_inbox(name: &OsStr) -> Self {
+        let name = name.to_string_lossy();
+        let mut parts = name.splitn(3, '=');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("usb"), Some(stick), Some(_)) => Self::Usb(stick.to_owned()),
+            (Some("scp"), Some(peer), Some(_)) => Self::Scp(peer.to_owned()),
+            _ => Self::Inbox,
+        }
+    }
 }
 
 impl std::fmt::Display for Medium {

@@ -25,6 +25,7 @@ pub mod pack;
 pub mod receipt;
 pub mod root;
 mod roots;
+pub mod scan;
 pub mod staging;
 mod state;
 pub mod trust;

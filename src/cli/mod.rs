@@ -1,10 +1,11 @@
 //! The operator's commands, one file each.
 //!
 //! A command reads files and flags, calls the same cores as the daemon, and prints: what it made or judged on
-//! standard output, everything else on standard error. It never touches the network, and never writes over a key.
+//! standard output, everything else on standard error. Only `push` touches the network, by the system's ssh, and nothing ever writes over a key.
 //! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
 
 mod bundle;
+mod carry;
 #[cfg(feature = "demo")]
 mod demo;
 mod device;
@@ -12,7 +13,9 @@ mod import;
 mod init;
 mod openapi;
 mod print;
+mod push;
 mod receipt;
+mod sideload;
 pub mod source;
 mod token;
 
@@ -49,6 +52,8 @@ enum Command {
     /// Check what devices say of bundles that were brought to them.
     #[command(subcommand)]
     Receipt(receipt::Command),
+    Sideload(sideload::Sideload),
+    Push(push::Push),
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
@@ -93,6 +98,8 @@ pub fn run() -> ExitCode {
         Command::Bundle(command) => bundle::run(command),
         Command::Device(command) => device::run(command),
         Command::Receipt(command) => receipt::run(command),
+        Command::Sideload(arguments) => sideload::run(&arguments),
+        Command::Push(arguments) => push::run(&arguments),
         Command::Token(command) => token::run(command),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),

@@ -23,8 +23,15 @@ pub(super) enum Command {
 pub(super) struct Verify {
     /// The receipt, NAME.result.json.
     receipt: PathBuf,
+    #[command(flatten)]
+    believe: Believe,
+}
+
+/// Whose receipt it must be.
+#[derive(Debug, clap::Args)]
+pub(super) struct Believe {
     /// The device's public key: a file of 64 hex digits.
-    #[arg(long, value_name = "FILE", required_unless_present = "enrolment")]
+    #[arg(long, value_name = "FILE")]
     device_key: Option<PathBuf>,
     /// The device's enrolment, which holds its key; the root says whether it is to be believed.
     #[arg(long, value_name = "FILE", requires = "root", conflicts_with = "device_key")]
@@ -34,6 +41,22 @@ pub(super) struct Verify {
     root: Option<PathBuf>,
 }
 
+impl Believe {
+    /// The key, if one is named.
+    pub(super) fn key(&self) -> anyhow::Result<Option<PublicKey>> {
+        match (&self.device_key, &self.enrolment, &self.root) {
+            (Some(path), ..) => read_public(path).map(Some),
+            (None, Some(enrolment), Some(root)) => enrolled_key(enrolment, root).map(Some),
+            (None, ..) => Ok(None),
+        }
+    }
+
+    /// Whether none is named.
+    pub(super) fn is_blind(&self) -> bool {
+        self.device_key.is_none() && self.enrolment.is_none()
+    }
+}
+
 pub(super) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Verify(arguments) => verify(&arguments),
@@ -41,12 +64,8 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
 }
 
 fn verify(arguments: &Verify) -> anyhow::Result<()> {
-    let Verify { device_key, enrolment, root, .. } = arguments;
-    let key = match (device_key, enrolment, root) {
-        (Some(path), ..) => read_public(path)?,
-        (None, Some(enrolment), Some(root)) => enrolled_key(enrolment, root)?,
-        (None, ..) => bail!("name the device's key with --device-key, or its enrolment with --enrolment and --root"),
-    };
+    let key = arguments.believe.key()?;
+    let key = key.context("name the device's key with --device-key, or its enrolment with --enrolment and --root")?;
     let named = || format!("receipt {}", arguments.receipt.display());
     let bytes = read_limited(&arguments.receipt, MAX_DOCUMENT).with_context(named)?;
     match Receipt::verify(&bytes, &key) {

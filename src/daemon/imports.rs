@@ -192,7 +192,7 @@ impl Work {
 
     fn import(&mut self, path: &Path) {
         let now = moment(&self.time);
-        let medium = &Medium::Inbox;
+        let medium = &Medium::of_inbox(path.file_name().unwrap_or_default());
         let outcome = self.importer.import(path, medium, &now);
         let settled = self.inbox.settle(path, &outcome);
         let ImportOutcome { name, result, digest, resumed, root, judged: _, receipt, unrecorded } = outcome;

@@ -55,7 +55,7 @@ fn with(seeds: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 }
 
 /// The enrolment of number `seq`, signed by the policy role.
-fn enrolment(seq: u64, site: &str) -> Vec<u8> {
+pub fn enrolment(seq: u64, site: &str) -> Vec<u8> {
     with(&[4, 5], |body| *body = self::body(seq, site))
 }
 

@@ -15,6 +15,7 @@ mod permit;
 mod revocation;
 mod root;
 mod rotation;
+mod scan;
 mod signatures;
 mod source;
 mod start;

@@ -326,6 +326,8 @@ fn every_command_has_help_with_an_example_and_a_wrong_line_is_64() {
         "device request",
         "device enrol",
         "receipt verify",
+        "sideload",
+        "push",
         "token mint",
         "token keygen",
         "token check",
