@@ -3,6 +3,8 @@
 //! Fields are only ever added. A reader ignores those that it does not know, and `default` stands in for those
 //! that an older daemon does not send, so the command and the daemon may be of different versions.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Digest};
@@ -15,6 +17,12 @@ pub struct Status {
     pub version: String,
     /// Which device this is.
     pub device: DeviceId,
+    /// Its labels, from its enrolment.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `CardCloned` or `CardRestored` where the state folder came to another machine since the device was enrolled.
+    #[serde(default)]
+    pub card: Option<String>,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
     /// Why requests are not served under a policy; absent when they are.

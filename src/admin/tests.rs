@@ -34,6 +34,8 @@ fn status() -> Status {
     Status {
         version: "0.1.0".into(),
         device: DeviceId([0xa5; 16]),
+        labels: [("site".to_owned(), "pier".to_owned())].into(),
+        card: None,
         uptime_seconds: 12,
         not_ready: None,
         policy: PolicyStatus::Active {

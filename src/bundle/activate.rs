@@ -236,6 +236,11 @@ impl Slots {
         &self.trust
     }
 
+    /// The root of that version, or the nearest one that is known.
+    pub(super) fn root_of(&self, version: u64) -> &RootDocument {
+        self.roots.nearest(version)
+    }
+
     /// Step 6, on disk: keeps the roots that a bundle brought, and judges by the newest from here on. On an error the
     /// root is the old one; the next start may find the new one.
     pub fn rotate(&mut self, rotated: &[Rotated]) -> Result<(), Refused> {

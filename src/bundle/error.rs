@@ -99,6 +99,7 @@ refusals! {
     PermitNotApplicable: "sign a permit from the bundle that serves on the device",
     PermitDigestMismatch: "bring the bundle that the permit names, or a permit for this one",
     RevocationRollback: "build the list with a higher sequence number",
+    EnrolmentRollback: "enrol the device with a higher sequence number",
     // 13–15: entries
     EntryCount: "build the bundle with the tool",
     EntryName: "give the entry a name of a-z, 0-9, dot, dash and underscore",

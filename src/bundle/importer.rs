@@ -5,35 +5,39 @@
 //! journal and, where signatures vouch for them, the root and the time floor. Blocking: never call it on a
 //! reactor's thread.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use serde::Serialize;
 
 use super::activate::{Active, Compile, OpenError, Resumed, Slots, Started};
-use super::canonical;
 use super::container::MAX_ROOT;
+use super::document::{self, Document, MAX_DOCUMENT};
+use super::enrolment::{self, Enrolment, Held, Ruling};
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::{DeviceFacts, Permit};
+use super::receipt::Receipt;
 use super::reset::TimeReset;
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, Staged, open_regular, stage};
 use super::start::{Origin, Records};
-use super::trust::History;
+use super::trust::{History, Trust};
 use super::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
 use crate::ids::Digest;
 use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
+use crate::store::hardware::Moved;
+use crate::store::pair::{Found, Pair};
 use crate::store::time::{BUILD_TIME, Known, ResetUsed, TimeFile};
-use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
+use crate::units::{TimeBounds, UnixSeconds};
 
 /// How a bundle came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,21 @@ pub enum Medium {
     Scp(String),
     /// Pulled from this URL.
     Pull(String),
+}
+
+impl Medium {
+    /// How the file of that name came into the inbox, as whoever put it there says: `usb=WHICH=NAME` or
+    /// `scp=WHO=NAME`. A claim, for people: it decides nothing.
+    #[must_use]
+    pub fn of_inbox(name: &OsStr) -> Self {
+        let name = name.to_string_lossy();
+        let mut parts = name.splitn(3, '=');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("usb"), Some(stick), Some(_)) => Self::Usb(stick.to_owned()),
+            (Some("scp"), Some(peer), Some(_)) => Self::Scp(peer.to_owned()),
+            _ => Self::Inbox,
+        }
+    }
 }
 
 impl std::fmt::Display for Medium {
@@ -97,6 +116,8 @@ pub enum Imported<T> {
         /// What it is.
         to: UnixSeconds,
     },
+    /// The device's labels are those of this enrolment from here on.
+    Enrolled(Box<Enrolment>),
     /// It was active already.
     AlreadyInstalled,
     /// It was refused, and what served still serves.
@@ -104,15 +125,28 @@ pub enum Imported<T> {
 }
 
 impl<T> Imported<T> {
-    /// The name in journal and result file.
+    /// The name in journal and receipt.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Activated(_) | Self::Revoked(_) => "Activated",
             Self::Permitted(_) => "Permitted",
             Self::TimeReset { .. } => "TimeReset",
+            Self::Enrolled(_) => "Enrolled",
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Refused(refused) => refused.name(),
+        }
+    }
+
+    /// What the receipt says of it, for people.
+    fn detail(&self) -> String {
+        match self {
+            Self::Refused(refused) => refused.to_string(),
+            Self::Activated(_) | Self::Revoked(_) => "in force".into(),
+            Self::Permitted(permit) => format!("waiting for bundle {}", permit.to),
+            Self::TimeReset { from, to } => format!("the time floor was {from}, and is {to}"),
+            Self::Enrolled(enrolment) => format!("{} labels", enrolment.labels.len()),
+            Self::AlreadyInstalled => "in force already".into(),
         }
     }
 }
@@ -132,8 +166,8 @@ pub struct ImportOutcome<T> {
     pub root: Option<u64>,
     /// The file that was judged: what stands at its path now may be another one. `None` where it was not opened.
     pub judged: Option<Identity>,
-    /// What to leave beside the file, once the policy is in force.
-    pub report: Report,
+    /// What to sign and leave beside the file, once the policy is in force.
+    pub receipt: Receipt,
     /// What could not be written down (journal, time floor), for the log; the result stands all the same.
     pub unrecorded: Option<io::Error>,
 }
@@ -163,11 +197,20 @@ pub struct Importer<T> {
     slots: Slots,
     journal: Journal,
     time: Arc<TimeFile>,
+    /// The enrolment and where it is kept: the version of the root that it was taken under (u64, big-endian) and the
+    /// document.
+    enrolled: (Option<Held>, Pair),
     compile: Compile<T>,
     trial: Duration,
     /// What is on trial, and since when it has served without a defect, by CLOCK_BOOTTIME.
     tried: Option<(Digest, Duration)>,
     _lock: File,
+}
+
+/// What a file turned out to be.
+enum Judged<T> {
+    Bundle(Verdict<T>),
+    Enrolment(Ruling, Document),
 }
 
 impl<T> Importer<T> {
@@ -178,7 +221,7 @@ impl<T> Importer<T> {
         compile: Compile<T>,
         now: &Moment,
     ) -> Result<Opened<T>, OpenError> {
-        let Settings { state, root, device, trial } = settings;
+        let Settings { state, root, mut device, trial } = settings;
         let lock = lock(&state)?;
         let root = pinned_root(&root)?;
         let (staging, journal) = (state.join("staging"), state.join("journal"));
@@ -200,17 +243,24 @@ impl<T> Importer<T> {
             epoch: slots.trust().root.epoch(),
         };
         let folder = state.join("trust");
+        let (pair, kept) = Pair::open(Arc::clone(&disk), &folder, "enrolment");
+        let (held, unenrolled) = enrolled(&kept, &slots, &device);
+        if let Some(held) = &held {
+            device.labels.clone_from(&held.enrolment.labels);
+        }
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
         let bounds = time.floor().bounds(&now.reading, now.trusted);
 
         let mut journal = Journal::open(Arc::clone(&disk), &journal);
         let (why, started) = start_lines(serving.as_ref(), &origin, bounds);
-        let appended = trouble_lines(records, time.was_damaged(), bounds)
+        let appended = trouble_lines(records, time.was_damaged(), unenrolled, bounds)
             .try_for_each(|line| journal.append(line))
             .and_then(|()| journal.append_start(why, started));
         let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
-        let importer = Self { disk, staging, device, slots, journal, time, compile, trial, tried: None, _lock: lock };
+        let enrolled = (held, pair);
+        let importer =
+            Self { disk, staging, device, slots, journal, time, enrolled, compile, trial, tried: None, _lock: lock };
         Ok(Opened { importer, serving, list, origin, unrecorded })
     }
 
@@ -219,6 +269,12 @@ impl<T> Importer<T> {
     pub fn hub_keys(&self) -> impl Iterator<Item = &PublicKey> {
         let trust = self.slots.trust();
         trust.lost.is_none().then(|| trust.root.role_keys(Role::Hub)).into_iter().flatten()
+    }
+
+    /// Who this device is; its labels are those of its enrolment, and change with an import that ends `Enrolled`.
+    #[must_use]
+    pub fn device(&self) -> &DeviceFacts {
+        &self.device
     }
 
     /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
@@ -255,8 +311,8 @@ impl<T> Importer<T> {
         Ok(Some(bundle))
     }
 
-    /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the report beside
-    /// the file, so that whoever waits for the report finds in force what it says.
+    /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the receipt beside
+    /// the file, so that whoever waits for the receipt finds in force what it says.
     pub fn import(&mut self, path: &Path, medium: &Medium, now: &Moment) -> ImportOutcome<T> {
         let mut found = Findings::default();
         let mut source = SourceFound::default();
@@ -272,26 +328,33 @@ impl<T> Importer<T> {
         }
         let result = match (judged, &rotated) {
             // 17 commit
-            (Ok(Verdict::Accepted(verified)), Ok(())) => match self.slots.activate(*verified) {
+            (Ok(Judged::Bundle(Verdict::Accepted(verified))), Ok(())) => match self.slots.activate(*verified) {
                 Ok(active) => Imported::Activated(Box::new(active)),
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Verdict::Revocations(verified)), Ok(())) => match self.revoke(*verified, staged) {
+            (Ok(Judged::Bundle(Verdict::Revocations(verified))), Ok(())) => match self.revoke(*verified, staged) {
                 Ok(list) => {
                     resumed.serving = self.slots.resume(&self.device, self.compile).serving.or(resumed.serving);
                     Imported::Revoked(Box::new(list))
                 }
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Verdict::Permit(verified)), Ok(())) => match self.slots.permit(&verified) {
+            (Ok(Judged::Bundle(Verdict::Permit(verified))), Ok(())) => match self.slots.permit(&verified) {
                 Ok(permit) => Imported::Permitted(permit),
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Verdict::TimeReset(reset)), Ok(())) => match self.reset(&reset, now) {
+            (Ok(Judged::Bundle(Verdict::TimeReset(reset))), Ok(())) => match self.reset(&reset, now) {
                 Ok(done) => done,
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Verdict::AlreadyInstalled(_)), Ok(())) => Imported::AlreadyInstalled,
+            (Ok(Judged::Enrolment(Ruling::Next(held), document)), Ok(())) => match self.enrol(held, &document) {
+                Ok(enrolment) => Imported::Enrolled(Box::new(enrolment)),
+                Err(refused) => Imported::Refused(refused),
+            },
+            (
+                Ok(Judged::Bundle(Verdict::AlreadyInstalled(_)) | Judged::Enrolment(Ruling::AlreadyInstalled, _)),
+                Ok(()),
+            ) => Imported::AlreadyInstalled,
             (Ok(_), Err(refused)) => Imported::Refused(refused.clone()),
             (Err(refused), _) => Imported::Refused(refused),
         };
@@ -322,16 +385,43 @@ impl<T> Importer<T> {
             Imported::TimeReset { from, to } => {
                 self.journal.append(line.saying(&format!("the time floor was {from}, and is {to}")))
             }
+            Imported::Enrolled(enrolment) => {
+                let labels: Vec<_> = enrolment.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                self.journal.append(line.saying(&format!("enrolled as {}", labels.join(" "))))
+            }
             Imported::Revoked(list) => {
                 let (ids, cut_offs) = list.policy.len();
                 self.journal.append(line.saying(&format!("a list of {ids} ids and {cut_offs} cut-offs")))
             }
         };
+        let journal = (rotations.is_ok() && appended.is_ok()).then(|| self.journal.position());
         let unkept = rotated.as_ref().err().map(|refused| io::Error::other(refused.clone()));
         unrecorded = unkept.or(rotations.err()).or(appended.err()).or(unrecorded);
         let root = roots.last().map(|next| next.root.version());
-        let report = Report { root, ..Report::of(&result, &name, &found, bounds) };
-        ImportOutcome { name, result, digest: found.digest, resumed, root, judged: source.identity, report, unrecorded }
+        let receipt = Receipt {
+            at: bounds.lower,
+            boot: BootId::now().to_string(),
+            detail: result.detail(),
+            device: self.device.id,
+            digest: found.digest,
+            file_sha256: source.sha256,
+            journal,
+            name: name.clone(),
+            quality: bounds.quality,
+            result: result.name().to_owned(),
+            root,
+            seq: found.seq,
+        };
+        ImportOutcome {
+            name,
+            result,
+            digest: found.digest,
+            resumed,
+            root,
+            judged: source.identity,
+            receipt,
+            unrecorded,
+        }
     }
 
     /// 17 for a list of revocations: the slot takes it from the private copy.
@@ -355,11 +445,43 @@ impl<T> Importer<T> {
         }
     }
 
+    /// 17 for an enrolment: from here on the labels are its own.
+    fn enrol(&mut self, held: Held, document: &Document) -> Result<Enrolment, Refused> {
+        let root = self.slots.trust().root.version();
+        let written = self.enrolled.1.write(&[&root.to_be_bytes()[..], &document.to_bytes()].concat());
+        written.map_err(|error| Refused::StateLost(format!("writing the enrolment: {error}")))?;
+        let enrolment = held.enrolment.clone();
+        self.device.labels.clone_from(&enrolment.labels);
+        self.enrolled.0 = Some(held);
+        Ok(enrolment)
+    }
+
     /// Writes a refusal that concerns no single file, such as `TooManyCandidates`, into the journal.
     pub fn record(&mut self, refused: &Refused, medium: &Medium, now: &Moment) -> io::Result<()> {
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
         let mut line = Line::new(Event::Import, refused.name(), bounds).saying(refused.detail());
         line.medium = Some(medium.to_string());
+        self.journal.append_unchanged(line, now.reading.boot)
+    }
+
+    /// Writes into the journal that the state folder is on another machine than before.
+    pub fn record_card(&mut self, moved: Moved, detail: &str, now: &Moment) -> io::Result<()> {
+        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        self.journal.append(Line::new(Event::CardMoved, moved.name(), bounds).saying(detail))
+    }
+
+    /// Writes into the journal that the receipt of the file `name` could not be put beside it: a stick may be read-only.
+    pub fn record_unreceipted(
+        &mut self,
+        name: &str,
+        error: &io::Error,
+        medium: &Medium,
+        now: &Moment,
+    ) -> io::Result<()> {
+        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        let mut line = Line::new(Event::Unreceipted, "Unreceipted", bounds).saying(&error.to_string());
+        line.medium = Some(medium.to_string());
+        line.file = Some(plain(name));
         self.journal.append_unchanged(line, now.reading.boot)
     }
 
@@ -370,13 +492,59 @@ impl<T> Importer<T> {
         lower: UnixSeconds,
         found: &mut Findings,
         (source, kept): (&mut SourceFound, &mut Option<Staged>),
-    ) -> Result<Verdict<T>, Refused> {
+    ) -> Result<Judged<T>, Refused> {
         let offered = open_regular(path)?;
         source.identity = Some(offered.identity());
         let staged = kept.insert(stage(offered, &self.staging, &*self.disk)?);
         source.sha256 = Some(staged.sha256);
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
-        verify(&mut Whole(&staged.file), &by, self.compile, found)
+        match read_document(&mut &staged.file)? {
+            Some(document) => {
+                let ruling = enrolment::judge(&document, &by, self.enrolled.0.as_ref(), found)?;
+                Ok(Judged::Enrolment(ruling, document))
+            }
+            None => verify(&mut Whole(&staged.file), &by, self.compile, found).map(Judged::Bundle),
+        }
+    }
+}
+
+/// The signed document that a private copy is, if it begins as one.
+fn read_document(file: &mut &File) -> Result<Option<Document>, Refused> {
+    let unread = |error: io::Error| Refused::SourceIo(format!("reading the document: {error}"));
+    file.seek(SeekFrom::Start(0)).map_err(unread)?;
+    let mut bytes = Vec::new();
+    let start = document::MAGIC.len() as u64;
+    file.take(start).read_to_end(&mut bytes).map_err(unread)?;
+    if bytes != document::MAGIC {
+        return Ok(None);
+    }
+    // One byte more than there may be, so that a longer one is told as such.
+    file.take(MAX_DOCUMENT + 1 - start).read_to_end(&mut bytes).map_err(unread)?;
+    Document::parse(&bytes).map(Some)
+}
+
+/// The enrolment that is kept, judged by the root under which it was taken; and why there is none, where there was one.
+fn enrolled(kept: &Found, slots: &Slots, device: &DeviceFacts) -> (Option<Held>, Option<String>) {
+    let read = |body: &[u8]| {
+        let (root, bytes) = body.split_first_chunk().ok_or_else(|| Refused::StateLost("it is cut off".into()))?;
+        let trust = Trust::new(slots.root_of(u64::from_be_bytes(*root)).clone());
+        let by = Judge { trust: &trust, lower: UnixSeconds::MIN, device, purpose: Purpose::Serve };
+        match enrolment::judge(&Document::parse(bytes)?, &by, None, &mut Findings::default())? {
+            Ruling::Next(held) => Ok(held),
+            Ruling::AlreadyInstalled => Err(Refused::StateLost("it is none".into())),
+        }
+    };
+    match kept {
+        Found::Fresh => (None, None),
+        Found::Lost => (None, Some("both records of the enrolment; the device has no labels".into())),
+        Found::Record(body) | Found::Survivor(body) => match read(body) {
+            Ok(held) if matches!(kept, Found::Record(_)) => (Some(held), None),
+            Ok(held) => {
+                let what = "one of the two records of the enrolment; it may be the one before the last";
+                (Some(held), Some(what.into()))
+            }
+            Err(why) => (None, Some(format!("the enrolment ({}); the device has no labels", why.name()))),
+        },
     }
 }
 
@@ -406,8 +574,13 @@ pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
 }
 
 /// What a start writes into the journal about records that were not as they had been written.
-fn trouble_lines(records: Records, time_was_damaged: bool, now: TimeBounds) -> impl Iterator<Item = Line> {
-    let damaged = |what| Line::new(Event::StateDamaged, "StateDamaged", now).saying(what);
+fn trouble_lines(
+    records: Records,
+    time_was_damaged: bool,
+    unenrolled: Option<String>,
+    now: TimeBounds,
+) -> impl Iterator<Item = Line> {
+    let damaged = |what: &str| Line::new(Event::StateDamaged, "StateDamaged", now).saying(what);
     let state = match records {
         Records::Sound => None,
         Records::Damaged => {
@@ -416,7 +589,8 @@ fn trouble_lines(records: Records, time_was_damaged: bool, now: TimeBounds) -> i
         Records::Lost => Some(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots")),
     };
     let time = damaged("one of the two records of the time floor; the floor may be the one before the last");
-    state.into_iter().chain(time_was_damaged.then_some(time))
+    let enrolment = unenrolled.map(|what| damaged(&what));
+    state.into_iter().chain(time_was_damaged.then_some(time)).chain(enrolment)
 }
 
 /// What a start writes into the journal: why it serves not what was chosen, and what it serves.
@@ -433,57 +607,4 @@ fn start_lines<T>(serving: Option<&Active<T>>, origin: &Origin, now: TimeBounds)
     };
     // The name is in both, so that a start that fails otherwise than the last one is told.
     (Some(Line::new(event, why.name(), now).saying(why.detail())), started.saying(why.name()))
-}
-
-/// What stands beside a bundle after its import, for whoever brought it.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    at: UnixSeconds,
-    detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<Digest>,
-    name: String,
-    quality: TimeQuality,
-    result: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    root: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-}
-
-/// The mode of a report. It stays the daemon's own; the group of a set-group-id inbox, those who push, reads it,
-/// whatever the daemon's umask is.
-const REPORT_MODE: u32 = 0o640;
-
-impl Report {
-    fn of<T>(result: &Imported<T>, name: &str, found: &Findings, now: TimeBounds) -> Self {
-        let detail = match result {
-            Imported::Refused(refused) => refused.to_string(),
-            Imported::Activated(_) | Imported::Revoked(_) => "in force".into(),
-            Imported::TimeReset { from, to } => format!("the time floor was {from}, and is {to}"),
-            Imported::Permitted(permit) => format!("waiting for bundle {}", permit.to),
-            Imported::AlreadyInstalled => "in force already".into(),
-        };
-        let (at, quality) = (now.lower, now.quality);
-        let name = name.to_owned();
-        Self { at, detail, digest: found.digest, name, quality, result: result.name(), root: None, seq: found.seq }
-    }
-
-    /// Writes `NAME.result.json` beside the bundle at `source`, by a new file and a rename: a link of that name is
-    /// replaced and never followed. A courtesy (a stick may be read-only): the journal is the record.
-    pub fn put_beside(&self, source: &Path) -> io::Result<()> {
-        let mut bytes = canonical::write(self).map_err(io::Error::other)?;
-        bytes.push(b'\n');
-        let beside = |ending: &str| {
-            let mut name = source.as_os_str().to_owned();
-            name.push(ending);
-            PathBuf::from(name)
-        };
-        let (part, path) = (beside(".result.part"), beside(".result.json"));
-        let _ = std::fs::remove_file(&part);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(REPORT_MODE).open(&part)?;
-        file.set_permissions(Permissions::from_mode(REPORT_MODE))?;
-        file.write_all(&bytes)?;
-        std::fs::rename(&part, &path)
-    }
 }

@@ -167,6 +167,7 @@ impl Inbox {
                 | Imported::Revoked(_)
                 | Imported::Permitted(_)
                 | Imported::TimeReset { .. }
+                | Imported::Enrolled(_)
                 | Imported::AlreadyInstalled,
             ) => fs::remove_file(path),
             (
@@ -243,10 +244,10 @@ impl AsFd for Inbox {
     }
 }
 
-/// `*.tgb`, not hidden.
-fn is_candidate(name: &OsStr) -> bool {
+/// `*.tgb` or `*.tgd`, not hidden.
+pub(super) fn is_candidate(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    name.ends_with(b".tgb") && !name.starts_with(b".")
+    (name.ends_with(b".tgb") || name.ends_with(b".tgd")) && !name.starts_with(b".")
 }
 
 /// Copies the file that was judged. What is longer than any bundle is cut: it is kept to be looked at.

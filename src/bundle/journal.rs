@@ -68,6 +68,22 @@ pub enum Event {
     TrialPassed,
     /// A bundle was offered.
     Import,
+    /// The state folder is on another machine than before; the result says how, the detail what became of the usage.
+    CardMoved,
+    /// The receipt could not be put beside what was offered.
+    Unreceipted,
+}
+
+/// How far the chain had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// The number of the newest file.
+    pub file: u32,
+    /// The hash of the last line.
+    pub hash: Digest,
+    /// The bytes of that file, the last line's line feed included.
+    pub length: u64,
 }
 
 /// One line.
@@ -76,7 +92,8 @@ pub struct Line {
     /// What happened.
     pub event: Event,
     /// The name of how it ended: a refusal's, or `Activated`, `Permitted`, `TimeReset`, `AlreadyInstalled`, `Serving`,
-    /// `Nothing`, `StateDamaged`, `RootRotated`, `TrialPassed`.
+    /// `Nothing`, `StateDamaged`, `RootRotated`, `TrialPassed`, `Unreceipted`, `CardCloned`,
+    /// `CardRestored`.
     pub result: String,
     /// What was found, for people.
     pub detail: String,
@@ -336,6 +353,12 @@ impl Journal {
             return Ok(());
         }
         why.into_iter().chain([started]).try_for_each(|line| self.append(line))
+    }
+
+    /// Where the chain ends.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { file: self.number, hash: self.prev, length: self.length }
     }
 
     fn path(&self) -> PathBuf {

@@ -78,6 +78,14 @@ impl Offered {
     }
 }
 
+impl Offered {
+    /// The file, and its length in bytes when it was opened.
+    #[must_use]
+    pub fn into_file(self) -> (File, u64) {
+        (self.file, self.identity.size)
+    }
+}
+
 /// Copies the bundle at its source to `candidate` in the private folder `staging`.
 pub fn stage(source: Offered, staging: &Path, disk: &dyn Disk) -> Result<Staged, Refused> {
     // 0a (its rest) a sane size, room on disk

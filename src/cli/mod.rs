@@ -1,16 +1,21 @@
 //! The operator's commands, one file each.
 //!
 //! A command reads files and flags, calls the same cores as the daemon, and prints: what it made or judged on
-//! standard output, everything else on standard error. It never touches the network, and never writes over a key.
+//! standard output, everything else on standard error. Only `push` touches the network, by the system's ssh, and nothing ever writes over a key.
 //! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
 
 mod bundle;
+mod carry;
 #[cfg(feature = "demo")]
 mod demo;
+mod device;
 mod import;
 mod init;
 mod openapi;
 mod print;
+mod push;
+mod receipt;
+mod sideload;
 pub mod source;
 mod time;
 mod token;
@@ -42,6 +47,14 @@ enum Command {
     /// Build, sign, show and check policy bundles.
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// Ask for a device's labels, and give them.
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Check what devices say of bundles that were brought to them.
+    #[command(subcommand)]
+    Receipt(receipt::Command),
+    Sideload(sideload::Sideload),
+    Push(push::Push),
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
@@ -87,6 +100,10 @@ pub fn run() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Import(ImportCommand::Openapi(arguments)) => import::run(&arguments),
         Command::Bundle(command) => bundle::run(command),
+        Command::Device(command) => device::run(command),
+        Command::Receipt(command) => receipt::run(command),
+        Command::Sideload(arguments) => sideload::run(&arguments),
+        Command::Push(arguments) => push::run(&arguments),
         Command::Token(command) => token::run(command),
         Command::Time(command) => time::run(command),
         #[cfg(feature = "demo")]

@@ -1,5 +1,6 @@
 //! What the daemon says of itself when it is asked: health, status, metrics.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use crate::gateway::{ConnectionEnd, Counters, TimeState};
 use crate::ids::DeviceId;
 use crate::spool::Spool;
 use crate::spool::record::Outcome;
-use crate::telemetry::{Connections, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded};
+use crate::store::hardware::Moved;
+use crate::telemetry::{Connections, Counts, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded};
 use crate::throttle::Throttle;
 use crate::units::TimeBounds;
 use crate::upload;
@@ -38,7 +40,7 @@ impl Daemon {
     /// Declares the metrics over `daemon`.
     pub(super) fn declare_metrics(daemon: &Arc<Self>) {
         let of = |daemon: &Arc<Self>| Arc::clone(daemon);
-        let [requests, connections, time, policy] = [(); 4].map(|()| of(daemon));
+        let [requests, connections, time, policy, card] = [(); 5].map(|()| of(daemon));
         let [imports, spool, upload, tasks, throttle] = [(); 5].map(|()| of(daemon));
         let sources = Sources {
             requests: Some(Box::new(move || requests.requests())),
@@ -46,6 +48,7 @@ impl Daemon {
             throttle_forgotten: Some(Box::new(move || throttle.throttle.forgotten())),
             time: Some(Box::new(move || time.bounds())),
             policy: Some(Box::new(move || policy.policy_in_force())),
+            card: Some(Box::new(move || card.card())),
             imports: Some(Box::new(move || imports.outcomes.counts())),
             spool: Some(Box::new(move || spool.spooled())),
             upload: upload.upload.is_some().then(|| Box::new(move || upload.uploaded()) as Box<_>),
@@ -96,6 +99,11 @@ impl Daemon {
                 on_trial: self.outcomes.on_trial.load(Ordering::Relaxed),
             },
         }
+    }
+
+    fn card(&self) -> Counts {
+        let moved = **self.outcomes.card.load();
+        Moved::ALL.map(|which| (which.name(), u64::from(moved == Some(which)))).into()
     }
 
     fn spooled(&self) -> Spooled {
@@ -166,6 +174,8 @@ impl admin::Answers for Daemon {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: self.device,
+            labels: BTreeMap::clone(&self.outcomes.labels.load()),
+            card: self.outcomes.card.load().map(|moved| moved.name().to_owned()),
             uptime_seconds: self.started.elapsed().as_secs(),
             not_ready: self.ready().err(),
             policy,

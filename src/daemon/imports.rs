@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,16 +14,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::card;
 use super::timekeeper::moment;
 use crate::admin;
+use crate::bundle::enrolment::Labels;
 use crate::bundle::inbox::Inbox;
 use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
 use crate::ids::Digest;
-use crate::keys::PublicKey;
+use crate::keys::{PublicKey, SigningKey};
 use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
+use crate::store::hardware::Moved;
 use crate::telemetry::{Counts, Heart, Heartbeats, panics};
 use crate::units::UnixSeconds;
 
@@ -49,6 +52,10 @@ pub(super) struct Outcomes {
     pub(super) in_force: ArcSwap<InForce>,
     /// Whether the policy in force is on trial.
     pub(super) on_trial: AtomicBool,
+    /// What became of the card since the device was enrolled.
+    pub(super) card: ArcSwap<Option<Moved>>,
+    /// The device's labels, from its enrolment.
+    pub(super) labels: ArcSwap<Labels>,
     recent: Mutex<VecDeque<admin::Imported>>,
     counts: Mutex<Vec<(&'static str, u64)>>,
 }
@@ -59,6 +66,8 @@ impl Outcomes {
             policy: Arc::new(ArcSwap::from_pointee(Snapshot::safe_mode())),
             in_force: ArcSwap::default(),
             on_trial: AtomicBool::default(),
+            card: ArcSwap::default(),
+            labels: ArcSwap::default(),
             recent: Mutex::default(),
             counts: Mutex::default(),
         }
@@ -119,6 +128,10 @@ pub(super) struct Imports {
 pub(super) struct Work {
     pub(super) importer: Importer<Policy>,
     pub(super) inbox: Inbox,
+    /// The state folder.
+    pub(super) state: PathBuf,
+    /// The device's key, which signs receipts.
+    pub(super) key: SigningKey,
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) spool: Arc<Spool>,
     /// The keys of the root's hub role, for the uploader.
@@ -200,9 +213,10 @@ impl Work {
 
     fn import(&mut self, path: &Path) {
         let now = moment(&self.time);
-        let outcome = self.importer.import(path, &Medium::Inbox, &now);
+        let medium = &Medium::of_inbox(path.file_name().unwrap_or_default());
+        let outcome = self.importer.import(path, medium, &now);
         let settled = self.inbox.settle(path, &outcome);
-        let ImportOutcome { name, result, digest, resumed, root, judged: _, report, unrecorded } = outcome;
+        let ImportOutcome { name, result, digest, resumed, root, judged: _, receipt, unrecorded } = outcome;
         if let Some(error) = unrecorded {
             warn!(%error, "an import could not be written into the journal or the time floor");
         }
@@ -245,6 +259,21 @@ impl Work {
                 warn!(file = name, from, to, "the root has set the time floor");
                 None
             }
+            Imported::Enrolled(enrolment) => {
+                let seq = enrolment.seq;
+                info!(
+                    file = name,
+                    seq,
+                    labels = enrolment.labels.len(),
+                    "the device has the labels of a new enrolment"
+                );
+                self.outcomes.labels.store(Arc::new(enrolment.labels));
+                if let Err(error) = card::settle(&self.state) {
+                    warn!(%error, "the record of the machine could not be written");
+                }
+                self.outcomes.card.store(Arc::default());
+                Some(seq)
+            }
             Imported::AlreadyInstalled => {
                 info!(file = name, "the bundle is in force already");
                 None
@@ -256,8 +285,11 @@ impl Work {
         };
         self.outcomes.note(&name, word, at, seq);
         // Last: whoever waits for it finds in force what it says, and in status.
-        if let Err(error) = report.put_beside(path) {
-            warn!(%error, file = name, "the result could not be put beside the bundle");
+        if let Err(error) = receipt.put_beside(path, &self.key) {
+            warn!(%error, file = name, "the receipt could not be put beside the bundle");
+            if let Err(error) = self.importer.record_unreceipted(&name, &error, medium, &now) {
+                warn!(%error, "the journal could not be written");
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 //! has its own; imports block on a thread of their own, and so does the spool's writer.
 
 mod answers;
+mod card;
 mod check;
 mod imports;
 mod notify;
@@ -112,6 +113,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     state_folder(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let key = device_key::open(&config.state, credentials.as_deref())?;
+    // Its labels come from its enrolment, which the importer keeps.
     let device = DeviceFacts { id: DeviceId::from(key.public().id()), labels: BTreeMap::new() };
     let device_id = device.id;
     info!(device = %device_id, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -125,11 +127,13 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     };
     let disk: Arc<dyn Disk> = Arc::new(crate::disk::Machine);
     let now = timekeeper::moment(&config.time.trust);
-    let Opened { importer, serving, list, origin, unrecorded } = Importer::open(disk, settings, bundle::compile, &now)?;
+    let Opened { mut importer, serving, list, origin, unrecorded } =
+        Importer::open(disk, settings, bundle::compile, &now)?;
     say_origin(&origin);
     if let Some(error) = unrecorded {
         warn!(%error, "the start could not be written into the journal or the time floor; serving all the same");
     }
+    let card = card::look(&config.state, &mut importer, &now);
     let hub_keys: Arc<[PublicKey]> = importer.hub_keys().cloned().collect();
     let time_file = importer.time();
     let mut timekeeper = Timekeeper::new(importer.time(), &config.time);
@@ -141,6 +145,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     spool.watched(hearts.register("spool", Instant::now()));
 
     let outcomes = Arc::new(imports::Outcomes::new());
+    outcomes.card.store(Arc::new(card));
+    outcomes.labels.store(Arc::new(importer.device().labels.clone()));
     if let Some(list) = list {
         outcomes.put_list_in_force(list);
     }
@@ -175,6 +181,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let work = imports::Work {
         importer,
         inbox,
+        key,
+        state: config.state.clone(),
         outcomes: Arc::clone(&outcomes),
         spool: Arc::clone(&spool),
         hubs: rotated_hubs,

@@ -30,6 +30,7 @@ use crate::spool::gather::{Gather, Gathered, ReadAt};
 use crate::spool::generations::{Generations, Name, Stock};
 use crate::spool::lane;
 use crate::spool::log::BootId;
+use crate::spool::renew;
 use crate::spool::segment::{self, Builder, Place, Unverified};
 use crate::spool::state::{DONE, DRAINED, Drained, Entry, STATE, State, ToldSums, told_key, write_mark};
 use crate::spool::wire::{Known, Report, Seal, Setup};
@@ -231,6 +232,9 @@ impl Ledger {
         self.state.heard = seal.losses.heard();
         self.told.extend(taken.told);
         self.write(changes)?;
+        if let Err(error) = renew::done(&self.setup.folder) {
+            self.notes.push(format!("the mark of a copied spool is not removed: {error}"));
+        }
         self.left_over = taken.left_over;
         self.mark();
         Ok(taken.finished)

@@ -39,6 +39,7 @@ mod lane;
 mod ledger;
 mod log;
 mod losses;
+mod renew;
 mod state;
 mod suspects;
 mod syncer;
@@ -52,6 +53,7 @@ use serde::{Deserialize, Serialize};
 
 pub use handle::{Program, Spool, Status, Waiting};
 pub use intake::Intake;
+pub use renew::renew;
 
 use crate::units::{Bytes, Span, Unfit, within};
 

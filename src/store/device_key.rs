@@ -56,14 +56,18 @@ const FOREIGN_TO_CREDENTIAL: u32 = 0o007;
 /// The key in `credentials` (systemd's folder) if it is there, else the one in `state`, which is made if
 /// there is none. A damaged key is never replaced: that would silently make another device.
 pub fn open(state: &Path, credentials: Option<&Path>) -> Result<SigningKey, DeviceKeyError> {
+    match existing(state, credentials) {
+        Err(DeviceKeyError::Io { path, source }) if source.kind() == io::ErrorKind::NotFound => make(&path),
+        key => key,
+    }
+}
+
+/// As [`open`], and makes none: whoever only asks must not leave a key that the daemon cannot read.
+pub fn existing(state: &Path, credentials: Option<&Path>) -> Result<SigningKey, DeviceKeyError> {
     if let Some(path) = credentials.map(|folder| folder.join(FILE)).filter(|path| path.exists()) {
         return read(&path, FOREIGN_TO_CREDENTIAL);
     }
-    let path = state.join(FILE);
-    match read(&path, FOREIGN) {
-        Err(DeviceKeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => make(&path),
-        key => key,
-    }
+    read(&state.join(FILE), FOREIGN)
 }
 
 fn read(path: &Path, foreign: u32) -> Result<SigningKey, DeviceKeyError> {

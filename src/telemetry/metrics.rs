@@ -37,6 +37,8 @@ pub struct Sources {
     pub time: Option<Read<TimeBounds>>,
     /// What is in force.
     pub policy: Option<Read<PolicyInForce>>,
+    /// What became of the card since the device was enrolled, by name: 1 for what did.
+    pub card: Option<Read<Counts>>,
     /// Bundles judged, by result name.
     pub imports: Option<Read<Counts>>,
     /// The spool's backlog and what became of the records.
@@ -162,6 +164,10 @@ impl Collector for Sources {
         if let Some(read) = &self.policy {
             page.policy(read())?;
         }
+        if let Some(read) = &self.card {
+            let help = "1 where the state folder came to another machine since the device was enrolled, by how";
+            page.gauges("card_moved", help, "how", read())?;
+        }
         if let Some(read) = &self.imports {
             page.counters("bundle_imports", "Bundles judged, by result", "result", read())?;
         }
@@ -263,6 +269,7 @@ mod tests {
                 stale: false,
                 on_trial: true,
             })),
+            card: Some(Box::new(|| vec![("CardCloned", 1), ("CardRestored", 0)])),
             imports: Some(Box::new(|| vec![("Rollback", 1)])),
             spool: Some(Box::new(|| Spooled { lost: 5, ..Spooled::default() })),
             upload: Some(Box::new(|| Uploaded {
@@ -290,6 +297,7 @@ mod tests {
             "tidegate_policy_safe_mode 0",
             "tidegate_policy_seq 41",
             "tidegate_policy_activation_timestamp_seconds 1700000000",
+            "tidegate_card_moved{how=\"CardCloned\"} 1",
             "tidegate_bundle_imports_total{result=\"Rollback\"} 1",
             "tidegate_spool_backlog_bytes 0",
             "tidegate_spool_records_lost_total 5",

@@ -12,7 +12,7 @@ use tidegate::bundle::container::MAX_FILE;
 use tidegate::bundle::inbox::{Inbox, MAX_CANDIDATES, MAX_REJECTED, REST};
 
 use crate::source::unkind;
-use crate::world::{Device, GOLDEN_SEQ, bundle, golden};
+use crate::world::{Device, GOLDEN_SEQ, bundle, golden, key};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -300,7 +300,7 @@ fn the_result_can_be_read_by_the_group_of_the_inbox_whatever_the_umask() {
     let mut device = Device::with_golden();
     let path = device.folder.path().join("in/a.tgb");
     fs::write(&path, b"garbage").expect("written");
-    device.import(&path).report.put_beside(&path).expect("written");
+    device.import(&path).receipt.put_beside(&path, &key(1)).expect("written");
     let mode = fs::metadata(device.folder.path().join("in/a.tgb.result.json")).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
 }

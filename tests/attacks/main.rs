@@ -5,6 +5,7 @@
 
 mod container;
 mod crash;
+mod enrolment;
 mod entries;
 mod format;
 mod inbox;
@@ -14,6 +15,7 @@ mod permit;
 mod revocation;
 mod root;
 mod rotation;
+mod scan;
 mod signatures;
 mod source;
 mod start;
@@ -37,6 +39,7 @@ fn families() -> Vec<Case> {
         entries::cases(),
         revocation::cases(),
         permit::cases(),
+        enrolment::cases(),
     ]
     .concat()
 }
@@ -54,8 +57,16 @@ fn each_hostile_bundle_is_refused_by_its_name_and_changes_nothing() {
 fn every_name_has_a_case() {
     // The families' names are compared with what is seen above; the other modules give what they saw themselves.
     let by_bundle = families().into_iter().map(|case| case.name.to_owned());
-    let elsewhere =
-        [revocation::seen(), permit::seen(), source::seen(), start::seen(), inbox::seen(), trial::seen()].concat();
+    let elsewhere = [
+        revocation::seen(),
+        permit::seen(),
+        enrolment::seen(),
+        source::seen(),
+        start::seen(),
+        inbox::seen(),
+        trial::seen(),
+    ]
+    .concat();
     let seen: BTreeSet<String> = by_bundle.chain(elsewhere).collect();
     let missing: Vec<_> = Refused::NAMES.iter().filter(|name| !seen.contains(**name)).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");

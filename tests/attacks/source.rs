@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, mknodat};
 use tidegate::bundle::{Importer, OpenError};
 use tidegate::disk::{Disk, Machine};
 
-use crate::world::{Device, GOLDEN_SEQ, bundle, compile, golden};
+use crate::world::{Device, GOLDEN_SEQ, bundle, compile, golden, key};
 
 /// The refusals that show only here, as they were seen.
 pub fn seen() -> Vec<String> {
@@ -227,16 +227,16 @@ fn the_result_stands_beside_the_bundle_and_follows_no_link() {
     }
     let outcome = device.offer(b"garbage");
     assert!(fs::symlink_metadata(folder.join("offered.tgb.result.json")).expect("the link").is_symlink(), "not yet");
-    outcome.report.put_beside(&folder.join("offered.tgb")).expect("written");
+    outcome.receipt.put_beside(&folder.join("offered.tgb"), &key(1)).expect("written");
     assert_eq!(fs::read_to_string(&victim).expect("readable"), "precious");
     let result = fs::read(folder.join("offered.tgb.result.json")).expect("a result");
     let result: serde_json::Value = serde_json::from_slice(&result).expect("JSON");
-    assert_eq!(result["result"], "BadMagic");
+    assert_eq!(result["body"]["result"], "BadMagic");
     let outcome = device.offer(&bundle(GOLDEN_SEQ + 1, "next"));
-    outcome.report.put_beside(&folder.join("offered.tgb")).expect("written");
+    outcome.receipt.put_beside(&folder.join("offered.tgb"), &key(1)).expect("written");
     let result = fs::read(folder.join("offered.tgb.result.json")).expect("a result");
     let result: serde_json::Value = serde_json::from_slice(&result).expect("JSON");
-    assert_eq!((&result["result"], &result["seq"]), (&"Activated".into(), &(GOLDEN_SEQ + 1).into()));
+    assert_eq!((&result["body"]["result"], &result["body"]["seq"]), (&"Activated".into(), &(GOLDEN_SEQ + 1).into()));
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub fn root() -> RootDocument {
 }
 
 pub fn device_facts() -> DeviceFacts {
-    DeviceFacts { id: DeviceId([9; 16]), labels: BTreeMap::from([("site".into(), "pier".into())]) }
+    DeviceFacts { id: DeviceId::from(key(9).public().id()), labels: BTreeMap::from([("site".into(), "pier".into())]) }
 }
 
 pub fn draft(seq: u64, routes: &str) -> Draft {
@@ -301,7 +301,7 @@ impl Device {
     pub fn takes(&mut self, bytes: &[u8]) {
         match self.offer(bytes).result {
             Imported::Activated(active) => self.serving = Some((active.digest, active.policy)),
-            Imported::Permitted(_) => {}
+            Imported::Permitted(_) | Imported::Enrolled(_) => {}
             Imported::Revoked(list) => self.list = Some((list.digest, list.policy)),
             other => panic!("{other:?}"),
         }
@@ -330,10 +330,10 @@ impl Device {
         assert_eq!(self.origin, Origin::Active);
     }
 
-    /// State records and slots with all their bytes. The time floor is apart: a refused bundle may raise it.
+    /// State records, enrolment and slots with all their bytes. The time floor is apart: a refused bundle may raise it.
     pub fn kept(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut kept = Vec::new();
-        for record in ["trust/state.0", "trust/state.1"] {
+        for record in ["trust/state.0", "trust/state.1", "trust/enrolment.0", "trust/enrolment.1"] {
             let path = self.state().join(record);
             kept.extend(fs::read(&path).ok().map(|bytes| (path, bytes)));
         }

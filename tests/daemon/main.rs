@@ -1,7 +1,9 @@
 //! The daemon as it ships: its own binary, started as a supervisor starts it, under policies that the operator's own
 //! commands made. Everything is awaited with a deadline; nothing is slept for.
 
+mod carried;
 mod check;
+mod identity;
 mod life;
 mod policy;
 mod site;

@@ -191,7 +191,7 @@ impl Daemon {
         let text = until(&format!("{name} is judged: {}", self.log()), || {
             serde_json::from_slice::<Value>(&fs::read(&result).ok()?).ok()
         });
-        text["result"].as_str().expect("a result has a name").to_owned()
+        text["body"]["result"].as_str().expect("a result has a name").to_owned()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

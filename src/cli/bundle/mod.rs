@@ -50,7 +50,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
 }
 
 /// The root document in a file.
-fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
+pub(super) fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
     let named = || format!("root document {}", path.display());
     let bytes = read_limited(path, MAX_ROOT.into()).with_context(named)?;
     RootDocument::parse(&bytes).with_context(named)
@@ -62,7 +62,7 @@ fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// `root.json` of the policy folder that a key file lies in: `DIR/keys/policy.key` → `DIR/root.json`.
-fn root_beside(key: &Path) -> Option<PathBuf> {
+pub(super) fn root_beside(key: &Path) -> Option<PathBuf> {
     let folder = key.parent()?.parent()?;
     Some(folder.join("root.json")).filter(|path| path.is_file())
 }

@@ -116,7 +116,7 @@ impl Site {
     pub(super) fn bundle_result(&self) -> Option<String> {
         let text = fs::read_to_string(self.path("inbox/policy-1.tgb.result.json")).ok()?;
         let result: serde_json::Value = serde_json::from_str(&text).ok()?;
-        Some(result.get("result")?.as_str()?.to_owned())
+        Some(result.get("body")?.get("result")?.as_str()?.to_owned())
     }
 
     /// A token for the curl line, and one that runs out.

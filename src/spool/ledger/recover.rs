@@ -10,6 +10,7 @@ use super::{Error, Ledger, Result, damaged};
 use crate::keys;
 use crate::spool::generations::Name;
 use crate::spool::record::Gap;
+use crate::spool::renew;
 use crate::spool::segment::Builder;
 use crate::spool::state::{DRAINED, Drained, STATE, State, generation_gap, read_mark, told_key};
 use crate::store::generation::{self, Changes};
@@ -86,9 +87,10 @@ impl Ledger {
             self.state = State { cursors, gaps, heard, lost_file, ..std::mem::take(&mut self.state) };
             self.told = told;
         }
-        // A stream is one device's: with another key this is another device to the hub.
+        // A stream is one device's: with another key this is another device to the hub, and so is a copy of it.
         let key = self.key.public().id();
-        if self.state.stream == 0 || is_old || self.state.key != Some(key) {
+        let is_copied = renew::is_due(&self.setup.folder);
+        if self.state.stream == 0 || is_old || self.state.key != Some(key) || is_copied {
             let stream = u64::from_be_bytes(keys::random().ok_or(Error::Key)?) | 1;
             self.state.begin_stream(stream, key);
         }

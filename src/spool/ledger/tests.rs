@@ -7,6 +7,7 @@ use crate::spool::lane::OpenLog;
 use crate::spool::log::{self, FRAME_LIMIT, HEAD, Preamble, finish_frame};
 use crate::spool::losses::Losses;
 use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
+use crate::spool::renew::renew;
 use crate::spool::wire::Seed;
 use crate::units::{Bytes, TimeQuality};
 
@@ -383,6 +384,34 @@ fn a_new_device_key_begins_a_new_stream_behind_the_files_of_the_old_one() {
     while let Some(file) = ledger.oldest(after, 1).expect("it reads") {
         let key = if file.at.stream.0 == old { &old_key } else { &ledger.key.public() };
         segment::open(&file.bytes, key).expect("it was signed by the key of its stream");
+        found.push((file.at.stream.0, file.at.seq));
+        after = Some(file.at);
+    }
+    assert_eq!(found, [(old, 1), (old, 2), (new, 1), (new, 2)]);
+}
+
+#[test]
+fn a_copied_spool_keeps_its_sealed_files_and_goes_on_in_a_stream_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let seal_one = |number| {
+        write_log(folder.path(), number, 10);
+        let mut ledger = open(folder.path());
+        ledger.seal(&seal()).expect("it seals");
+        ledger.state.stream
+    };
+    let old = seal_one(1);
+    // The control: without the mark it is the same stream.
+    assert_eq!(seal_one(2), old);
+    write_log(folder.path(), 3, 10);
+    let aside = renew(folder.path()).expect("renewed").expect("there was an open log");
+    assert_eq!(fs::read_dir(&aside).expect("set aside").count(), 1);
+    assert_eq!(renew(folder.path()).expect("after a crash, once more"), None);
+    let new = seal_one(4);
+    assert_ne!(new, old);
+    assert_eq!(seal_one(5), new, "the mark is gone");
+    let (mut after, mut found) = (None, Vec::new());
+    let mut ledger = open(folder.path());
+    while let Some(file) = ledger.oldest(after, 1).expect("it reads") {
         found.push((file.at.stream.0, file.at.seq));
         after = Some(file.at);
     }

@@ -1,0 +1,187 @@
+//! `tidegate device`: on the device, what it asks to be; at the desk, what it is told.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::bundle::{read_root, root_beside};
+use super::print;
+use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
+use crate::bundle::enrolment::{Enrolment, Labels, Request, Signed};
+use crate::bundle::keyfile::AuthorKey;
+use crate::bundle::root::{Role, RootDocument};
+use crate::clock::Reading;
+use crate::disk::{self, read_limited};
+use crate::ids::{DeviceId, hex};
+use crate::keys::PublicKey;
+use crate::store::device_key;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// On the device: write a request that its key signs, and print its id and its public key.
+    Request(Ask),
+    /// At the desk: give a device its labels, signed by the policy or the hub role.
+    Enrol(Enrol),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  tidegate device request --label site=quay -o pump-3.request.tgd")]
+pub(super) struct Ask {
+    /// The daemon's state folder.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/tidegate")]
+    state: PathBuf,
+    /// A label that the device would like to have, KEY=VALUE; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = super::pair)]
+    label: Vec<(String, String)>,
+    /// What kind of machine it is, for people. Default: as its firmware says.
+    #[arg(long)]
+    model: Option<String>,
+    /// Where the request is written.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  tidegate device enrol pump-3.request.tgd --key policy/keys/policy.key --label site=quay \
+                  -o pump-3.tgd"
+)]
+pub(super) struct Enrol {
+    /// The device's request; or an enrolment that others have signed, to sign it too.
+    request: PathBuf,
+    /// A key file of the policy or the hub role; may be given several times.
+    #[arg(long, required = true, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// The root document. Default: root.json of the folder that the key's folder lies in.
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// A label that the device gets, KEY=VALUE; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = super::pair)]
+    label: Vec<(String, String)>,
+    /// The labels that the device asks for, too.
+    #[arg(long)]
+    labels_as_requested: bool,
+    /// Its place in the order of this device's enrolments. Default: this machine's time in Unix seconds.
+    #[arg(long)]
+    seq: Option<u64>,
+    /// Where the enrolment is written.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Request(arguments) => request(&arguments),
+        Command::Enrol(arguments) => enrol(&arguments),
+    }
+}
+
+fn request(arguments: &Ask) -> anyhow::Result<()> {
+    let key = device_key::existing(&arguments.state, None)?;
+    let model = arguments.model.clone().or_else(firmware_model).unwrap_or_else(|| "unknown".to_owned());
+    let document = Request::sign(&key, labels(&arguments.label)?, &model)?;
+    write(&arguments.output, &document)?;
+    let public = key.public();
+    print!(
+        "{}",
+        print::pairs(&[
+            ("device", DeviceId::from(public.id()).to_string()),
+            ("public key", hex(public.raw())),
+            ("model", model),
+            ("request", arguments.output.display().to_string()),
+        ])
+    );
+    Ok(())
+}
+
+fn enrol(arguments: &Enrol) -> anyhow::Result<()> {
+    let root = arguments.root.clone().or_else(|| arguments.key.iter().find_map(|key| root_beside(key)));
+    let root = read_root(&root.context("no root.json lies beside the key: name it with --root")?)?;
+    let named = |path: &PathBuf| AuthorKey::open(path).with_context(|| format!("key {}", path.display()));
+    let keys = arguments.key.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?;
+    for AuthorKey { name, key } in &keys {
+        let id = key.public().id();
+        if ![Role::Policy, Role::Hub].into_iter().any(|role| root.role_keys(role).any(|key| key.id() == id)) {
+            bail!("key {name:?} has neither the role policy nor the role hub in this root");
+        }
+    }
+    let given = read_document(&arguments.request)?;
+    let (document, rest) = match given.kind() {
+        DocumentKind::Enrolment => {
+            if !arguments.label.is_empty() || arguments.labels_as_requested || arguments.seq.is_some() {
+                bail!("it is an enrolment already: its labels and its number are what others have signed");
+            }
+            (given, &keys[..])
+        }
+        _ => {
+            let (request, device) = Request::verify(&given)?;
+            let first = keys.first().context("no key is given")?;
+            let enrolment = draft(arguments, &root, &request, &device)?;
+            (Document::sign(DocumentKind::Enrolment, &enrolment, &first.key)?, keys.get(1..).unwrap_or_default())
+        }
+    };
+    let document = rest.iter().try_fold(document, |document, key| document.signed_too(&key.key))?;
+    let enrolment: Enrolment = document.read()?;
+    write(&arguments.output, &document)?;
+    let given: Vec<_> = enrolment.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    print!(
+        "{}",
+        print::pairs(&[
+            ("device", enrolment.device.to_string()),
+            ("labels", given.join(" ")),
+            ("deployment", enrolment.deployment.clone()),
+            ("seq", enrolment.seq.to_string()),
+            ("digest", document.digest().to_string()),
+            ("enrolment", arguments.output.display().to_string()),
+        ])
+    );
+    match Enrolment::verify(&document, &root) {
+        Ok(Signed { role, .. }) => println!("It is complete: signed by the role {}.", role.name()),
+        Err(refused) => println!("Pass it on, more must sign: {}", print::visible(refused.detail())),
+    }
+    Ok(())
+}
+
+fn draft(arguments: &Enrol, root: &RootDocument, request: &Request, device: &PublicKey) -> anyhow::Result<Enrolment> {
+    let mut given = if arguments.labels_as_requested { request.labels.clone() } else { Labels::new() };
+    given.extend(labels(&arguments.label)?);
+    let now = Reading::now().wall_ms.div_euclid(1_000);
+    let seq = arguments.seq.or_else(|| u64::try_from(now).ok()).context("the clock is before 1970: give --seq")?;
+    Ok(Enrolment::new(root, device, given, seq, now)?)
+}
+
+/// The key of an enrolment that a role of the root vouches for.
+pub(super) fn enrolled_key(enrolment: &Path, root: &Path) -> anyhow::Result<PublicKey> {
+    let root = read_root(root)?;
+    let signed = Enrolment::verify(&read_document(enrolment)?, &root);
+    Ok(signed.with_context(|| format!("enrolment {}", enrolment.display()))?.key)
+}
+
+fn read_document(path: &Path) -> anyhow::Result<Document> {
+    let named = || format!("document {}", path.display());
+    Document::parse(&read_limited(path, MAX_DOCUMENT).with_context(named)?).with_context(named)
+}
+
+fn write(path: &Path, document: &Document) -> anyhow::Result<()> {
+    disk::replace(path, &document.to_bytes(), 0o644).with_context(|| format!("writing {}", path.display()))
+}
+
+fn labels(pairs: &[(String, String)]) -> anyhow::Result<Labels> {
+    let mut labels = Labels::new();
+    for (key, value) in pairs {
+        if labels.insert(key.clone(), value.clone()).is_some() {
+            bail!("the label {key} is given twice");
+        }
+    }
+    Ok(labels)
+}
+
+/// What the device tree or the DMI calls this machine.
+fn firmware_model() -> Option<String> {
+    let read = |path: &str| {
+        let bytes = read_limited(Path::new(path), 4_096).ok()?;
+        let text: String = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).take(64).collect();
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    read("/sys/firmware/devicetree/base/model").or_else(|| read("/sys/class/dmi/id/product_name"))
+}

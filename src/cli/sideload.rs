@@ -1,0 +1,195 @@
+//! `tidegate sideload`: what a stick holds for this device, into its inbox, and the receipts back onto the stick.
+//!
+//! The daemon owns the state folder, so the files go the way of all others: through the inbox, one after the other,
+//! each offered once the one before it is judged.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::bundle::read_root;
+use super::carry::{TAKEN, inbox_name, unverified};
+use super::{Refusal, print};
+use crate::bundle::container::MAX_FILE;
+use crate::bundle::document::MAX_DOCUMENT;
+use crate::bundle::scan::{Candidate, Kind, Scan, known_root, scan};
+use crate::bundle::staging::open_regular;
+use crate::bundle::{Receipt, Refused};
+use crate::disk::read_limited;
+use crate::ids::DeviceId;
+use crate::store::device_key;
+
+/// Refusals after which a lower number of the same kind is refused too.
+const OUT_OF_ORDER: [&str; 6] =
+    ["BelowSecurityFloor", "Equivocation", "Rollback", "RevocationRollback", "EnrolmentRollback", "PermitUsed"];
+/// Between two looks for a receipt.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Bring what a folder, such as a stick's, holds for this device.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  tidegate sideload /media/stick")]
+pub(super) struct Sideload {
+    /// The folder; those in it are not looked into.
+    folder: PathBuf,
+    /// The daemon's inbox.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/tidegate/inbox")]
+    inbox: PathBuf,
+    /// The root document that was pinned to this device.
+    #[arg(long, value_name = "FILE", default_value = "/etc/tidegate/root.json")]
+    root: PathBuf,
+    /// The daemon's state folder: later roots and the device's id are read there, where that may be read.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/tidegate")]
+    state: PathBuf,
+    /// How long the daemon may take for each file, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+}
+
+pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
+    let root = known_root(&read_root(&arguments.root)?, &arguments.state);
+    let device = device_key::existing(&arguments.state, None).ok().map(|key| DeviceId::from(key.public().id()));
+    let Scan { candidates, refused } = match scan(&arguments.folder, &root, device) {
+        Ok(scan) => scan,
+        Err(refused) => {
+            println!("refused: {}: {refused}", refused.name());
+            return Err(Refusal.into());
+        }
+    };
+    for (path, why) in &refused {
+        say(path, why.name(), why.detail());
+    }
+    let medium = medium(&arguments.folder);
+    let mut left = candidates;
+    let mut done: BTreeSet<Kind> = BTreeSet::new();
+    let mut permitted = None;
+    let mut taken = 0_u32;
+    while let Some(candidate) = next(&mut left, &done, permitted) {
+        let (receipt, bytes) = match offer(arguments, &medium, &candidate.path) {
+            Ok(offered) => offered,
+            Err(error) if error.is::<Refused>() => {
+                println!(
+                    "{}: {}",
+                    print::visible(&candidate.path.to_string_lossy()),
+                    print::visible(&format!("{error:#}"))
+                );
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        say(&candidate.path, &receipt.result, &receipt.detail);
+        if TAKEN.contains(&receipt.result.as_str()) {
+            taken += 1;
+            done.insert(candidate.kind);
+            permitted = permitted.or(candidate.permits);
+        } else if OUT_OF_ORDER.contains(&receipt.result.as_str()) {
+            done.insert(candidate.kind);
+        }
+        if let Err(error) = put_beside(&candidate.path, &bytes) {
+            eprintln!("tidegate: no receipt on the stick ({error}); it stays in {}", arguments.inbox.display());
+        }
+    }
+    if taken == 0 {
+        println!("nothing there that this device takes");
+        return Err(Refusal.into());
+    }
+    Ok(())
+}
+
+/// The next to offer: of kinds that are not done; the bundle that a permit of this stick names before other policies.
+fn next(left: &mut Vec<Candidate>, done: &BTreeSet<Kind>, permitted: Option<crate::ids::Digest>) -> Option<Candidate> {
+    let named = |candidate: &Candidate| candidate.kind == Kind::Policy && Some(candidate.digest) == permitted;
+    let at = left.iter().position(|candidate| !done.contains(&candidate.kind))?;
+    let is_policy = left.get(at).is_some_and(|candidate| candidate.kind == Kind::Policy && !candidate.brings_root);
+    let at = left.iter().position(named).filter(|_| is_policy).unwrap_or(at);
+    Some(left.remove(at))
+}
+
+/// Puts a file into the inbox and waits for its receipt.
+fn offer(arguments: &Sideload, medium: &str, path: &Path) -> anyhow::Result<(Receipt, Vec<u8>)> {
+    let name = inbox_name("usb", medium, path.file_name().unwrap_or_default());
+    let inbox = &arguments.inbox;
+    let (part, place) = (inbox.join(format!(".{name}.part")), inbox.join(&name));
+    let copied = copy(path, &part).and_then(|()| {
+        // What is there already tells of another time.
+        remove(&Receipt::beside(&place))?;
+        fs::rename(&part, &place).with_context(|| format!("the inbox {}", inbox.display()))
+    });
+    if copied.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    copied?;
+    let deadline = Instant::now() + Duration::from_secs(arguments.wait);
+    loop {
+        match read_limited(&Receipt::beside(&place), MAX_DOCUMENT) {
+            Ok(bytes) => return Ok((unverified(&bytes).context("the daemon's receipt")?, bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).context("the daemon's receipt"),
+        }
+        if Instant::now() >= deadline {
+            let _ = fs::remove_file(&place);
+            bail!("the daemon took nothing from {} within {} s: is it running?", inbox.display(), arguments.wait);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Copies what is a regular file and no longer than a bundle, so that the daemon's user may read it.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let (source, length) = open_regular(from)?.into_file();
+    if length > MAX_FILE {
+        return Err(Refused::SectionTooLarge(format!("{length} bytes; a bundle has at most {MAX_FILE}")).into());
+    }
+    let named = || format!("the inbox {}", to.parent().unwrap_or(to).display());
+    remove(to)?; // of a copy that was cut off
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(to).with_context(named)?;
+    file.set_permissions(Permissions::from_mode(0o640)).with_context(named)?;
+    io::copy(&mut source.take(MAX_FILE), &mut file).with_context(named)?;
+    Ok(())
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// The receipt beside the file on the stick, by a new file and a rename.
+fn put_beside(source: &Path, receipt: &[u8]) -> io::Result<()> {
+    let path = Receipt::beside(source);
+    let mut part = path.clone().into_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let _ = fs::remove_file(&part);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?;
+    io::Write::write_all(&mut file, receipt)?;
+    file.sync_all()?;
+    fs::rename(&part, &path)
+}
+
+fn say(path: &Path, result: &str, detail: &str) {
+    println!("{}: {result}: {}", print::visible(&path.to_string_lossy()), print::visible(detail));
+}
+
+/// The stick that the folder is on, as the kernel names it: vendor:product and serial; `unknown` where it is none.
+fn medium(folder: &Path) -> String {
+    usb(folder).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn usb(folder: &Path) -> Option<String> {
+    let device = fs::metadata(folder).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let block = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let read = |at: &Path, name: &str| {
+        let bytes = read_limited(&at.join(name), 256).ok()?;
+        Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+    };
+    let at = block.ancestors().find(|at| at.join("idVendor").exists())?;
+    let serial = read(at, "serial").map(|serial| format!("_{serial}")).unwrap_or_default();
+    Some(format!("{}:{}{serial}", read(at, "idVendor")?, read(at, "idProduct")?))
+}

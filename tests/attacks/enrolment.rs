@@ -1,0 +1,266 @@
+//! Enrolments: which labels a device has, by the policy or the hub role, and in which order.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tidegate::bundle::document::{Document, DocumentKind};
+use tidegate::bundle::enrolment::{Enrolment, Request};
+use tidegate::bundle::manifest::Target;
+use tidegate::bundle::root::RootDocument;
+use tidegate::bundle::{Imported, canonical, pack};
+use tidegate::ids::hex;
+
+use crate::rotation::{link, signed, third};
+use crate::world::{Case, Device, GOLDEN_AT, GOLDEN_SEQ, case, device_facts, draft, golden, key, root, sign};
+
+/// Key 9 is the device's.
+const DEVICE: u8 = 9;
+
+fn labelled(site: &str) -> Value {
+    json!({"site": site})
+}
+
+fn body(seq: u64, site: &str) -> Value {
+    json!({
+        "deployment": "harbour",
+        "device": device_facts().id,
+        "epoch": 1,
+        "issued_at": GOLDEN_AT,
+        "key": hex(key(DEVICE).public().raw()),
+        "labels": labelled(site),
+        "root_version": 2,
+        "seq": seq,
+    })
+}
+
+/// The frame as the format's table draws it, around any bytes.
+fn framed(kind: DocumentKind, body: &[u8], seeds: &[u8]) -> Vec<u8> {
+    let mut keys: Vec<_> = seeds.iter().map(|seed| key(*seed)).collect();
+    keys.sort_by_key(|key| key.public().id());
+    let signatures: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let (id, bytes) = (key.public().id(), hex(&key.sign(kind.media_type(), body)));
+            format!("{{\"key\":\"{id}\",\"signature\":\"{bytes}\"}}")
+        })
+        .collect();
+    let end = format!(",\"signatures\":[{}],\"type\":\"{}\"}}\n", signatures.join(","), kind.media_type());
+    [b"{\"body\":", body, end.as_bytes()].concat()
+}
+
+fn with(seeds: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let mut body = body(1, "quay");
+    change(&mut body);
+    framed(DocumentKind::Enrolment, &canonical::write(&body).expect("canonical"), seeds)
+}
+
+/// The enrolment of number `seq`, signed by the policy role.
+pub fn enrolment(seq: u64, site: &str) -> Vec<u8> {
+    with(&[4, 5], |body| *body = self::body(seq, site))
+}
+
+fn refused(name: &'static str, about: &str, change: fn(&mut Value)) -> Case {
+    case(name, about, with(&[4, 5], change))
+}
+
+pub fn cases() -> Vec<Case> {
+    let sound = enrolment(1, "quay");
+    let text = String::from_utf8(sound.clone()).expect("text");
+    let raw = |body: &str| framed(DocumentKind::Enrolment, body.as_bytes(), &[4, 5]);
+    let own = key(DEVICE);
+    let request = Request::sign(&own, Default::default(), "board").expect("signed").to_bytes();
+    let receipt = Document::sign(DocumentKind::ImportReceipt, &body(1, "quay"), &own).expect("signed").to_bytes();
+    vec![
+        case("ThresholdNotMet", "by one of the policy role", with(&[4], |_| ())),
+        case("ThresholdNotMet", "by another role", with(&[7], |_| ())),
+        case("ThresholdNotMet", "by the device itself", with(&[DEVICE], |_| ())),
+        case("TypeMismatch", "a request in place of its answer", request),
+        case("TypeMismatch", "a receipt in its place", receipt),
+        case("SignatureInvalid", "another site", text.replace("quay", "pier").into_bytes()),
+        case("Truncated", "cut in the middle", sound[..sound.len() / 2].to_vec()),
+        case("Truncated", "without its line feed", sound[..sound.len() - 1].to_vec()),
+        case("SigSectionMalformed", "a word too many", text.replace("\"signature\":", "\"signature\" :").into_bytes()),
+        case("UnknownBundleType", "of another version", text.replace("v1+json", "v2+json").into_bytes()),
+        case("BadMagic", "with white space", format!(" {text}").into_bytes()),
+        case("SectionTooLarge", "longer than a document", raw(&format!("{{\"a\":\"{}\"}}", "x".repeat(40_000)))),
+        case("ManifestNotCanonical", "with white space in its body", raw("{ \"a\":1}")),
+        case("ManifestNotCanonical", "no JSON", raw("quay")),
+        case("ManifestSchema", "something else", raw("{\"a\":1}")),
+        refused("ManifestSchema", "a member more", |body| body["admin"] = true.into()),
+        refused("ManifestSchema", "the first is 1", |body| body["seq"] = 0.into()),
+        refused("ManifestSchema", "a label that no target names", |body| body["labels"] = json!({"Site": "quay"})),
+        refused("ManifestSchema", "an empty label", |body| body["labels"] = labelled("")),
+        refused("ManifestSchema", "a long label", |body| body["labels"] = labelled(&"x".repeat(257))),
+        refused("ManifestSchema", "many labels", |body| {
+            body["labels"] =
+                (0..17).map(|n| (format!("l{n}"), Value::from("x"))).collect::<serde_json::Map<_, _>>().into();
+        }),
+        refused("WeakKey", "a key that anybody can sign with", |body| body["key"] = "00".repeat(32).into()),
+        refused("WrongDeployment", "of another deployment", |body| body["deployment"] = "airport".into()),
+        refused("RootTooOld", "for a later root", |body| body["root_version"] = 3.into()),
+        refused("EpochMismatch", "of another epoch", |body| body["epoch"] = 0.into()),
+        refused("IssuedAtImplausible", "from the far future", |body| body["issued_at"] = 9_000_000_000_i64.into()),
+        refused("NotForThisDevice", "for another device", |body| {
+            body["key"] = hex(key(8).public().raw()).into();
+            body["device"] = tidegate::ids::DeviceId::from(key(8).public().id()).to_string().into();
+        }),
+        refused("NotForThisDevice", "with another device's key", |body| {
+            body["key"] = hex(key(8).public().raw()).into();
+        }),
+    ]
+}
+
+/// What shows only on a device that is enrolled.
+pub fn seen() -> Vec<String> {
+    let mut device = Device::with_golden();
+    device.takes(&enrolment(2, "quay"));
+    vec![device.offer(&enrolment(1, "pier")).result.name().to_owned()]
+}
+
+fn labels(device: &Device) -> Vec<(String, String)> {
+    let facts = device.importer.as_ref().expect("it runs").device();
+    facts.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn at(site: &str) -> Vec<(String, String)> {
+    vec![("site".into(), site.into())]
+}
+
+fn for_site(seq: u64, site: &str) -> Vec<u8> {
+    let mut draft = draft(seq, &format!("of the {site}"));
+    draft.target = Target::Labels([("site".into(), vec![site.into()])].into());
+    sign(&draft.assemble(&root()).expect("a sound draft"))
+}
+
+#[test]
+fn labels_come_from_the_enrolment_survive_restarts_and_decide_targets() {
+    let mut device = Device::with_golden();
+    // The negative control: without the enrolment the bundle is for others.
+    device.refuses(&case("NotForThisDevice", "before the enrolment", for_site(GOLDEN_SEQ + 1, "quay")));
+    device.takes(&enrolment(1, "quay"));
+    assert_eq!(device.journal().last().expect("a line").result, "Enrolled");
+    for _ in 0..2 {
+        assert_eq!(labels(&device), at("quay"));
+        device.start();
+    }
+    device.takes(&for_site(GOLDEN_SEQ + 1, "quay"));
+    device.refuses(&case("NotForThisDevice", "of the site before", for_site(GOLDEN_SEQ + 2, "pier")));
+}
+
+#[test]
+fn an_older_enrolment_and_another_of_its_number_are_refused_by_name() {
+    let mut device = Device::with_golden();
+    device.takes(&enrolment(7, "quay"));
+    for restart in [false, true] {
+        if restart {
+            device.start();
+        }
+        device.refuses(&case("EnrolmentRollback", "an older one", enrolment(6, "pier")));
+        device.refuses(&case("Equivocation", "another of its number", enrolment(7, "pier")));
+        assert!(matches!(device.offer(&enrolment(7, "quay")).result, Imported::AlreadyInstalled));
+        assert_eq!(labels(&device), at("quay"));
+    }
+    device.takes(&enrolment(8, "pier"));
+    assert_eq!(labels(&device), at("pier"));
+}
+
+#[test]
+fn other_labels_take_nothing_out_of_service() {
+    let mut device = Device::with_golden();
+    device.takes(&enrolment(1, "quay"));
+    let of_the_quay = for_site(GOLDEN_SEQ + 1, "quay");
+    device.takes(&of_the_quay);
+    device.takes(&enrolment(2, "pier"));
+    device.start();
+    let serving = device.serving.as_ref().map(|(digest, _)| *digest);
+    assert_eq!(serving, Some(pack::digest(&of_the_quay).expect("it has a digest")));
+}
+
+#[test]
+fn an_enrolment_outlives_the_keys_that_signed_it_and_new_ones_need_the_new_keys() {
+    let mut device = Device::with_golden();
+    device.takes(&enrolment(1, "quay"));
+    let rotated = signed(&third(|_| ()), GOLDEN_SEQ + 1, "next", &[14, 15]);
+    device.takes(&pack::with_chain(&rotated, &[link(&third(|_| ()), &[1, 2, 11, 12])]).expect("it fits"));
+    for _ in 0..2 {
+        assert_eq!(labels(&device), at("quay"));
+        device.start();
+    }
+    device.refuses(&case("ThresholdNotMet", "by the old keys", enrolment(2, "pier")));
+    // Version 3 has a hub, whose word is enough.
+    device.takes(&with(&[17], |body| *body = self::body(2, "pier")));
+    assert_eq!(labels(&device), at("pier"));
+}
+
+#[test]
+fn the_hub_enrols_and_moves_no_time() {
+    let with_hub =
+        |body: &mut Value| (body["root_version"], body["issued_at"]) = (3.into(), (GOLDEN_AT + 9_000).into());
+    let floor = |device: &mut Device| {
+        let now = device.now();
+        device.importer.as_ref().expect("it runs").time().floor().bounds(&now.reading, false).lower
+    };
+    let mut device = Device::with_golden();
+    let rotated = signed(&third(|_| ()), GOLDEN_SEQ + 1, "next", &[14, 15]);
+    device.takes(&pack::with_chain(&rotated, &[link(&third(|_| ()), &[1, 2, 11, 12])]).expect("it fits"));
+    device.takes(&with(&[17], with_hub));
+    assert!(floor(&mut device) < GOLDEN_AT + 9_000);
+    // The control: the policy role does move it.
+    device.takes(&with(&[14, 15], |body| {
+        with_hub(body);
+        body["seq"] = 2.into();
+    }));
+    assert!(floor(&mut device) >= GOLDEN_AT + 9_000);
+}
+
+#[test]
+fn a_torn_or_rotten_enrolment_is_told_and_the_policy_serves_on() {
+    let mut device = Device::with_golden();
+    device.takes(&enrolment(1, "quay"));
+    device.takes(&enrolment(2, "pier"));
+    let records = ["trust/enrolment.0", "trust/enrolment.1"].map(|name| device.state().join(name));
+    let cut = |path| {
+        let bytes = fs::read(path).expect("a record");
+        fs::write(path, &bytes[..bytes.len() / 2]).expect("written");
+    };
+    cut(&records[1]);
+    device.start();
+    assert_eq!(labels(&device), at("quay"), "the one before");
+    let told = |device: &Device| {
+        let lines = device.journal();
+        lines.iter().filter(|line| line.result == "StateDamaged" && line.detail.contains("enrolment")).count()
+    };
+    assert_eq!(told(&device), 1);
+    cut(&records[0]);
+    device.start();
+    // The world's own label stands for none.
+    assert_eq!((labels(&device), told(&device)), (at("pier"), 2));
+    device.still_serves_golden();
+    device.takes(&enrolment(3, "quay"));
+    assert_eq!(labels(&device), at("quay"));
+}
+
+#[test]
+fn a_request_shows_that_its_sender_holds_the_key() {
+    let labels = [("site".to_owned(), "quay".to_owned())].into();
+    let document = Request::sign(&key(DEVICE), labels, "board").expect("signed");
+    let (request, public) = Request::verify(&document).expect("its own");
+    assert_eq!((request.device, public), (device_facts().id, key(DEVICE).public()));
+    // Another's key in one's own request, and one's own name in another's.
+    let mut body: Value = serde_json::from_slice(document.body()).expect("JSON");
+    body["key"] = hex(key(8).public().raw()).into();
+    for (seed, name) in [(8, "NotForThisDevice"), (DEVICE, "ThresholdNotMet")] {
+        let stolen = Document::sign(DocumentKind::DeviceRequest, &body, &key(seed)).expect("signed");
+        assert_eq!(Request::verify(&stolen).expect_err("stolen").name(), name);
+    }
+}
+
+#[test]
+fn what_the_tool_makes_is_the_format() {
+    let root: RootDocument = root();
+    let labels = [("site".to_owned(), "quay".to_owned())].into();
+    let made = Enrolment::new(&root, &key(DEVICE).public(), labels, 1, GOLDEN_AT).expect("sound");
+    let document = Document::sign(DocumentKind::Enrolment, &made, &key(4)).expect("signed");
+    assert_eq!(document.signed_too(&key(5)).expect("room").to_bytes(), enrolment(1, "quay"));
+    assert_ne!(golden(), enrolment(1, "quay"));
+}

@@ -1,0 +1,191 @@
+//! Bundles that people carry: on a stick, and over ssh.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tidegate::bundle::Receipt;
+use tidegate::bundle::journal;
+use tidegate::disk::Machine;
+use tidegate::ids::hex;
+use tidegate::store::device_key;
+
+use crate::site::{Site, serves};
+use crate::wire::upstream;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The operator's command on the device, with `path` before the machine's own programs.
+fn tidegate(site: &Site, arguments: &[&str], path: Option<&Path>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    if let Some(path) = path {
+        let before = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{before}", path.display()));
+    }
+    command.args(arguments).current_dir(site.path("")).output().expect("it runs")
+}
+
+fn sideload(site: &Site, stick: &str) -> (Option<i32>, String) {
+    let at = ["--inbox", "inbox", "--root", "policy/root.json", "--state", "state"];
+    let output = tidegate(site, &[&["sideload", stick][..], &at].concat(), None);
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
+fn media(site: &Site, result: &str) -> Vec<String> {
+    let lines = journal::read(&Machine, &site.path("state/journal")).expect("the chain holds");
+    lines.into_iter().filter(|line| line.result == result).filter_map(|line| line.medium).collect()
+}
+
+#[test]
+fn of_a_stick_the_highest_that_is_acceptable_is_taken_and_the_receipt_goes_back() {
+    let site = Site::new();
+    let daemon = site.start();
+    let (one, two) = (site.bundle(upstream("one")), site.bundle(upstream("two")));
+    fs::create_dir(site.path("stick")).expect("made");
+    let put = |name: &str, bytes: &[u8]| fs::write(site.path("stick").join(name), bytes).expect("written");
+    put("one.tgb", &one);
+    put("two.tgb", &two);
+    put("stranger.tgb", &Site::new().bundle(upstream("stranger")));
+    put("a name with $(spaces) & 'quotes'.tgb", b"garbage");
+    symlink("two.tgb", site.path("stick/link.tgb")).expect("a link");
+    fs::create_dir(site.path("stick/folder.tgb")).expect("made");
+
+    let (code, told) = sideload(&site, "stick");
+    assert_eq!(code, Some(0), "{told}");
+    for line in
+        ["two.tgb: Activated", "stranger.tgb: ThresholdNotMet", "link.tgb: SourceNotRegular", "folder.tgb: Source"]
+    {
+        assert!(told.contains(line), "{line} is not in\n{told}");
+    }
+    assert!(!told.contains("one.tgb"), "{told}");
+    serves(&site, &site.token(), "two");
+    assert!(
+        media(&site, "Activated").iter().all(|medium| medium.starts_with("usb ")),
+        "{:?}",
+        media(&site, "Activated")
+    );
+    let receipt = fs::read(site.path("stick/two.tgb.result.json")).expect("on the stick");
+    let key = device_key::open(&site.path("state"), None).expect("there").public();
+    assert_eq!(Receipt::verify(&receipt, &key).expect("the device's own").result, "Activated");
+    assert!(!site.path("stick/stranger.tgb.result.json").exists());
+
+    // The same stick again changes nothing; one with nothing for this device says so.
+    let (code, told) = sideload(&site, "stick");
+    assert!(code == Some(0) && told.contains("two.tgb: AlreadyInstalled"), "{told}");
+    fs::remove_file(site.path("stick/two.tgb")).expect("there");
+    let (code, told) = sideload(&site, "stick");
+    assert!(code == Some(65) && told.contains("one.tgb: Rollback") && told.contains("nothing there"), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn an_enrolment_on_the_stick_comes_before_the_policy_for_its_labels_and_a_stick_may_take_no_receipt() {
+    let site = Site::new();
+    let daemon = site.start();
+    fs::create_dir(site.path("stick")).expect("made");
+    let deployment = fs::read_to_string(site.path("policy/deployment.toml")).expect("a file");
+    fs::write(site.path("policy/deployment.toml"), format!("target = \"quay\"\n{deployment}")).expect("written");
+    fs::write(site.path("policy/targets.toml"), "[targets.quay]\nlabels = { site = [\"quay\"] }\n").expect("written");
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("quay"))).expect("written");
+    // No file can take the place of a folder: as good as a stick that takes none.
+    fs::create_dir_all(site.path("stick/a.tgb.result.json.part/deep")).expect("made");
+    let (code, told) = sideload(&site, "stick");
+    assert!(code == Some(65) && told.contains("a.tgb: NotForThisDevice"), "the control: {told}");
+    site.tidegate(&["device", "request", "--state", "state", "-o", "ask.tgd"]);
+    let enrol = ["device", "enrol", "ask.tgd", "--key", "policy/keys/policy.key", "--label", "site=quay"];
+    site.tidegate(&[&enrol[..], &["-o", "stick/z.tgd"]].concat());
+    let (code, told) = sideload(&site, "stick");
+    assert_eq!(code, Some(0), "{told}");
+    let order = told.find("z.tgd: Enrolled").zip(told.find("a.tgb: Activated"));
+    assert!(order.is_some_and(|(first, second)| first < second), "{told}");
+    assert!(told.contains("no receipt on the stick"), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn without_a_daemon_nothing_stays_in_the_inbox() {
+    let site = Site::new();
+    fs::create_dir(site.path("inbox")).expect("made");
+    fs::create_dir(site.path("stick")).expect("made");
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("one"))).expect("written");
+    let at = ["--inbox", "inbox", "--root", "policy/root.json", "--state", "state", "--wait", "0"];
+    let output = tidegate(&site, &[&["sideload", "stick"][..], &at].concat(), None);
+    assert!(!output.status.success() && text(&output.stderr).contains("is it running?"), "{output:?}");
+    assert!(fs::read_dir(site.path("inbox")).expect("there").next().is_none());
+}
+
+/// Programs that stand for ssh and scp, and do on this machine what they would do on the other.
+fn doubles(site: &Site) -> std::path::PathBuf {
+    let folder = site.path("doubles");
+    fs::create_dir(&folder).expect("made");
+    let scp = "#!/bin/sh\n[ \"$1 $2\" = \"-q --\" ] && [ $# = 4 ] || exit 9\nexec cp -- \"$3\" \"${4#ops@pump:}\"\n";
+    let ssh = "#!/bin/sh\n[ \"$1 $2\" = \"-- ops@pump\" ] && [ $# = 3 ] || exit 9\nexec sh -c \"$3\"\n";
+    for (name, script) in [("scp", scp), ("ssh", ssh)] {
+        fs::write(folder.join(name), script).expect("written");
+        fs::set_permissions(folder.join(name), Permissions::from_mode(0o755)).expect("set");
+    }
+    folder
+}
+
+#[test]
+fn a_push_copies_beside_moves_in_and_prints_the_devices_receipt() {
+    let site = Site::new();
+    let daemon = site.start();
+    let doubles = doubles(&site);
+    let inbox = site.path("inbox");
+    let inbox = inbox.to_str().expect("UTF-8");
+    let hostile = "-o $(touch pwned); 'x' .tgb";
+    fs::write(site.path(hostile), site.bundle(upstream("one"))).expect("written");
+    let push = |file: &str, more: &[&str]| {
+        let arguments = [&["push", "ops@pump", "--inbox", inbox][..], more, &["--", file]].concat();
+        let output = tidegate(&site, &arguments, Some(&doubles));
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, told) = push(hostile, &["--receipt", "kept.json"]);
+    assert!(code == Some(0) && told.starts_with("result   Activated\n") && told.contains("not verified"), "{told}");
+    serves(&site, &site.token(), "one");
+    let activated = media(&site, "Activated");
+    assert!(activated.len() == 1 && activated[0].starts_with("scp "), "{activated:?}");
+    assert!(!site.path("pwned").exists() && !site.path("inbox/pwned").exists());
+
+    let key = device_key::open(&site.path("state"), None).expect("there").public();
+    fs::write(site.path("device.pub"), hex(key.raw())).expect("written");
+    assert!(Receipt::verify(&fs::read(site.path("kept.json")).expect("kept"), &key).is_ok());
+    let (code, told) = push(hostile, &["--device-key", "device.pub"]);
+    assert!(
+        code == Some(0) && told.starts_with("result   AlreadyInstalled\n") && !told.contains("not verified"),
+        "{told}"
+    );
+    // The control: another device answers.
+    fs::write(site.path("device.pub"), hex(tidegate::keys::SigningKey::generate().expect("random").public().raw()))
+        .expect("written");
+    let (code, told) = push(hostile, &["--device-key", "device.pub"]);
+    assert!(code == Some(65) && told.contains("signed by key"), "{told}");
+
+    fs::write(site.path("garbage.tgb"), b"garbage").expect("written");
+    let (code, told) = push("garbage.tgb", &[]);
+    assert!(code == Some(65) && told.starts_with("result   BadMagic\n"), "{told}");
+    daemon.stop();
+    let (code, told) = push("garbage.tgb", &["--wait", "0"]);
+    assert!(code != Some(0) && told.contains("is tidegated running on ops@pump?"), "{told}");
+}
+
+#[test]
+fn a_push_takes_no_option_for_a_host_and_no_path_that_a_shell_could_read() {
+    let site = Site::new();
+    fs::write(site.path("a.tgb"), b"").expect("written");
+    let doubles = doubles(&site);
+    for arguments in [
+        ["push", "a.tgb", "--inbox", "/x", "--", "-oProxyCommand=touch pwned"],
+        ["push", "ops@pump", "a.tgb", "--inbox", "/x;touch pwned", "--wait=0"],
+        ["push", "ops@pump", "a.tgb", "--inbox", "relative", "--wait=0"],
+        ["push", "ops@pump", "absent.tgb", "--inbox", "/x", "--wait=0"],
+    ] {
+        let output = tidegate(&site, &arguments, Some(&doubles));
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(!site.path("pwned").exists(), "{arguments:?}");
+    }
+}
