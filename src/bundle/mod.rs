@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A bundle is judged whole before anything of it is used; a refusal leaves the active policy serving.
-//! The author's side (`pack`, `keyfile`, `root`) stands here too, so that one format has one home.
+//! The author's side (`pack`, `succession`, `keyfile`, `root`) stands here too, so that one format has one home.
 
 pub mod activate;
 pub mod canonical;
@@ -24,6 +24,7 @@ pub mod root;
 mod roots;
 pub mod staging;
 mod state;
+pub mod succession;
 pub mod trust;
 pub mod verify;
 

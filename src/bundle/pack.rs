@@ -51,6 +51,10 @@ pub enum PackError {
     /// Sixteen have signed: no more fit.
     #[error("there are {MAX_SIGNATURES} signatures already")]
     Full,
+    /// The two roots together ask for more signatures than a block holds: keep more holders, or lower a threshold and
+    /// raise it again with the root after.
+    #[error("the old root and the new one together want {0} signatures; {MAX_SIGNATURES} fit")]
+    ThresholdsTooHigh(usize),
 }
 
 impl Draft {
@@ -129,7 +133,8 @@ pub fn lay(
     Ok([&preamble.to_bytes(), trust, manifest, &signature_block(signatures), payload].concat())
 }
 
-/// The signature of a holder of the role `root`, in the old root or in `root` itself, for [`link`].
+/// The signature of a holder of the role `root`, in the old root or in `root` itself, for [`link`]. `succession` asks
+/// whether it counts.
 #[must_use]
 pub fn sign_root(root: &RootDocument, key: &SigningKey) -> Signature {
     Signature { key: key.public().id(), bytes: key.sign(root::MEDIA_TYPE, root.bytes()) }

@@ -5,12 +5,16 @@
 //! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
 
 mod bundle;
+mod confirm;
 #[cfg(feature = "demo")]
 mod demo;
 mod import;
 mod init;
+mod key;
 mod openapi;
+mod passphrase;
 mod print;
+mod root;
 pub mod source;
 mod token;
 
@@ -20,6 +24,7 @@ use clap::{Parser, Subcommand};
 
 pub use import::{Import, Imported, import};
 pub use init::{Init, init};
+pub use passphrase::PassphraseSource;
 
 use crate::exit;
 
@@ -38,6 +43,12 @@ enum Command {
     /// Turn other formats into files of a policy folder.
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Make, show and encrypt the keys that sign roots and bundles.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make, sign and show the root, and the next one after it.
+    #[command(subcommand)]
+    Root(root::Command),
     /// Build, sign, show and check policy bundles.
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -82,6 +93,8 @@ pub fn run() -> ExitCode {
     let done = match arguments.command {
         Command::Init(arguments) => init::run(&arguments),
         Command::Import(ImportCommand::Openapi(arguments)) => import::run(&arguments),
+        Command::Key(command) => key::run(command),
+        Command::Root(command) => root::run(command),
         Command::Bundle(command) => bundle::run(command),
         Command::Token(command) => token::run(command),
         #[cfg(feature = "demo")]

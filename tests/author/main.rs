@@ -3,10 +3,13 @@
 mod check;
 mod folder;
 mod inspect;
+#[cfg(feature = "passphrase")]
+mod keys;
 mod openapi;
 mod problems;
 mod program;
 mod readme;
+mod root;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use crate::bundle::Entries;
-use crate::bundle::container::{MAX_FILE, MAX_ROOT};
+use super::root::read_root;
+use crate::bundle::container::MAX_FILE;
 use crate::bundle::root::RootDocument;
+use crate::bundle::{Entries, Refused, succession};
 use crate::disk::read_limited;
 
 #[derive(Debug, Subcommand)]
@@ -49,13 +50,6 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// The root document in a file.
-fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
-    let named = || format!("root document {}", path.display());
-    let bytes = read_limited(path, MAX_ROOT.into()).with_context(named)?;
-    RootDocument::parse(&bytes).with_context(named)
-}
-
 /// A whole bundle in memory.
 fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
     read_limited(path, MAX_FILE).with_context(|| format!("bundle {}", path.display()))
@@ -65,6 +59,11 @@ fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
 fn root_beside(key: &Path) -> Option<PathBuf> {
     let folder = key.parent()?.parent()?;
     Some(folder.join("root.json")).filter(|path| path.is_file())
+}
+
+/// The newest root that a bundle leads to from `pinned`, by the signatures of its chain: what a device would judge by.
+fn newest_root(bundle: &[u8], pinned: RootDocument) -> Result<RootDocument, Refused> {
+    Ok(succession::brought(bundle, &pinned)?.pop().map_or(pinned, |last| last.root))
 }
 
 /// The entries of a bundle that nobody judged.
