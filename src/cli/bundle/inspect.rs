@@ -130,7 +130,7 @@ fn signer(head: &Head, signature: &crate::bundle::container::Signature, root: Op
     }
 }
 
-fn target(target: &Target) -> String {
+pub(super) fn target(target: &Target) -> String {
     match target {
         Target::All => "every device of the deployment".to_owned(),
         Target::Devices(ids) => {

@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod diff;
 mod inspect;
 mod lint;
 mod listing;
@@ -30,6 +31,9 @@ pub(super) enum Command {
     /// Show everything that a bundle says, without judging it.
     #[command(after_help = "Example:\n  tidegate bundle inspect policy-7.tgb --json")]
     Inspect(inspect::Inspect),
+    /// Show what changes from one bundle or policy folder to another.
+    #[command(after_help = "Example:\n  tidegate bundle diff policy-6.tgb policy")]
+    Diff(diff::Diff),
     /// Judge a bundle as a device would: exit code 0 or 65.
     #[command(
         after_help = "Example:\n  tidegate bundle verify policy-7.tgb --root policy/root.json --label site=north"
@@ -45,6 +49,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         Command::Build(arguments) => build::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
     }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+use super::diff::{Changes, LISTED, Side};
 use super::{inspect, newest_root, read_bundle, read_root, root_beside};
+use crate::bundle::container::BundleType;
 use crate::bundle::pack;
 use crate::cli::confirm::Confirm;
 use crate::cli::passphrase::PassphraseSource;
@@ -21,6 +23,9 @@ pub(in crate::cli) struct Sign {
     /// Where the signed bundle is written. Default: over the bundle.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// The bundle before it, to show what changes.
+    #[arg(long, value_name = "FILE")]
+    previous: Option<PathBuf>,
     /// The root document. Default: root.json of the folder that the key's folder lies in.
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
@@ -37,6 +42,14 @@ pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
     let root = newest_root(&bundle, pinned)?;
     print!("{}", inspect::summary(&bundle, Some(&root))?);
     println!("\nAll that is in it: tidegate bundle inspect {}", sign.bundle.display());
+    // What the manifest does not name is no part of what is signed, and must not be read as such.
+    let drafted = Side::of(&bundle)?;
+    match &sign.previous {
+        Some(path) => {
+            print!("\nchanges against {}\n{}", path.display(), changes(&read_bundle(path)?, &bundle, &drafted)?)
+        }
+        None => println!("Not compared with the bundle before it: --previous FILE shows what changes."),
+    }
     let keys = sign.key.iter().map(|path| sign.passphrase.open(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
     sign.confirm.check(pack::digest(&bundle)?, &names.join(", "))?;
@@ -53,4 +66,13 @@ pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
         Some(missing) => println!("Pass it on: {missing} more of the role must sign."),
     }
     Ok(())
+}
+
+/// What changes against the bundle before; refuses what devices that have that one would refuse.
+fn changes(previous: &[u8], bundle: &[u8], drafted: &Side) -> anyhow::Result<String> {
+    let changes = Changes::between(&Side::of(previous)?, drafted)?;
+    if pack::head(bundle)?.preamble().bundle_type == BundleType::Revocation {
+        pack::check_list(previous, bundle)?;
+    }
+    Ok(changes.text(LISTED))
 }
