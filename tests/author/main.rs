@@ -10,6 +10,7 @@ mod openapi;
 mod problems;
 mod program;
 mod readme;
+mod revoke;
 mod root;
 
 use std::fs;

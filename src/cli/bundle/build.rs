@@ -12,9 +12,9 @@ use crate::bundle::manifest::Author;
 use crate::bundle::pack::{self, Draft};
 use crate::bundle::root::RootDocument;
 use crate::bundle::succession::{self, SignedRoot};
-use crate::cli::print;
 use crate::cli::root::read_signed;
 use crate::cli::source::{self, Source};
+use crate::cli::{TOOL, print};
 use crate::clock::Reading;
 use crate::disk;
 use crate::units::UnixSeconds;
@@ -111,11 +111,7 @@ pub(in crate::cli) fn assemble(
     let valid_for = deployment.valid_for.map(|span| i64::try_from(span.0.as_secs()).unwrap_or(i64::MAX));
     let named = entries.into_iter().map(|(kind, bytes)| (kind, (kind.name().to_owned(), bytes)));
     let draft = Draft {
-        author: Author {
-            who: deployment.author.clone(),
-            tool: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
-            reason: reason.to_owned(),
-        },
+        author: Author { who: deployment.author.clone(), tool: TOOL.to_owned(), reason: reason.to_owned() },
         target: deployment.target.clone(),
         seq,
         security_floor: deployment.security_floor,

@@ -56,6 +56,9 @@ pub(super) fn run(diff: &Diff) -> anyhow::Result<()> {
 /// Members by name, as text.
 type Fields = BTreeMap<String, String>;
 
+/// Members that differ: name, before, after.
+type Differences = Vec<(String, String, String)>;
+
 /// What is compared.
 pub(super) struct Side {
     bundle_type: BundleType,
@@ -65,7 +68,7 @@ pub(super) struct Side {
 
 /// What differs.
 pub(super) struct Changes {
-    manifest: Vec<(String, String, String)>,
+    manifest: Differences,
     parts: Vec<(&'static str, Part)>,
 }
 
@@ -73,7 +76,7 @@ pub(super) struct Changes {
 struct Part {
     added: Vec<(String, Fields)>,
     removed: Vec<(String, Fields)>,
-    changed: Vec<(String, Vec<(String, String, String)>)>,
+    changed: Vec<(String, Differences)>,
 }
 
 impl Side {
@@ -204,7 +207,7 @@ impl Part {
                 if told.is_empty() { format!("{sign} {name}") } else { format!("{sign} {name}: {}", told.join("; ")) }
             }
         };
-        let changed = |(name, fields): &(String, Vec<(String, String, String)>)| {
+        let changed = |(name, fields): &(String, Differences)| {
             let told: Vec<_> = fields.iter().map(|(field, from, to)| format!("{field} {}", arrow(from, to))).collect();
             format!("~ {name}: {}", told.join("; "))
         };
@@ -219,7 +222,7 @@ fn arrow(from: &str, to: &str) -> String {
 }
 
 /// The fields that differ; one that only one side has too, if `missing` counts.
-fn differing(old: &Fields, new: &Fields, missing: bool) -> Vec<(String, String, String)> {
+fn differing(old: &Fields, new: &Fields, missing: bool) -> Differences {
     let names = old.keys().chain(new.keys()).collect::<std::collections::BTreeSet<_>>();
     let field = |name: &String| {
         let (from, to) = (old.get(name), new.get(name));

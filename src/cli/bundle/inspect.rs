@@ -89,9 +89,8 @@ pub(super) fn summary(bundle: &[u8], root: Option<&RootDocument>) -> anyhow::Res
     if !requires.is_empty() {
         rows.push(("requires", requires.join(", ")));
     }
-    let members: Value = serde_json::from_slice(head.manifest())?;
-    for name in ["base", "permit"] {
-        rows.extend(members.get(name).and_then(Value::as_str).map(|digest| (name, digest.to_owned())));
+    if let Some(permit) = manifest.permit() {
+        rows.extend([("from bundle", permit.from.to_string()), ("to bundle", permit.to.to_string())]);
     }
     let held = blobs(bundle)?;
     for entry in manifest.entries(head.preamble().payload_len())? {

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
+pub(super) use build::chain;
+
 use super::root::read_root;
 use crate::bundle::container::MAX_FILE;
 use crate::bundle::root::RootDocument;
@@ -56,7 +58,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
 }
 
 /// A whole bundle in memory.
-fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
     read_limited(path, MAX_FILE).with_context(|| format!("bundle {}", path.display()))
 }
 
