@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A bundle is judged whole before anything of it is used; a refusal leaves the active policy serving.
-//! The author's side (`pack`, `keyfile`, `root`) stands here too, so that one format has one home.
+//! The author's side (`pack`, `succession`, `keyfile`, `root`) stands here too, so that one format has one home.
 
 pub mod activate;
 pub mod canonical;
@@ -31,6 +31,7 @@ pub mod scan;
 pub mod staging;
 mod start;
 mod state;
+pub mod succession;
 mod trial;
 pub mod trust;
 pub mod verify;

@@ -5,12 +5,14 @@
 //! the signature block: every signer signs the same bytes.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 
 use super::canonical;
 use super::container::{BundleType, Head, MAX_SIGNATURES, Preamble, Signature, signature_block};
 use super::error::Refused;
 use super::manifest::{Author, EntryForm, EntryKind, Form, Manifest, Permit, Target, TargetForm};
 use super::root::{self, Role, RootDocument};
+use super::trust::Table;
 use crate::ids::{Digest, KeyId};
 use crate::keys::{SigningKey, sha256};
 use crate::units::UnixSeconds;
@@ -53,6 +55,10 @@ pub enum PackError {
     /// Sixteen have signed: no more fit.
     #[error("there are {MAX_SIGNATURES} signatures already")]
     Full,
+    /// The two roots together ask for more signatures than a block holds: keep more holders, or lower a threshold and
+    /// raise it again with the root after.
+    #[error("the old root and the new one together want {0} signatures; {MAX_SIGNATURES} fit")]
+    ThresholdsTooHigh(usize),
 }
 
 impl Draft {
@@ -131,7 +137,8 @@ pub fn lay(
     Ok([&preamble.to_bytes(), trust, manifest, &signature_block(signatures), payload].concat())
 }
 
-/// The signature of a holder of the role `root`, in the old root or in `root` itself, for [`link`].
+/// The signature of a holder of the role `root`, in the old root or in `root` itself, for [`link`]. `succession` asks
+/// whether it counts.
 #[must_use]
 pub fn sign_root(root: &RootDocument, key: &SigningKey) -> Signature {
     Signature { key: key.public().id(), bytes: key.sign(root::MEDIA_TYPE, root.bytes()) }
@@ -158,6 +165,34 @@ pub fn with_chain(bundle: &[u8], links: &[Vec<u8>]) -> Result<Vec<u8>, PackError
 /// The head of a bundle that an author holds whole in memory.
 pub fn head(bundle: &[u8]) -> Result<Head, Refused> {
     Head::read(&mut &*bundle, bundle.len() as u64)
+}
+
+/// Whether a device that has the list of revocations `before` would miss anything in `list`: `RevocationShrunk` says what,
+/// by the device's own comparison. What counts no more when `list` is made may be left out.
+pub fn check_list(before: &[u8], list: &[u8]) -> Result<(), Refused> {
+    let [(before, old), (manifest, Held(blob))] = [table(before)?, table(list)?];
+    // A new epoch is the way back from a list that took too much.
+    let old = (before.epoch() == manifest.epoch()).then_some(&old as &dyn Table);
+    // A device that has the one knows when it was made, and learns it of the other.
+    let lower = before.issued_at().max(manifest.issued_at());
+    super::list::read(blob.as_slice(), blob.len() as u64, old, lower).map(drop)
+}
+
+/// A list's manifest, and its table.
+fn table(list: &[u8]) -> Result<(Manifest, Held), Refused> {
+    let head = head(list)?;
+    let manifest = Manifest::parse(head.manifest(), BundleType::Revocation)?;
+    Ok((manifest, Held(list.get(head.bytes().len()..).unwrap_or_default().to_vec())))
+}
+
+/// The table of a list in memory.
+#[derive(Debug)]
+struct Held(Vec<u8>);
+
+impl Table for Held {
+    fn read(&self) -> io::Result<(Box<dyn Read + Send>, u64)> {
+        Ok((Box::new(io::Cursor::new(self.0.clone())), self.0.len() as u64))
+    }
 }
 
 /// What `bundle` is called: SHA-256 of its manifest. A signer reads it to the others before signing.

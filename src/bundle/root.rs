@@ -46,6 +46,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them, in the order of the document.
+    pub const ALL: [Self; 6] = [Self::Hub, Self::Permit, Self::Policy, Self::Release, Self::Revocation, Self::Root];
+
+    /// The role of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+
     /// The word in the document.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -172,6 +181,12 @@ impl RootDocument {
         };
         draft.check().map_err(Refused::RootInvalid)?;
         Ok(Self { draft, bytes: bytes.to_vec() })
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn draft(&self) -> &RootDraft {
+        &self.draft
     }
 
     /// Its exact bytes, which are signed and pinned.

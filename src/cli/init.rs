@@ -24,10 +24,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use super::passphrase::{PassphraseSource, VARIABLE};
 use super::print;
-use crate::bundle::container::{MAX_SIGNATURES, Signature, signature_block};
-use crate::bundle::keyfile::AuthorKey;
-use crate::bundle::root::{self, Role, RoleKeys, RootDocument, RootDraft};
+use crate::bundle::container::MAX_SIGNATURES;
+use crate::bundle::keyfile::{AuthorKey, Passphrase, encrypt_pem};
+use crate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
+use crate::bundle::succession::SignedRoot;
 use crate::clock::Reading;
 use crate::policy::issuer::Alg;
 use crate::token::mint::MintKey;
@@ -54,6 +56,8 @@ pub struct Init {
     /// How many of them must sign a policy.
     #[arg(long, default_value_t = 1, value_name = "K")]
     pub policy_threshold: usize,
+    #[command(flatten)]
+    pub passphrase: PassphraseSource,
 }
 
 /// The roles that have one key each, named like the role.
@@ -75,7 +79,8 @@ const FILES: [(&str, &str); 9] = [
 
 pub(super) fn run(arguments: &Init) -> anyhow::Result<()> {
     let now = Reading::now().wall_ms.div_euclid(1000);
-    let root = init(arguments, now)?;
+    let passphrase = arguments.passphrase.for_new("the keys")?;
+    let root = init(arguments, passphrase.as_ref(), now)?;
     let (dir, keys) = (arguments.dir.display(), policy_names(arguments));
     let (policy, threshold) = (arguments.policy_keys, arguments.policy_threshold);
     let rows = [
@@ -84,8 +89,15 @@ pub(super) fn run(arguments: &Init) -> anyhow::Result<()> {
         ("policy", format!("{threshold} of {policy} keys")),
         ("others", format!("1 key each: {}", SINGLE.map(Role::name).join(", "))),
         ("folder", dir.to_string()),
+        ("keys", if passphrase.is_some() { "under a passphrase, but for hub.key" } else { "IN CLEAR" }.to_owned()),
     ];
     print!("{}", print::pairs(&rows));
+    if passphrase.is_none() {
+        eprintln!(
+            "\nwarning: the keys lie in clear, and whoever reads them can sign: `tidegate key encrypt FILE` puts a passphrase\n\
+             on one; init takes one for all, with --passphrase-file, {VARIABLE} or at a terminal."
+        );
+    }
     let alone = if threshold == 1 { "one key alone signs policy, " } else { "" };
     eprintln!(
         "\nwarning: {alone}one key alone signs for each of the other roles, and all keys lie in {dir}/keys.\n\
@@ -110,8 +122,9 @@ fn policy_names(arguments: &Init) -> Vec<String> {
     }
 }
 
-/// Makes the folder; gives the root document.
-pub fn init(arguments: &Init, now: UnixSeconds) -> anyhow::Result<RootDocument> {
+/// Makes the folder; gives the root document. The keys are put under the passphrase, but for the hub's: a service has
+/// nobody to ask.
+pub fn init(arguments: &Init, passphrase: Option<&Passphrase>, now: UnixSeconds) -> anyhow::Result<RootDocument> {
     let dir = &arguments.dir;
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         let there = io::Error::new(io::ErrorKind::AlreadyExists, "the folder is not empty; nothing was written");
@@ -123,7 +136,7 @@ pub fn init(arguments: &Init, now: UnixSeconds) -> anyhow::Result<RootDocument> 
     let roots = make((1..=arguments.root_keys).map(|n| format!("root-{n}")).collect())?;
     let policy = make(policy_names(arguments))?;
     let single = make(SINGLE.map(|role| role.name().to_owned()).to_vec())?;
-    let (root, signatures) = first_root(arguments, &[&roots, &policy, &single], now)?;
+    let signed = first_root(arguments, &[&roots, &policy, &single], now)?;
     let issuer = MintKey::generate(Alg::EdDsa)?;
 
     for folder in ["", "apis", "issuers", "keys"] {
@@ -140,14 +153,16 @@ pub fn init(arguments: &Init, now: UnixSeconds) -> anyhow::Result<RootDocument> 
     }
     for key in roots.iter().chain(&policy).chain(&single) {
         let path = dir.join("keys").join(format!("{}.key", key.name));
-        key.create(&path).with_context(|| path.display().to_string())?;
+        let passphrase = passphrase.filter(|_| key.name != Role::Hub.name());
+        key.create_with(&path, passphrase).with_context(|| path.display().to_string())?;
     }
     let private = issuer.private_pem().context("a generated key has its private half")?;
+    let private = passphrase.map_or(Ok(private.clone()), |passphrase| encrypt_pem(&private, passphrase))?;
     create(&dir.join("keys/issuer.pem"), private.as_bytes(), 0o600)?;
     create(&dir.join("keys/.gitignore"), b"*\n", 0o644)?;
-    create(&dir.join("root.json"), root.bytes(), 0o644)?;
-    create(&dir.join("root.sigs"), &signature_block(&signatures), 0o644)?;
-    Ok(root)
+    create(&dir.join("root.json"), signed.root().bytes(), 0o644)?;
+    create(&dir.join("root.sigs"), &signed.block(), 0o644)?;
+    Ok(signed.root().clone())
 }
 
 /// Whether that many can sign: a bundle has room for so many signatures and no more.
@@ -168,7 +183,7 @@ fn first_root(
     arguments: &Init,
     [roots, policy, single]: &[&[AuthorKey]; 3],
     now: UnixSeconds,
-) -> anyhow::Result<(RootDocument, Vec<Signature>)> {
+) -> anyhow::Result<SignedRoot> {
     let keys = roots.iter().chain(*policy).chain(*single);
     let keys: Vec<_> = keys.map(|key| (key.name.clone(), key.key.public())).collect();
     let (policies, singles) = (roots.len(), roots.len() + policy.len());
@@ -180,11 +195,9 @@ fn first_root(
     roles.extend(SINGLE.into_iter().zip(singles..).map(|(name, at)| (name, role(at..at + 1, 1))));
     let deployment = arguments.deployment.clone();
     let root = RootDocument::build(RootDraft { deployment, epoch: 1, version: 1, issued_at: now, keys, roles })?;
-    let sign =
-        |key: &AuthorKey| Signature { key: key.key.public().id(), bytes: key.key.sign(root::MEDIA_TYPE, root.bytes()) };
-    let mut signatures: Vec<_> = roots.iter().take(arguments.root_threshold).map(sign).collect();
-    signatures.sort_by_key(|signature| signature.key);
-    Ok((root, signatures))
+    let mut signed = SignedRoot::unsigned(root);
+    roots.iter().take(arguments.root_threshold).try_for_each(|key| signed.sign(None, &key.key))?;
+    Ok(signed)
 }
 
 /// The example issuer with this public key in place of its own.

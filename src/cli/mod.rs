@@ -6,15 +6,21 @@
 
 mod bundle;
 mod carry;
+mod confirm;
 #[cfg(feature = "demo")]
 mod demo;
 mod device;
 mod import;
 mod init;
+mod key;
 mod openapi;
+mod passphrase;
+mod permit;
 mod print;
 mod push;
 mod receipt;
+mod revoke;
+mod root;
 mod sideload;
 pub mod source;
 mod time;
@@ -26,8 +32,15 @@ use clap::{Parser, Subcommand};
 
 pub use import::{Import, Imported, import};
 pub use init::{Init, init};
+pub use passphrase::PassphraseSource;
 
+use ::time::OffsetDateTime;
+use ::time::format_description::well_known::Rfc3339;
+
+use crate::bundle::manifest::LAST_SECOND;
+use crate::clock::Reading;
 use crate::exit;
+use crate::units::UnixSeconds;
 
 /// Author and check policy for Tidegate gateways, and make what they need to start.
 #[derive(Debug, Parser)]
@@ -44,6 +57,12 @@ enum Command {
     /// Turn other formats into files of a policy folder.
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Make, show and encrypt the keys that sign roots and bundles.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make, sign and show the root, and the next one after it.
+    #[command(subcommand)]
+    Root(root::Command),
     /// Build, sign, show and check policy bundles.
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -55,6 +74,10 @@ enum Command {
     Receipt(receipt::Command),
     Sideload(sideload::Sideload),
     Push(push::Push),
+    /// Make a list of what is revoked, or the next one after it.
+    Revoke(revoke::Revoke),
+    /// Make leave for exact devices to go to an exact bundle, though it is older.
+    Permit(permit::Permit),
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
@@ -85,6 +108,9 @@ struct Refusal;
 #[cfg(feature = "demo")]
 const SPOOL_CHILD: &str = "spool-child";
 
+/// What made a bundle, as its manifest says.
+const TOOL: &str = concat!("tidegate ", env!("CARGO_PKG_VERSION"));
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -99,11 +125,15 @@ pub fn run() -> ExitCode {
     let done = match arguments.command {
         Command::Init(arguments) => init::run(&arguments),
         Command::Import(ImportCommand::Openapi(arguments)) => import::run(&arguments),
+        Command::Key(command) => key::run(command),
+        Command::Root(command) => root::run(command),
         Command::Bundle(command) => bundle::run(command),
         Command::Device(command) => device::run(command),
         Command::Receipt(command) => receipt::run(command),
         Command::Sideload(arguments) => sideload::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
+        Command::Revoke(arguments) => revoke::run(&arguments),
+        Command::Permit(arguments) => permit::run(&arguments),
         Command::Token(command) => token::run(command),
         Command::Time(command) => time::run(command),
         #[cfg(feature = "demo")]
@@ -146,4 +176,18 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
     }
+}
+
+/// Reads a moment of a flag: `2026-01-31T12:00:00Z`, or Unix seconds.
+fn moment(text: &str) -> Result<UnixSeconds, String> {
+    let date = || OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp);
+    let seconds = text.parse().ok().or_else(date);
+    seconds
+        .filter(|at| (0..=LAST_SECOND).contains(at))
+        .ok_or_else(|| "write 2026-01-31T12:00:00Z or Unix seconds".to_owned())
+}
+
+/// This machine's time.
+fn now() -> UnixSeconds {
+    Reading::now().wall_ms.div_euclid(1000)
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::bundle::read_root;
 use super::carry::{TAKEN, inbox_name, unverified};
+use super::root::read_root;
 use super::{Refusal, print};
 use crate::bundle::container::MAX_FILE;
 use crate::bundle::document::MAX_DOCUMENT;

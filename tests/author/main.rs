@@ -2,12 +2,17 @@
 
 mod batch;
 mod check;
+mod diff;
 mod folder;
 mod inspect;
+#[cfg(feature = "passphrase")]
+mod keys;
 mod openapi;
 mod problems;
 mod program;
 mod readme;
+mod revoke;
+mod root;
 
 use std::fs;
 use std::path::{Path, PathBuf};

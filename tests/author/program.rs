@@ -64,7 +64,7 @@ fn from_init_to_an_accepted_bundle_and_token() {
     assert!(refused(at, exit::DATA, &verify).contains("refused: ThresholdNotMet: 0 of 1"));
     let unasked = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key"]);
     let what_to_do = "not a terminal, so nobody can confirm; read what is shown above, then run the same command again";
-    assert!(unasked.contains(what_to_do) && unasked.contains("with --yes"), "{unasked}");
+    assert!(unasked.contains(what_to_do) && unasked.contains("with --confirm"), "{unasked}");
     assert!(unasked.contains("reason          first"), "{unasked}");
     let wrong = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/hub.key", "--yes"]);
     assert!(wrong.contains("does not have the role policy"), "{wrong}");

@@ -11,8 +11,10 @@ use crate::bundle::compile::compile;
 use crate::bundle::manifest::Author;
 use crate::bundle::pack::{self, Draft};
 use crate::bundle::root::RootDocument;
-use crate::cli::print;
+use crate::bundle::succession::{self, SignedRoot};
+use crate::cli::root::read_signed;
 use crate::cli::source::{self, Source};
+use crate::cli::{TOOL, print};
 use crate::clock::Reading;
 use crate::disk;
 use crate::ids::Digest;
@@ -35,6 +37,10 @@ pub(in crate::cli) struct Build {
     /// The root document. Default: root.json in the folder.
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
+    /// The roots that it brings, each signed in full: the bundle is made for the newest, and a device with any root from
+    /// the one before the first on can take it.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    root_chain: Vec<PathBuf>,
     /// The time to write into it, in Unix seconds. Default: this machine's.
     #[arg(long, value_name = "UNIX")]
     now: Option<UnixSeconds>,
@@ -44,7 +50,8 @@ pub(in crate::cli) struct Build {
 }
 
 pub(super) fn run(build: &Build) -> anyhow::Result<()> {
-    let root = read_root(build.root.as_deref().unwrap_or(&build.dir.join("root.json")))?;
+    let pinned = read_root(build.root.as_deref().unwrap_or(&build.dir.join("root.json")))?;
+    let (root, links) = chain(&pinned, &build.root_chain)?;
     let source = source::read(&build.dir)?;
     for note in &source.notes {
         eprintln!("note: {note}");
@@ -54,7 +61,7 @@ pub(super) fn run(build: &Build) -> anyhow::Result<()> {
         None => source::last_seq(&build.dir)?.checked_add(1).context("there is no sequence number after the last")?,
     };
     let now = build.now.unwrap_or_else(|| Reading::now().wall_ms.div_euclid(1000));
-    let bundle = assemble(&source, &root, (seq, build.base), &build.reason, now)?;
+    let bundle = pack::with_chain(&assemble(&source, &root, (seq, build.base), &build.reason, now)?, &links)?;
     let digest = pack::digest(&bundle)?;
     disk::replace(&build.output, &bundle, 0o644).with_context(|| format!("writing {}", build.output.display()))?;
     remember(&build.dir, seq)?;
@@ -62,12 +69,28 @@ pub(super) fn run(build: &Build) -> anyhow::Result<()> {
         ("bundle", format!("{} ({} bytes)", build.output.display(), bundle.len())),
         ("digest", digest.to_string()),
         ("seq", seq.to_string()),
-        ("for", root.deployment().to_owned()),
+        ("for", format!("{}, root version {}", root.deployment(), root.version())),
         ("holds", counts(&source)),
     ];
     print!("{}", print::pairs(&rows));
+    if root.version() > 1 && links.is_empty() {
+        eprintln!(
+            "note: it brings no root, so only devices that have version {} take it; --root-chain brings the ones before",
+            root.version()
+        );
+    }
     println!("\nIt is not signed yet: tidegate bundle sign {} --key KEY", build.output.display());
     Ok(())
+}
+
+/// The newest root of `pinned` and the files, and the links of a chain: each must follow the one before it.
+pub(in crate::cli) fn chain(pinned: &RootDocument, files: &[PathBuf]) -> anyhow::Result<(RootDocument, Vec<Vec<u8>>)> {
+    let mut roots = files.iter().map(|path| read_signed(path)).collect::<anyhow::Result<Vec<SignedRoot>>>()?;
+    roots.sort_by_key(|signed| signed.root().version());
+    succession::check_links(&roots)?;
+    let links = roots.iter().map(SignedRoot::link).collect::<Result<Vec<_>, _>>()?;
+    let rotated = succession::followed(pinned, &links.concat())?;
+    Ok((rotated.into_iter().last().map_or_else(|| pinned.clone(), |last| last.root), links))
 }
 
 fn remember(folder: &Path, seq: u64) -> anyhow::Result<()> {
@@ -92,11 +115,7 @@ pub(in crate::cli) fn assemble(
     let valid_for = deployment.valid_for.map(|span| i64::try_from(span.0.as_secs()).unwrap_or(i64::MAX));
     let named = entries.into_iter().map(|(kind, bytes)| (kind, (kind.name().to_owned(), bytes)));
     let draft = Draft {
-        author: Author {
-            who: deployment.author.clone(),
-            tool: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
-            reason: reason.to_owned(),
-        },
+        author: Author { who: deployment.author.clone(), tool: TOOL.to_owned(), reason: reason.to_owned() },
         target: deployment.target.clone(),
         seq,
         security_floor: deployment.security_floor,

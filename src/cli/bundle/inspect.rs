@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::listing::{counted, listing};
-use super::{read_bundle, read_root, root_beside};
+use super::{newest_root, read_bundle, read_root, root_beside};
+use crate::bundle::Refused;
 use crate::bundle::container::{BundleType, Head};
 use crate::bundle::entry::{Revocations, Subscriptions};
 use crate::bundle::manifest::{EntryKind, Manifest, Target};
@@ -30,7 +31,7 @@ pub(in crate::cli) struct Inspect {
 pub(super) fn run(arguments: &Inspect) -> anyhow::Result<()> {
     let bundle = read_bundle(&arguments.bundle)?;
     let root = arguments.root.clone().or_else(|| root_beside(&arguments.bundle));
-    let root = root.map(|path| read_root(&path)).transpose()?;
+    let root = root.map(|path| anyhow::Ok(newest_root(&bundle, read_root(&path)?)?)).transpose()?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&as_json(&bundle, root.as_ref())?)?);
         return Ok(());
@@ -88,15 +89,19 @@ pub(super) fn summary(bundle: &[u8], root: Option<&RootDocument>) -> anyhow::Res
     if !requires.is_empty() {
         rows.push(("requires", requires.join(", ")));
     }
-    let members: Value = serde_json::from_slice(head.manifest())?;
-    for name in ["base", "permit"] {
-        rows.extend(members.get(name).and_then(Value::as_str).map(|digest| (name, digest.to_owned())));
+    if let Some(permit) = manifest.permit() {
+        rows.extend([("from bundle", permit.from.to_string()), ("to bundle", permit.to.to_string())]);
     }
     let held = blobs(bundle)?;
     for entry in manifest.entries(head.preamble().payload_len())? {
         let blob = held.iter().find(|(kind, _)| *kind == entry.kind).map(|(_, blob)| *blob).unwrap_or_default();
         let fits = if sha256(blob) == entry.sha256 { "" } else { "; DOES NOT MATCH ITS DIGEST" };
         rows.push(("entry", format!("{}: {}, {} bytes{fits}", entry.kind, counted(entry.kind, blob), entry.len)));
+    }
+    let chain = head.chain()?;
+    if !chain.is_empty() {
+        let versions = chain.iter().map(|link| Ok(RootDocument::parse(link.document)?.version().to_string()));
+        rows.push(("root chain", format!("version {}", versions.collect::<Result<Vec<_>, Refused>>()?.join(", "))));
     }
     let signatures = head.signatures()?;
     if signatures.is_empty() {
@@ -124,7 +129,7 @@ fn signer(head: &Head, signature: &crate::bundle::container::Signature, root: Op
     }
 }
 
-fn target(target: &Target) -> String {
+pub(super) fn target(target: &Target) -> String {
     match target {
         Target::All => "every device of the deployment".to_owned(),
         Target::Devices(ids) => {

@@ -116,7 +116,7 @@ fn routes(entry: &Routes) -> Vec<Vec<String>> {
 }
 
 /// The fingerprint of a certificate, as `openssl x509 -fingerprint -sha256` has it.
-fn certificate(text: &str) -> String {
+pub(super) fn certificate(text: &str) -> String {
     STANDARD.decode(text).map_or_else(|_| format!("UNREADABLE {text}"), |der| sha256(&der).to_string())
 }
 

@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod diff;
 mod inspect;
 mod lint;
 mod listing;
@@ -13,9 +14,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use crate::bundle::Entries;
-use crate::bundle::container::{MAX_FILE, MAX_ROOT};
+pub(super) use build::chain;
+
+use super::root::read_root;
+use crate::bundle::container::MAX_FILE;
 use crate::bundle::root::RootDocument;
+use crate::bundle::{Entries, Refused, succession};
 use crate::disk::read_limited;
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +33,9 @@ pub(super) enum Command {
     /// Show everything that a bundle says, without judging it.
     #[command(after_help = "Example:\n  tidegate bundle inspect policy-7.tgb --json")]
     Inspect(inspect::Inspect),
+    /// Show what changes from one bundle or policy folder to another.
+    #[command(after_help = "Example:\n  tidegate bundle diff policy-6.tgb policy")]
+    Diff(diff::Diff),
     /// Judge a bundle as a device would: exit code 0 or 65.
     #[command(
         after_help = "Example:\n  tidegate bundle verify policy-7.tgb --root policy/root.json --label site=north"
@@ -44,20 +51,14 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         Command::Build(arguments) => build::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
     }
 }
 
-/// The root document in a file.
-pub(super) fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
-    let named = || format!("root document {}", path.display());
-    let bytes = read_limited(path, MAX_ROOT.into()).with_context(named)?;
-    RootDocument::parse(&bytes).with_context(named)
-}
-
 /// A whole bundle in memory.
-fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
     read_limited(path, MAX_FILE).with_context(|| format!("bundle {}", path.display()))
 }
 
@@ -65,6 +66,11 @@ fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
 pub(super) fn root_beside(key: &Path) -> Option<PathBuf> {
     let folder = key.parent()?.parent()?;
     Some(folder.join("root.json")).filter(|path| path.is_file())
+}
+
+/// The newest root that a bundle leads to from `pinned`, by the signatures of its chain: what a device would judge by.
+fn newest_root(bundle: &[u8], pinned: RootDocument) -> Result<RootDocument, Refused> {
+    Ok(succession::brought(bundle, &pinned)?.pop().map_or(pinned, |last| last.root))
 }
 
 /// The entries of a bundle that nobody judged.

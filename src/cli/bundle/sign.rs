@@ -1,13 +1,15 @@
 //! `bundle sign`: shows what would be signed, asks, signs. Several people do it in turn, or several keys at once.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use super::{inspect, read_bundle, read_root, root_beside};
-use crate::bundle::keyfile::AuthorKey;
+use super::diff::{Changes, LISTED, Side};
+use super::{inspect, newest_root, read_bundle, read_root, root_beside};
+use crate::bundle::container::BundleType;
 use crate::bundle::pack;
+use crate::cli::confirm::Confirm;
+use crate::cli::passphrase::PassphraseSource;
 use crate::disk;
 
 /// Add signatures to a bundle, after showing what is signed.
@@ -21,26 +23,36 @@ pub(in crate::cli) struct Sign {
     /// Where the signed bundle is written. Default: over the bundle.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// The bundle before it, to show what changes.
+    #[arg(long, value_name = "FILE")]
+    previous: Option<PathBuf>,
     /// The root document. Default: root.json of the folder that the key's folder lies in.
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
-    /// Sign without asking.
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
+    passphrase: PassphraseSource,
 }
 
 pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
     let root = sign.root.clone().or_else(|| sign.key.iter().find_map(|key| root_beside(key)));
-    let root = read_root(&root.context("no root.json lies beside the key: name it with --root")?)?;
+    let pinned = read_root(&root.context("no root.json lies beside the key: name it with --root")?)?;
     let mut bundle = read_bundle(&sign.bundle)?;
+    let root = newest_root(&bundle, pinned)?;
     print!("{}", inspect::summary(&bundle, Some(&root))?);
     println!("\nAll that is in it: tidegate bundle inspect {}", sign.bundle.display());
-    let named = |path: &PathBuf| AuthorKey::open(path).with_context(|| format!("key {}", path.display()));
-    let keys = sign.key.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?;
-    let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
-    if !sign.yes && !confirmed(&names.join(", "))? {
-        bail!("not signed");
+    // What the manifest does not name is no part of what is signed, and must not be read as such.
+    let drafted = Side::of(&bundle)?;
+    match &sign.previous {
+        Some(path) => {
+            print!("\nchanges against {}\n{}", path.display(), changes(&read_bundle(path)?, &bundle, &drafted)?)
+        }
+        None => println!("Not compared with the bundle before it: --previous FILE shows what changes."),
     }
+    let keys = sign.key.iter().map(|path| sign.passphrase.open(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
+    sign.confirm.check(pack::digest(&bundle)?, &names.join(", "))?;
     for key in &keys {
         bundle = pack::sign(&bundle, &root, &key.key)?;
     }
@@ -56,16 +68,11 @@ pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn confirmed(names: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!(
-            "not signed: standard input is not a terminal, so nobody can confirm; read what is shown above, then run \
-             the same command again with --yes"
-        );
+/// What changes against the bundle before; refuses what devices that have that one would refuse.
+fn changes(previous: &[u8], bundle: &[u8], drafted: &Side) -> anyhow::Result<String> {
+    let changes = Changes::between(&Side::of(previous)?, drafted)?;
+    if pack::head(bundle)?.preamble().bundle_type == BundleType::Revocation {
+        pack::check_list(previous, bundle)?;
     }
-    print!("\nSign this as {names}? [y/N] ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(changes.text(LISTED))
 }

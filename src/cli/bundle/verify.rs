@@ -9,11 +9,12 @@ use anyhow::Context as _;
 use super::read_root;
 use crate::bundle::compile::compile;
 use crate::bundle::manifest::DeviceFacts;
+use crate::bundle::root::RootDocument;
 use crate::bundle::trust::Trust;
 use crate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
 use crate::cli::{Refusal, print};
 use crate::clock::Reading;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, KeyId};
 use crate::units::UnixSeconds;
 
 /// Judge a bundle as a device would: exit code 0 or 65.
@@ -53,7 +54,8 @@ pub(super) fn run(arguments: &Verify) -> anyhow::Result<()> {
                 Verdict::AlreadyInstalled(digest) => ("digest", digest.to_string()),
                 Verdict::TimeReset(reset) => ("sets the time to", print::moment(reset.at)),
             };
-            let signers: Vec<_> = found.signers.iter().map(|key| signer(&trust, *key)).collect();
+            let newest = found.roots.last().map_or(&trust.root, |next| &next.root);
+            let signers: Vec<_> = found.signers.iter().map(|key| signer(newest, *key)).collect();
             let seq = found.seq.map(|seq| seq.to_string()).unwrap_or_default();
             let rows = [what, ("seq", seq), ("signed by", signers.join(", "))];
             print!("{}", print::pairs(&rows));
@@ -67,6 +69,6 @@ pub(super) fn run(arguments: &Verify) -> anyhow::Result<()> {
     }
 }
 
-fn signer(trust: &Trust, key: crate::ids::KeyId) -> String {
-    trust.root.holder(key).map_or_else(|| key.to_string(), str::to_owned)
+fn signer(root: &RootDocument, key: KeyId) -> String {
+    root.holder(key).map_or_else(|| key.to_string(), str::to_owned)
 }

@@ -39,6 +39,7 @@ pub use keys::{NotAKey, pinned_keys};
 pub use pages::Error;
 pub use plans::parse_limit;
 pub use problem::{Problem, Spot};
+pub(super) use revocations::in_order;
 
 use crate::bundle::entry::{Issuers, JsonEntry as _, Probes, Revocations, Routes, Subscriptions, Throttle};
 use crate::bundle::{Entries, EntryKind};

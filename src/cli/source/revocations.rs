@@ -41,13 +41,18 @@ pub(super) fn read(pages: &Pages, issuers: &Issuers, names: &Names, problems: &P
         }
     }
     file.finish();
+    in_order(&mut revocations);
+    revocations
+}
+
+/// Sorted, nothing twice.
+pub(in crate::cli) fn in_order(revocations: &mut Revocations) {
     // Of several rows for one id the one that takes most away counts.
     revocations.ids.sort_by(|a, b| a.hash.cmp(&b.hash).then(b.until.cmp(&a.until)));
     revocations.ids.dedup_by_key(|row| row.hash);
     let place = |row: &CutOff| (row.kind, row.issuer.clone(), row.value.clone());
     revocations.cut_offs.sort_by(|a, b| place(a).cmp(&place(b)).then(b.before.cmp(&a.before)));
     revocations.cut_offs.dedup_by_key(|row| place(row));
-    revocations
 }
 
 /// The one field of several that is there.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::batch::{self, Holder};
+use crate::cli::PassphraseSource;
 use crate::clock::Reading;
 use crate::disk::read_limited;
 use crate::ids::hex;
@@ -60,11 +61,14 @@ pub(in crate::cli) struct Mint {
     /// When it is issued, in Unix seconds. Default: this machine's time.
     #[arg(long, value_name = "UNIX")]
     now: Option<UnixSeconds>,
+    #[command(flatten)]
+    passphrase: PassphraseSource,
 }
 
 pub(super) fn run(mint: &Mint) -> anyhow::Result<()> {
     let named = || format!("key {}", mint.key.display());
     let file = read_limited(&mint.key, MAX_KEY_FILE as u64).with_context(named)?;
+    let file = mint.passphrase.open_pem(file, &mint.key)?;
     let mut key = MintKey::import(&file, mint.alg).with_context(named)?;
     if let Some(kid) = &mint.kid {
         key = key.named(kid);

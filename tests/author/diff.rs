@@ -1,0 +1,140 @@
+//! What a signer sees: all that changes, by name; and several signers in turn, each on a machine of their own.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tidegate::exit;
+
+use crate::copy_into;
+use crate::program::{done, out, refused, tidegate};
+
+fn change(folder: &Path, file: &str, change: impl FnOnce(String) -> String) {
+    let path = folder.join("p").join(file);
+    let text = fs::read_to_string(&path).expect("the file");
+    let changed = change(text.clone());
+    assert_ne!(changed, text, "{file} is as it was");
+    fs::write(path, changed).expect("written");
+}
+
+/// A folder of one policy, its bundle, and the same after changes of every kind.
+fn changed() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p", "--policy-keys", "3", "--policy-threshold", "2"]);
+    done(at, &["bundle", "build", "p", "-o", "old.tgb"]);
+    done(at, &["token", "keygen", "--name", "site-2", "--out", "p/issuers", "--kid", "2026-02"]);
+    change(at, "issuers/site.toml", |text| text + "\n[[keys]]\nfile = \"issuers/site-2.jwks.json\"\n");
+    fs::remove_file(at.join("p/issuers/site-2.pem")).expect("the private half is there");
+    change(at, "apis/example.toml", |text| {
+        text.replacen("\nscopes = [\"pets:read\"]", "\nscopes = []", 1)
+            + "\n[[routes]]\npath = \"/open\"\nmethods = [\"GET\"]\nauth = \"none\"\n"
+    });
+    change(at, "plans.toml", |text| text.replacen("second burst 200", "second burst 300", 1));
+    change(at, "deployment.toml", |text| format!("security_floor = 1\n{text}"));
+    change(at, "applications.toml", |text| {
+        (0..30).fold(text, |text, n| text + &format!("\n[applications.app-{n:02}]\nkeys = [\"c-{n:02}\"]\n"))
+    });
+    change(at, "revocations.toml", |text| {
+        text + "\n[[cut_offs]]\nissuer = \"site\"\nsubject = \"mallory\"\nbefore = 2026-01-01T00:00:00Z\n"
+    });
+    folder
+}
+
+#[test]
+fn what_opens_or_closes_a_way_in_is_listed_by_name() {
+    let folder = changed();
+    let at = folder.path();
+    let told = done(at, &["bundle", "diff", "old.tgb", "p"]);
+    for line in [
+        "~ security floor: 0 → 1",
+        "issuer keys: 1 added, 0 removed, 0 changed",
+        "+ site EdDSA kid 2026-02: jwk ",
+        "/open: auth none",
+        "scopes pets:read → (none)",
+        "cut-offs: 1 added",
+        "subject mallory of https://tokens.example.com: issued before 2026-01-01T00:00:00Z",
+        "applications: 30 added, 0 removed, 0 changed",
+        "+ app-00",
+        "… and 10 more",
+    ] {
+        assert!(told.contains(line), "wanted {line} in {told}");
+    }
+    assert!(!told.contains("app-25"), "{told}");
+    assert!(done(at, &["bundle", "diff", "old.tgb", "p", "--all"]).contains("app-25"));
+    done(at, &["bundle", "build", "p", "-o", "new.tgb"]);
+    let told = done(at, &["bundle", "diff", "new.tgb", "old.tgb"]);
+    assert!(
+        told.contains("~ seq: 2 → 1") && told.contains("- app-00") && told.contains("(none) → pets:read"),
+        "{told}"
+    );
+    assert_eq!(done(at, &["bundle", "diff", "new.tgb", "p"]), "nothing differs\n");
+    let json = done(at, &["bundle", "diff", "old.tgb", "new.tgb", "--json"]);
+    let said: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(said["manifest"]["security floor"], serde_json::json!({"from": "0", "to": "1"}));
+    assert_eq!(said["parts"]["applications"]["added"].as_object().map(serde_json::Map::len), Some(30));
+}
+
+#[test]
+fn each_signer_sees_the_changes_on_a_machine_of_their_own_and_confirms_the_same_digest() {
+    let folder = changed();
+    let at = folder.path();
+    let built = done(at, &["bundle", "build", "p", "-o", "new.tgb"]);
+    let digest = built.lines().find_map(|line| line.strip_prefix("digest  ")).expect("a digest").trim().to_owned();
+    // Each has only a key, the root and the last bundle; the draft goes from one to the next.
+    let machine = |key: &str| {
+        let machine = tempfile::tempdir().expect("a temporary folder");
+        for file in ["root.json", "keys"] {
+            let (from, to) = (at.join("p").join(file), machine.path().join(file));
+            if from.is_dir() {
+                fs::create_dir(&to).expect("a new folder");
+                copy_into(&from, &to);
+            } else {
+                fs::copy(from, to).expect("a copy");
+            }
+        }
+        for entry in fs::read_dir(machine.path().join("keys")).expect("the folder") {
+            let path = entry.expect("readable").path();
+            if path.file_name().is_some_and(|name| name != key) {
+                fs::remove_file(path).expect("removed");
+            }
+        }
+        fs::copy(at.join("old.tgb"), machine.path().join("old.tgb")).expect("a copy");
+        machine
+    };
+    let mut draft = fs::read(at.join("new.tgb")).expect("the bundle");
+    for (key, told) in [("policy-3.key", "1 of 2 signatures"), ("policy-1.key", "It is complete.")] {
+        let machine = machine(key);
+        fs::write(machine.path().join("new.tgb"), &draft).expect("written");
+        let key = format!("keys/{key}");
+        let sign = ["bundle", "sign", "new.tgb", "--key", &key, "--previous", "old.tgb", "--confirm"];
+        // Another bundle of the same number is not what was agreed on.
+        let other = "ab".repeat(32);
+        let wrong = [&sign[..], &[&other]].concat();
+        assert!(refused(machine.path(), exit::DATA, &wrong).contains(&format!("its digest is {digest}")));
+        assert_eq!(fs::read(machine.path().join("new.tgb")).expect("the bundle"), draft, "nothing was signed");
+        let signed = done(machine.path(), &[&sign[..], &[&digest]].concat());
+        for wanted in [told, "changes against old.tgb", "/open: auth none", &digest] {
+            assert!(signed.contains(wanted), "wanted {wanted} in {signed}");
+        }
+        draft = fs::read(machine.path().join("new.tgb")).expect("the bundle");
+    }
+    fs::write(at.join("signed.tgb"), &draft).expect("written");
+    assert_eq!(crate::root::device(at, "p/root.json", &["signed.tgb"]), ["Activated"]);
+    let alone = tidegate(at, &["bundle", "sign", "new.tgb", "--key", "p/keys/policy-2.key", "--yes"]);
+    assert!(out(&alone).contains("Not compared with the bundle before it"), "{}", out(&alone));
+}
+
+#[test]
+fn bytes_that_the_manifest_does_not_name_are_never_shown_as_what_is_signed() {
+    let folder = changed();
+    let at = folder.path();
+    done(at, &["bundle", "build", "p", "-o", "new.tgb"]);
+    let mut bytes = fs::read(at.join("new.tgb")).expect("the bundle");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    fs::write(at.join("new.tgb"), &bytes).expect("written");
+    let told = refused(at, exit::DATA, &["bundle", "diff", "old.tgb", "new.tgb"]);
+    assert!(told.contains("the bytes of probes are not those that the manifest names"), "{told}");
+    let sign = ["bundle", "sign", "new.tgb", "--key", "p/keys/policy-1.key", "--yes"];
+    assert!(refused(at, exit::DATA, &sign).contains("are not those that the manifest names"));
+}
