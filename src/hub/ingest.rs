@@ -15,6 +15,7 @@ use hyper::{HeaderMap, Method, Request, Response, header};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
+use super::bundles::Bundles;
 use super::config::device_key;
 use super::ledger::{Device, Taken};
 use super::refusal::Refusal;
@@ -22,7 +23,7 @@ use super::writer::Writer;
 use crate::ids::DeviceId;
 use crate::spool::backlog::Cursor;
 use crate::spool::chain::Verdict;
-use crate::spool::protocol::{DEVICE_KEY, RECEIPT_TYPE, read_usage_path};
+use crate::spool::protocol::{BundleKind, DEVICE_KEY, RECEIPT_TYPE, read_bundle_path, read_usage_path};
 use crate::spool::segment::{self, FILE_LIMIT, Unverified, Verified};
 
 /// Most devices that `enrol = "any"` lets in.
@@ -39,6 +40,7 @@ pub(super) struct Ingest {
     /// By id; grows only where `guests` is set.
     devices: RwLock<HashMap<DeviceId, Device>>,
     guests: bool,
+    pub(super) bundles: Option<Arc<Bundles>>,
     writer: Writer,
     uploads: Semaphore,
     /// Who sends a body now; at most [`UPLOADS_EACH`] times each, so that none takes all places.
@@ -85,7 +87,7 @@ impl Ingest {
         body_timeout: Duration,
     ) -> Self {
         let (devices, uploads, senders) = (RwLock::new(devices), Semaphore::new(uploads), Mutex::default());
-        Self { devices, guests, writer, uploads, senders, body_timeout, strangers: Mutex::default() }
+        Self { devices, guests, bundles: None, writer, uploads, senders, body_timeout, strangers: Mutex::default() }
     }
 
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>>
@@ -97,6 +99,12 @@ impl Ingest {
                 Method::GET | Method::HEAD => Response::new(Full::from("ok\n")),
                 _ => Refusal::MethodNotAllowed("GET, HEAD").answer(),
             };
+        }
+        if let Some((device, kind)) = read_bundle_path(request.uri().path()) {
+            if request.method() != Method::GET {
+                return Refusal::MethodNotAllowed("GET").answer();
+            }
+            return self.bundle(device, kind, request.headers()).await.unwrap_or_else(Refusal::answer);
         }
         let Some((device, at)) = read_usage_path(request.uri().path()) else { return Refusal::NotFound.answer() };
         if request.method() != Method::PUT {
@@ -147,6 +155,17 @@ impl Ingest {
             Ok(Taken::Apart(_)) => Err(Refusal::PreviousMismatch),
             Err(_) => Err(Refusal::LedgerFailed),
         }
+    }
+
+    async fn bundle(
+        &self,
+        id: DeviceId,
+        kind: BundleKind,
+        headers: &HeaderMap,
+    ) -> Result<Response<Full<Bytes>>, Refusal> {
+        let bundles = self.bundles.clone().ok_or(Refusal::NotFound)?;
+        self.device(id, headers)?;
+        bundles.answer(id, kind, headers).await
     }
 
     /// The enrolled device, or, where guests are let in, the one whose key the request shows.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
@@ -22,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
 use super::{Config, Error, Failure};
-use crate::ids::{DeviceId, hex};
+use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
 use crate::spool::protocol::{DEVICE_KEY, USAGE_TYPE, usage_path};
@@ -77,6 +78,15 @@ impl Client {
         let port = uri.port_u16().unwrap_or(default_port);
         let (connect_timeout, request_timeout) = (config.connect_timeout.0, config.request_timeout.0);
         Ok(Self { host, port, tls, connect_timeout, request_timeout })
+    }
+
+    /// The hub's host, as a file name may hold it.
+    pub(super) fn name(&self) -> String {
+        self.host
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-:".contains(c) { c } else { '_' })
+            .take(64)
+            .collect()
     }
 
     /// Connects.
@@ -141,6 +151,42 @@ impl Connection {
     ) -> Result<Answer, Failure> {
         let (limit, progress) = (self.request_timeout, self.progress.clone());
         progress.within(limit, self.exchange(device, maker, file)).await.ok_or(Failure::RequestTimeout)?
+    }
+
+    /// Asks for what is at `path` unless it is `known`; the head of the answer.
+    pub(super) async fn get(
+        &mut self,
+        device: &PublicKey,
+        path: &str,
+        known: Option<Digest>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::builder()
+            .method(Method::GET)
+            .uri(path)
+            .header(header::HOST, &self.authority)
+            .header(DEVICE_KEY, hex(device.raw()));
+        if let Some(digest) = known {
+            request = request.header(header::IF_NONE_MATCH, format!("\"{digest}\""));
+        }
+        let request = request.body(Full::default()).map_err(|_| Failure::Connect)?;
+        let (limit, progress) = (self.request_timeout, self.progress.clone());
+        let sent = async {
+            self.sender.ready().await.map_err(|_| Failure::Closed)?;
+            self.sender.send_request(request).await.map_err(|_| Failure::Closed)
+        };
+        progress.within(limit, sent).await.ok_or(Failure::RequestTimeout)?
+    }
+
+    /// Waits for `work` on this connection as long as something moves.
+    pub(super) async fn moving<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.progress.within(self.request_timeout, work).await
+    }
+
+    /// Reads an answer whose body is of no use, so that the next request can follow.
+    pub(super) async fn drain(&self, answer: Response<Incoming>) -> Result<(), Failure> {
+        let body = Limited::new(answer.into_body(), ANSWER_LIMIT).collect();
+        let read = self.moving(body).await.ok_or(Failure::RequestTimeout)?;
+        read.map(drop).map_err(|_| Failure::BadAnswer)
     }
 
     async fn exchange(&mut self, device: &PublicKey, maker: DeviceId, file: UsageFile) -> Result<Answer, Failure> {
