@@ -175,7 +175,14 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let puller = match &uploader {
         Some(uploader) => {
             let shelf = upload::Shelf { inbox: config.inbox.clone(), most: bundle::container::MAX_FILE };
-            upload::Puller::new(config.upload.clone(), key.public(), shelf, known, uploader.status())?
+            upload::Puller::new(
+                config.upload.clone(),
+                key.public(),
+                shelf,
+                known,
+                uploader.status(),
+                Arc::clone(&wakes.bundles),
+            )?
         }
         None => None,
     };

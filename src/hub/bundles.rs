@@ -77,18 +77,22 @@ impl Bundles {
         Ok(response.expect("a digest and constants are header values"))
     }
 
+    /// A name for what there is for `device` now; `None` where there is nothing.
+    pub(super) async fn hint(self: Arc<Self>, device: DeviceId) -> Option<String> {
+        let names = tokio::task::spawn_blocking(move || {
+            let list = self.list();
+            let facts = facts(&list, device);
+            let found = BundleKind::ALL.into_iter().filter_map(|kind| newest(&list, kind, &facts));
+            found.flat_map(|item| item.digest.0).collect::<Vec<u8>>()
+        });
+        let names = names.await.ok().filter(|names| !names.is_empty())?;
+        sha256(&names).to_string().get(..16).map(str::to_owned)
+    }
+
     /// The tag, and the file unless the device has it.
     fn find(&self, device: DeviceId, kind: BundleKind, known: Option<&str>) -> Option<(String, Option<Vec<u8>>)> {
         let list = self.list();
-        let newest = |kind, facts: &DeviceFacts| {
-            let meant = list.iter().filter(|item| item.kind == kind && item.target.names(facts));
-            meant.max_by_key(|item| item.place)
-        };
-        let mut facts = DeviceFacts { id: device, labels: Labels::new() };
-        if let Some(enrolment) = newest(BundleKind::Enrolment, &facts) {
-            facts.labels.clone_from(&enrolment.labels);
-        }
-        let item = newest(kind, &facts)?;
+        let item = newest(&list, kind, &facts(&list, device))?;
         let tag = format!("\"{}\"", item.digest);
         if known == Some(&tag) {
             return Some((tag, None));
@@ -107,6 +111,18 @@ impl Bundles {
         *list = Some((Instant::now(), Arc::clone(&items)));
         items
     }
+}
+
+fn newest<'a>(list: &'a [Item], kind: BundleKind, facts: &DeviceFacts) -> Option<&'a Item> {
+    let meant = list.iter().filter(|item| item.kind == kind && item.target.names(facts));
+    meant.max_by_key(|item| item.place)
+}
+
+/// The device, with the labels of its newest enrolment.
+fn facts(list: &[Item], device: DeviceId) -> DeviceFacts {
+    let bare = DeviceFacts { id: device, labels: Labels::new() };
+    let labels = newest(list, BundleKind::Enrolment, &bare).map(|item| item.labels.clone());
+    DeviceFacts { labels: labels.unwrap_or_default(), ..bare }
 }
 
 fn look(folder: &Path) -> Vec<Item> {

@@ -23,7 +23,7 @@ use super::writer::Writer;
 use crate::ids::DeviceId;
 use crate::spool::backlog::Cursor;
 use crate::spool::chain::Verdict;
-use crate::spool::protocol::{BundleKind, DEVICE_KEY, RECEIPT_TYPE, read_bundle_path, read_usage_path};
+use crate::spool::protocol::{BUNDLES_HINT, BundleKind, DEVICE_KEY, RECEIPT_TYPE, read_bundle_path, read_usage_path};
 use crate::spool::segment::{self, FILE_LIMIT, Unverified, Verified};
 
 /// Most devices that `enrol = "any"` lets in.
@@ -111,10 +111,13 @@ impl Ingest {
             return Refusal::MethodNotAllowed("PUT").answer();
         }
         match self.take(device, at, request).await {
-            Ok(receipt) => Response::builder()
-                .header(header::CONTENT_TYPE, RECEIPT_TYPE)
-                .body(Full::from(receipt))
-                .expect("the header is a constant"),
+            Ok(receipt) => {
+                let mut response = Response::builder().header(header::CONTENT_TYPE, RECEIPT_TYPE);
+                if let Some(hint) = self.hint(device).await {
+                    response = response.header(BUNDLES_HINT, hint);
+                }
+                response.body(Full::from(receipt)).expect("a constant and hex digits are header values")
+            }
             Err(refusal) => {
                 let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(unsaid) = if refusal.is_anybodys() { strangers.say(Instant::now()) } else { Some(0) } {
@@ -155,6 +158,10 @@ impl Ingest {
             Ok(Taken::Apart(_)) => Err(Refusal::PreviousMismatch),
             Err(_) => Err(Refusal::LedgerFailed),
         }
+    }
+
+    async fn hint(&self, device: DeviceId) -> Option<String> {
+        self.bundles.clone()?.hint(device).await
     }
 
     async fn bundle(

@@ -5,6 +5,7 @@
 //!   Tidegate-Device-Key: 64 hex          the raw Ed25519 key, so that a hub that enrols by itself can check the id
 //!   body: the usage file, with Content-Length
 //! 200  body: the signed receipt (`receipt`); the same again for the same file
+//!   Tidegate-Bundles: 16 hex             changes with what there is under /v1/bundles for the device
 //! 403  UnknownDevice                     the device is not enrolled
 //! 409  ChainFork, PreviousMismatch       kept apart; it does not get better by sending it again
 //! 400, 408, 411, 413, 422                the request or the file is at fault; 422 KeyMismatch: another device's file
@@ -24,6 +25,11 @@ use crate::ids::{DeviceId, StreamId};
 
 /// Request header with the device's raw Ed25519 key in hex.
 pub const DEVICE_KEY: &str = "tidegate-device-key";
+/// Response header of a receipt: names what the hub has for the device now, in at most [`HINT_LIMIT`] bytes. Another
+/// value than before is a hint to ask.
+pub const BUNDLES_HINT: &str = "tidegate-bundles";
+/// Most bytes of it.
+pub const HINT_LIMIT: usize = 64;
 /// Media type of a usage file.
 pub const USAGE_TYPE: &str = "application/vnd.tidegate.usage.v1";
 /// Media type of a signed receipt.

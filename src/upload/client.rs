@@ -26,7 +26,7 @@ use super::{Config, Error, Failure};
 use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
-use crate::spool::protocol::{DEVICE_KEY, USAGE_TYPE, usage_path};
+use crate::spool::protocol::{BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, USAGE_TYPE, usage_path};
 
 /// Longest answer of the hub, in bytes: a receipt, or a problem document.
 const ANSWER_LIMIT: usize = 16 << 10;
@@ -46,6 +46,8 @@ pub(super) struct Client {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
+    /// What the hub has for this device, by a name of its own.
+    pub(super) bundles: Option<String>,
     pub(super) body: Bytes,
 }
 
@@ -202,7 +204,9 @@ impl Connection {
         let response = self.sender.send_request(request).await.map_err(|_| Failure::Closed)?;
         let status = response.status();
         let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let hint = response.headers().get(BUNDLES_HINT).and_then(|value| value.to_str().ok());
+        let bundles = hint.filter(|hint| hint.len() <= HINT_LIMIT).map(str::to_owned);
         let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(|_| Failure::BadAnswer)?;
-        Ok(Answer { status, retry_after: seconds.map(Duration::from_secs), body: body.to_bytes() })
+        Ok(Answer { status, bundles, retry_after: seconds.map(Duration::from_secs), body: body.to_bytes() })
     }
 }

@@ -1,6 +1,6 @@
 //! Fetches what the hub has for this device, and drops it into the inbox: from there on it is as any other bundle.
 //!
-//! At a start, when the link is back, and now and then; of each kind only what the hub tells is another one than the
+//! At a start, when the link is back, when the hub hints at something new, and now and then; of each kind only what the hub tells is another one than the
 //! last (ETag). A task and a connection of its own, so that it is in the way of no request and no upload. Nothing is
 //! parsed here, and nothing believed but a length: the importer judges.
 
@@ -8,12 +8,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Response, StatusCode, header};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 
 use super::client::{Client, Connection};
@@ -53,21 +54,23 @@ pub struct Puller {
     shelf: Shelf,
     known: Known,
     link: watch::Receiver<Status>,
+    hint: Arc<Notify>,
     config: Config,
 }
 
 impl Puller {
     /// Checks the configuration; `None` if it names no hub or wants no pull. `known` is what the device has already,
-    /// `link` how it goes with uploads.
+    /// `link` how it goes with uploads, `hint` wakes it.
     pub fn new(
         config: Config,
         device: PublicKey,
         shelf: Shelf,
         known: Known,
         link: watch::Receiver<Status>,
+        hint: Arc<Notify>,
     ) -> Result<Option<Self>, Error> {
         let client = worker::client(&config)?.filter(|_| config.pull);
-        Ok(client.map(|client| Self { client, device, shelf, known, link, config }))
+        Ok(client.map(|client| Self { client, device, shelf, known, link, hint, config }))
     }
 
     /// Fetches until it is dropped; safe at any moment. `heart` beats with each step and in the waits between.
@@ -93,6 +96,7 @@ impl Puller {
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     () = is_back(&mut self.link) => {}
+                    () = self.hint.notified() => {}
                 }
             };
             heart.during(idle).await;

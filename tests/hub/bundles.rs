@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tidegate::bundle::document::{Document, DocumentKind};
@@ -149,7 +150,8 @@ impl Fetching {
         };
         let shelf = Shelf { inbox: folder.path().into(), most };
         let (_, link) = watch::channel(Status::default());
-        let puller = Puller::new(config, device().public(), shelf, known, link).expect("sound").expect("a hub");
+        let puller =
+            Puller::new(config, device().public(), shelf, known, link, Arc::default()).expect("sound").expect("a hub");
         let heart = Heartbeats::new(Instant::now(), DEADLINE).register("pull", Instant::now());
         Self { folder, task: tokio::spawn(puller.run(heart)) }
     }
