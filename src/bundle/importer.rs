@@ -48,13 +48,13 @@ pub enum Medium {
     Usb(String),
     /// Pushed over ssh, from this peer.
     Scp(String),
-    /// Pulled from this URL.
+    /// Pulled from this hub.
     Pull(String),
 }
 
 impl Medium {
-    /// How the file of that name came into the inbox, as whoever put it there says: `usb=WHICH=NAME` or
-    /// `scp=WHO=NAME`. A claim, for people: it decides nothing.
+    /// How the file of that name came into the inbox, as whoever put it there says: `usb=WHICH=NAME`,
+    /// `scp=WHO=NAME` or `pull=HUB=NAME`. A claim, for people: it decides nothing.
     #[must_use]
     pub fn of_inbox(name: &OsStr) -> Self {
         let name = name.to_string_lossy();
@@ -62,6 +62,7 @@ impl Medium {
         match (parts.next(), parts.next(), parts.next()) {
             (Some("usb"), Some(stick), Some(_)) => Self::Usb(stick.to_owned()),
             (Some("scp"), Some(peer), Some(_)) => Self::Scp(peer.to_owned()),
+            (Some("pull"), Some(hub), Some(_)) => Self::Pull(hub.to_owned()),
             _ => Self::Inbox,
         }
     }
@@ -275,6 +276,12 @@ impl<T> Importer<T> {
     #[must_use]
     pub fn device(&self) -> &DeviceFacts {
         &self.device
+    }
+
+    /// The identity of the enrolment.
+    #[must_use]
+    pub fn enrolled(&self) -> Option<Digest> {
+        self.enrolled.0.as_ref().map(|held| held.digest)
     }
 
     /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.

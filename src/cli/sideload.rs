@@ -22,6 +22,7 @@ use crate::bundle::staging::open_regular;
 use crate::bundle::{Receipt, Refused};
 use crate::disk::read_limited;
 use crate::ids::DeviceId;
+use crate::keys::PublicKey;
 use crate::store::device_key;
 
 /// Refusals after which a lower number of the same kind is refused too.
@@ -52,7 +53,8 @@ pub(super) struct Sideload {
 
 pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
     let root = known_root(&read_root(&arguments.root)?, &arguments.state);
-    let device = device_key::existing(&arguments.state, None).ok().map(|key| DeviceId::from(key.public().id()));
+    let key = device_key::existing(&arguments.state, None).ok().map(|key| key.public());
+    let device = key.as_ref().map(|key| DeviceId::from(key.id()));
     let Scan { candidates, refused } = match scan(&arguments.folder, &root, device) {
         Ok(scan) => scan,
         Err(refused) => {
@@ -69,7 +71,7 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
     let mut permitted = None;
     let mut taken = 0_u32;
     while let Some(candidate) = next(&mut left, &done, permitted) {
-        let (receipt, bytes) = match offer(arguments, &medium, &candidate.path) {
+        let (receipt, bytes) = match offer(arguments, &medium, key.as_ref(), &candidate.path) {
             Ok(offered) => offered,
             Err(error) if error.is::<Refused>() => {
                 println!(
@@ -110,7 +112,12 @@ fn next(left: &mut Vec<Candidate>, done: &BTreeSet<Kind>, permitted: Option<crat
 }
 
 /// Puts a file into the inbox and waits for its receipt.
-fn offer(arguments: &Sideload, medium: &str, path: &Path) -> anyhow::Result<(Receipt, Vec<u8>)> {
+fn offer(
+    arguments: &Sideload,
+    medium: &str,
+    key: Option<&PublicKey>,
+    path: &Path,
+) -> anyhow::Result<(Receipt, Vec<u8>)> {
     let name = inbox_name("usb", medium, path.file_name().unwrap_or_default());
     let inbox = &arguments.inbox;
     let (part, place) = (inbox.join(format!(".{name}.part")), inbox.join(&name));
@@ -125,10 +132,9 @@ fn offer(arguments: &Sideload, medium: &str, path: &Path) -> anyhow::Result<(Rec
     copied?;
     let deadline = Instant::now() + Duration::from_secs(arguments.wait);
     loop {
-        match read_limited(&Receipt::beside(&place), MAX_DOCUMENT) {
-            Ok(bytes) => return Ok((unverified(&bytes).context("the daemon's receipt")?, bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).context("the daemon's receipt"),
+        if fs::symlink_metadata(Receipt::beside(&place)).is_ok() {
+            return receipt(&Receipt::beside(&place), key)
+                .map_err(|why| anyhow::anyhow!("the daemon's receipt: {why:#}"));
         }
         if Instant::now() >= deadline {
             let _ = fs::remove_file(&place);
@@ -136,6 +142,19 @@ fn offer(arguments: &Sideload, medium: &str, path: &Path) -> anyhow::Result<(Rec
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Reads a receipt from a folder that others may write to: no link is followed, and the device's key must have signed it
+/// where that may be read.
+fn receipt(path: &Path, key: Option<&PublicKey>) -> anyhow::Result<(Receipt, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let (file, _) = open_regular(path)?.into_file();
+    file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes)?;
+    let receipt = match key {
+        Some(key) => Receipt::verify(&bytes, key)?,
+        None => unverified(&bytes)?,
+    };
+    Ok((receipt, bytes))
 }
 
 /// Copies what is a regular file and no longer than a bundle, so that the daemon's user may read it.

@@ -32,6 +32,7 @@ use crate::disk::Disk;
 use crate::gateway::{self, Gateway};
 use crate::ids::DeviceId;
 use crate::keys::PublicKey;
+use crate::spool::protocol::BundleKind;
 use crate::spool::{self, Spool};
 use crate::store::device_key;
 use crate::store::time::TimeFile;
@@ -144,6 +145,14 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let spool = Arc::new(Spool::start(&config.spool, &config.state.join("spool"), &key, program, workers)?);
     spool.watched(hearts.register("spool", Instant::now()));
 
+    // What the hub need not send again.
+    let known = [
+        (BundleKind::Enrolment, importer.enrolled()),
+        (BundleKind::Revocation, list.as_ref().map(|list| list.digest)),
+        (BundleKind::Policy, serving.as_ref().map(|active| active.digest)),
+    ];
+    let known = known.into_iter().filter_map(|(kind, digest)| Some((kind, digest?))).collect();
+
     let outcomes = Arc::new(imports::Outcomes::new());
     outcomes.card.store(Arc::new(card));
     outcomes.labels.store(Arc::new(importer.device().labels.clone()));
@@ -170,6 +179,20 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let wakes = upload::Wakes::default();
     let (rotated_hubs, hubs) = watch::channel(hub_keys);
     let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
+    let puller = match &uploader {
+        Some(uploader) => {
+            let shelf = upload::Shelf { inbox: config.inbox.clone(), most: bundle::container::MAX_FILE };
+            upload::Puller::new(
+                config.upload.clone(),
+                key.public(),
+                shelf,
+                known,
+                uploader.status(),
+                Arc::clone(&wakes.bundles),
+            )?
+        }
+        None => None,
+    };
     let doors = admin::Doors::open(&config.admin)?;
     let listeners = sockets::open(&config.gateway.listeners)?;
 
@@ -221,6 +244,10 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         tasks.push(tokio::spawn(async move { heart.during(relay).await }));
         let heart = hearts.register_slow("upload", config.upload.step(), Instant::now());
         tasks.push(tokio::spawn(uploader.run(heart)));
+    }
+    if let Some(puller) = puller {
+        let heart = hearts.register_slow("pull", config.upload.step(), Instant::now());
+        tasks.push(tokio::spawn(puller.run(heart)));
     }
 
     let supervisor = notify::Supervisor::new();

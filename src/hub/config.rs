@@ -73,6 +73,8 @@ pub struct Config {
     pub database: PathBuf,
     /// The Ed25519 seed that signs receipts, as `tidegate-hub key new` writes it.
     pub key_file: PathBuf,
+    /// The folder of bundles and enrolments that devices fetch; none are served without it.
+    pub bundles: Option<PathBuf>,
     /// Which devices may send.
     pub enrol: Enrol,
     /// The devices of the fleet.
@@ -127,6 +129,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8470)),
             database: "/var/lib/tidegate-hub/usage.sqlite".into(),
             key_file: "/etc/tidegate-hub/hub.key".into(),
+            bundles: None,
             enrol: Enrol::Listed,
             devices: Vec::new(),
             tls: None,

@@ -15,6 +15,7 @@ use hyper::{HeaderMap, Method, Request, Response, header};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
+use super::bundles::Bundles;
 use super::config::device_key;
 use super::ledger::{Device, Taken};
 use super::refusal::Refusal;
@@ -23,7 +24,9 @@ use super::writer::Writer;
 use crate::ids::DeviceId;
 use crate::spool::backlog::Cursor;
 use crate::spool::chain::Verdict;
-use crate::spool::protocol::{DEVICE_KEY, RECEIPT_TYPE, read_time_path, read_usage_path};
+use crate::spool::protocol::{
+    BUNDLES_HINT, BundleKind, DEVICE_KEY, RECEIPT_TYPE, read_bundle_path, read_time_path, read_usage_path,
+};
 use crate::spool::segment::{self, FILE_LIMIT, Unverified, Verified};
 
 /// Most devices that `enrol = "any"` lets in.
@@ -40,6 +43,7 @@ pub(super) struct Ingest {
     /// By id; grows only where `guests` is set.
     devices: RwLock<HashMap<DeviceId, Device>>,
     guests: bool,
+    pub(super) bundles: Option<Arc<Bundles>>,
     writer: Writer,
     uploads: Semaphore,
     /// Who sends a body now; at most [`UPLOADS_EACH`] times each, so that none takes all places.
@@ -88,7 +92,8 @@ impl Ingest {
         time: Timestamps,
     ) -> Self {
         let (devices, uploads, senders) = (RwLock::new(devices), Semaphore::new(uploads), Mutex::default());
-        Self { devices, guests, writer, uploads, senders, body_timeout, strangers: Mutex::default(), time }
+        let (strangers, bundles) = (Mutex::default(), None);
+        Self { devices, guests, bundles, writer, uploads, senders, body_timeout, strangers, time }
     }
 
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>>
@@ -107,15 +112,24 @@ impl Ingest {
                 Err(refusal) => refusal.answer(),
             };
         }
+        if let Some((device, kind)) = read_bundle_path(request.uri().path()) {
+            if request.method() != Method::GET {
+                return Refusal::MethodNotAllowed("GET").answer();
+            }
+            return self.bundle(device, kind, request.headers()).await.unwrap_or_else(Refusal::answer);
+        }
         let Some((device, at)) = read_usage_path(request.uri().path()) else { return Refusal::NotFound.answer() };
         if request.method() != Method::PUT {
             return Refusal::MethodNotAllowed("PUT").answer();
         }
         match self.take(device, at, request).await {
-            Ok(receipt) => Response::builder()
-                .header(header::CONTENT_TYPE, RECEIPT_TYPE)
-                .body(Full::from(receipt))
-                .expect("the header is a constant"),
+            Ok(receipt) => {
+                let mut response = Response::builder().header(header::CONTENT_TYPE, RECEIPT_TYPE);
+                if let Some(hint) = self.hint(device).await {
+                    response = response.header(BUNDLES_HINT, hint);
+                }
+                response.body(Full::from(receipt)).expect("a constant and hex digits are header values")
+            }
             Err(refusal) => {
                 let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(unsaid) = if refusal.is_anybodys() { strangers.say(Instant::now()) } else { Some(0) } {
@@ -156,6 +170,21 @@ impl Ingest {
             Ok(Taken::Apart(_)) => Err(Refusal::PreviousMismatch),
             Err(_) => Err(Refusal::LedgerFailed),
         }
+    }
+
+    async fn hint(&self, device: DeviceId) -> Option<String> {
+        self.bundles.clone()?.hint(device).await
+    }
+
+    async fn bundle(
+        &self,
+        id: DeviceId,
+        kind: BundleKind,
+        headers: &HeaderMap,
+    ) -> Result<Response<Full<Bytes>>, Refusal> {
+        let bundles = self.bundles.clone().ok_or(Refusal::NotFound)?;
+        self.device(id, headers)?;
+        bundles.answer(id, kind, headers).await
     }
 
     /// The enrolled device, or, where guests are let in, the one whose key the request shows.

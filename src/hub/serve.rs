@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use super::bundles::Bundles;
 use super::config::{Config, Enrol, Tls, read_file, read_key};
 use super::ingest::Ingest;
 use super::ledger::Ledger;
@@ -66,7 +67,8 @@ impl Hub {
         let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen(config.listen, source))?;
         let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
         let time = Timestamps::new(read_key(&config.key_file)?);
-        let ingest = Ingest::new(devices, guests, writer.clone(), config.uploads, config.body_timeout.0, time);
+        let mut ingest = Ingest::new(devices, guests, writer.clone(), config.uploads, config.body_timeout.0, time);
+        ingest.bundles = config.bundles.clone().map(|folder| Arc::new(Bundles::new(folder)));
         Ok(Self { listener, tls, ingest: Arc::new(ingest), writer, writer_thread, config })
     }
 

@@ -5,10 +5,17 @@
 //!   Tidegate-Device-Key: 64 hex          the raw Ed25519 key, so that a hub that enrols by itself can check the id
 //!   body: the usage file, with Content-Length
 //! 200  body: the signed receipt (`receipt`); the same again for the same file
+//!   Tidegate-Bundles: 16 hex             changes with what there is under /v1/bundles for the device
 //! 403  UnknownDevice                     the device is not enrolled
 //! 409  ChainFork, PreviousMismatch       kept apart; it does not get better by sending it again
 //! 400, 408, 411, 413, 422                the request or the file is at fault; 422 KeyMismatch: another device's file
 //! 429, 500, 503                          later: Retry-After, in seconds
+//!
+//! GET /v1/bundles/{device: 32 hex}/{enrolment|revocation|permit|policy}
+//!   Tidegate-Device-Key: 64 hex
+//!   If-None-Match: "64 hex"              what the device has of that kind
+//! 200  ETag: "64 hex", the identity      body: the newest that names the device
+//! 304  it has that one      404  there is none      403, 503 as above
 //!   body of every refusal: application/problem+json (RFC 9457); `title` is the error's name
 //!
 //! GET /v1/time/{device: 32 hex}/{nonce: 32 hex}
@@ -24,6 +31,11 @@ use crate::ids::{DeviceId, StreamId, hex, unhex};
 
 /// Request header with the device's raw Ed25519 key in hex.
 pub const DEVICE_KEY: &str = "tidegate-device-key";
+/// Response header of a receipt: names what the hub has for the device now, in at most [`HINT_LIMIT`] bytes. Another
+/// value than before is a hint to ask.
+pub const BUNDLES_HINT: &str = "tidegate-bundles";
+/// Most bytes of it.
+pub const HINT_LIMIT: usize = 64;
 /// Media type of a usage file.
 pub const USAGE_TYPE: &str = "application/vnd.tidegate.usage.v1";
 /// Media type of a signed receipt.
@@ -32,6 +44,63 @@ pub const RECEIPT_TYPE: &str = "application/vnd.tidegate.usage-receipt.v1";
 pub const TIME_TYPE: &str = "application/vnd.tidegate.time.v1+json";
 
 const TIME_PREFIX: &str = "/v1/time/";
+/// Media type of a bundle or a signed document.
+pub const BUNDLE_TYPE: &str = "application/vnd.tidegate.bundle";
+
+const BUNDLES: &str = "/v1/bundles/";
+
+/// What a device can ask the hub for. In the order in which it asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BundleKind {
+    /// Its labels.
+    Enrolment,
+    /// The list of revocations.
+    Revocation,
+    /// A permit.
+    Permit,
+    /// The policy.
+    Policy,
+}
+
+impl BundleKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Enrolment, Self::Revocation, Self::Permit, Self::Policy];
+
+    /// The word in the path.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enrolment => "enrolment",
+            Self::Revocation => "revocation",
+            Self::Permit => "permit",
+            Self::Policy => "policy",
+        }
+    }
+
+    /// The ending of such a file.
+    #[must_use]
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Self::Enrolment => "tgd",
+            Self::Revocation | Self::Permit | Self::Policy => "tgb",
+        }
+    }
+
+    /// Where a device finds the newest.
+    #[must_use]
+    pub fn path(self, device: DeviceId) -> String {
+        format!("{BUNDLES}{device}/{}", self.name())
+    }
+}
+
+/// Reads [`BundleKind::path`].
+#[must_use]
+pub fn read_bundle_path(path: &str) -> Option<(DeviceId, BundleKind)> {
+    let (device, name) = path.strip_prefix(BUNDLES)?.split_once('/')?;
+    let kind = BundleKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+    Some((device.parse().ok()?, kind))
+}
+
 const PREFIX: &str = "/v1/usage/";
 
 /// The path of a usage file at the hub.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::http::request::Builder;
-use hyper::{Request, StatusCode, Uri, header};
+use hyper::{Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
@@ -24,10 +25,10 @@ use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
 use super::{Config, Error, Failure};
 use crate::clock::WallClock;
-use crate::ids::{DeviceId, hex};
+use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
-use crate::spool::protocol::{DEVICE_KEY, USAGE_TYPE, time_path, usage_path};
+use crate::spool::protocol::{BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, USAGE_TYPE, time_path, usage_path};
 use crate::spool::timestamp::Question;
 
 /// Longest answer of the hub, in bytes: a receipt, the time, or a problem document.
@@ -48,6 +49,8 @@ pub(super) struct Client {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
+    /// What the hub has for this device, by a name of its own.
+    pub(super) bundles: Option<String>,
     pub(super) body: Bytes,
 }
 
@@ -80,6 +83,15 @@ impl Client {
         let port = uri.port_u16().unwrap_or(default_port);
         let (connect_timeout, request_timeout) = (config.connect_timeout.0, config.request_timeout.0);
         Ok(Self { host, port, tls, connect_timeout, request_timeout })
+    }
+
+    /// The hub's host, as a file name may hold it.
+    pub(super) fn name(&self) -> String {
+        self.host
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-:".contains(c) { c } else { '_' })
+            .take(64)
+            .collect()
     }
 
     /// Connects.
@@ -151,6 +163,39 @@ impl Connection {
         self.send(Request::get(time_path(asked)), device, Bytes::new()).await
     }
 
+    /// Asks for what is at `path` unless it is `known`; the head of the answer.
+    pub(super) async fn get(
+        &mut self,
+        device: &PublicKey,
+        path: &str,
+        known: Option<Digest>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request =
+            Request::get(path).header(header::HOST, &self.authority).header(DEVICE_KEY, hex(device.raw()));
+        if let Some(digest) = known {
+            request = request.header(header::IF_NONE_MATCH, format!("\"{digest}\""));
+        }
+        let request = request.body(Full::default()).map_err(|_| Failure::Connect)?;
+        let (limit, progress) = (self.request_timeout, self.progress.clone());
+        let sent = async {
+            self.sender.ready().await.map_err(|_| Failure::Closed)?;
+            self.sender.send_request(request).await.map_err(|_| Failure::Closed)
+        };
+        progress.within(limit, sent).await.ok_or(Failure::RequestTimeout)?
+    }
+
+    /// Waits for `work` on this connection as long as something moves.
+    pub(super) async fn moving<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.progress.within(self.request_timeout, work).await
+    }
+
+    /// Reads an answer whose body is of no use, so that the next request can follow.
+    pub(super) async fn drain(&self, answer: Response<Incoming>) -> Result<(), Failure> {
+        let body = Limited::new(answer.into_body(), ANSWER_LIMIT).collect();
+        let read = self.moving(body).await.ok_or(Failure::RequestTimeout)?;
+        read.map(drop).map_err(|_| Failure::BadAnswer)
+    }
+
     async fn send(&mut self, request: Builder, device: &PublicKey, body: Bytes) -> Result<Answer, Failure> {
         let (limit, progress) = (self.request_timeout, self.progress.clone());
         progress.within(limit, self.exchange(request, device, body)).await.ok_or(Failure::RequestTimeout)?
@@ -166,7 +211,9 @@ impl Connection {
         let response = self.sender.send_request(request).await.map_err(|_| Failure::Closed)?;
         let status = response.status();
         let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let hint = response.headers().get(BUNDLES_HINT).and_then(|value| value.to_str().ok());
+        let bundles = hint.filter(|hint| hint.len() <= HINT_LIMIT).map(str::to_owned);
         let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(|_| Failure::BadAnswer)?;
-        Ok(Answer { status, retry_after: seconds.map(Duration::from_secs), body: body.to_bytes() })
+        Ok(Answer { status, bundles, retry_after: seconds.map(Duration::from_secs), body: body.to_bytes() })
     }
 }

@@ -6,7 +6,7 @@
 //!    └────────────────────┘
 //! ```
 //!
-//! One task of its own, which holds one usage file at a time: it can never slow a request. A file is
+//! One task of its own, which holds one usage file at a time: it can never slow a request. Another one fetches bundles (`pull`). A file is
 //! acknowledged, and so deleted, only for a receipt that names it and that a hub key signed. Called by
 //! the daemon.
 
@@ -14,6 +14,7 @@ mod client;
 mod link;
 mod pin;
 mod progress;
+mod pull;
 mod retry;
 mod worker;
 
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use link::Link;
+pub use pull::{Known, Puller, Shelf};
 use serde::{Deserialize, Serialize};
 pub use worker::{Status, Wakes, Worker};
 
@@ -50,6 +52,10 @@ pub struct Config {
     pub retry_cap: Span,
     /// How long connecting may take, TLS included.
     pub connect_timeout: Span,
+    /// Whether bundles for this device are fetched from the hub too.
+    pub pull: bool,
+    /// How often at most the hub is asked for them, besides at a start and when the link is back.
+    pub pull_interval: Span,
     /// How long nothing may move while a file is sent and its receipt awaited; a slow link has all the time it needs.
     pub request_timeout: Span,
 }
@@ -64,6 +70,8 @@ impl Default for Config {
             interval: Span::secs(60),
             retry_base: Span::secs(2),
             retry_cap: Span::secs(300),
+            pull: true,
+            pull_interval: Span::secs(900),
             connect_timeout: Span::secs(10),
             request_timeout: Span::secs(60),
         }
@@ -85,6 +93,12 @@ impl Config {
             within("interval", self.interval, Span::millis(100)..=day, "the backlog is always or never looked at"),
             within("retry_base", self.retry_base, moment..=hour, "less is a storm of tries, more is none"),
             within("retry_cap", self.retry_cap, moment..=day, "less is a storm of tries, more is none"),
+            within(
+                "pull_interval",
+                self.pull_interval,
+                Span::millis(100)..=day,
+                "bundles are always or never asked for",
+            ),
             within("connect_timeout", self.connect_timeout, Span::millis(100)..=Span::secs(300), never),
             within("request_timeout", self.request_timeout, Span::secs(1)..=hour, never),
         ]
@@ -178,6 +192,9 @@ pub enum Failure {
     /// No root has named a hub key yet: nothing could be acknowledged.
     #[error("no hub key is known")]
     NoHubKey,
+    /// There is no room for a bundle, or the inbox cannot be written: check its disk and rights.
+    #[error("the inbox takes no file")]
+    Inbox,
     /// The spool does not answer; see its log.
     #[error("the spool does not answer")]
     Spool,

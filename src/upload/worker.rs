@@ -41,6 +41,8 @@ pub struct Wakes {
     pub sealed: Arc<Notify>,
     /// A link came, or somebody asks: ends any wait.
     pub kick: Arc<Notify>,
+    /// The uploader's own word to whoever fetches bundles: the hub has others than before.
+    pub bundles: Arc<Notify>,
 }
 
 /// What the uploader has done since it started, for status and metrics.
@@ -79,6 +81,8 @@ pub struct Worker<B> {
     status: watch::Sender<Status>,
     refused: Refused,
     asked: Option<tokio::time::Instant>,
+    /// The hub's last hint of what it has for this device.
+    hint: Option<String>,
 }
 
 /// The files that the hub refused. Those before the last of them are refused or gone, so a round begins behind it.
@@ -119,8 +123,8 @@ impl<B: Backlog> Worker<B> {
     ) -> Result<Option<Self>, Error> {
         let Some(client) = client(&config)? else { return Ok(None) };
         let status = watch::Sender::new(Status::default());
-        let (refused, asked) = (Refused::default(), None);
-        Ok(Some(Self { backlog, client, device, hubs, wakes, config, status, refused, asked }))
+        let (refused, asked, hint) = (Refused::default(), None, None);
+        Ok(Some(Self { backlog, client, device, hubs, wakes, config, status, refused, asked, hint }))
     }
 
     /// Follows the task.
@@ -230,6 +234,10 @@ impl<B: Backlog> Worker<B> {
             let answer = heart.during(open.put(&self.device, maker, file)).await.map_err(early)?;
             match judge(&answer, maker, own, at, &digest, &hubs) {
                 Ok(receipt) => {
+                    if answer.bundles.is_some() && answer.bundles != self.hint {
+                        self.hint = answer.bundles;
+                        self.wakes.bundles.notify_one();
+                    }
                     self.backlog.acknowledge(at, &digest).await.map_err(|_| early(Failure::Spool))?;
                     self.record_success(len, receipt.at_ms);
                     info!(stream = %at.stream, seq = at.seq, bytes = len, "a usage file is at the hub");

@@ -189,3 +189,57 @@ fn a_push_takes_no_option_for_a_host_and_no_path_that_a_shell_could_read() {
         assert!(!site.path("pwned").exists(), "{arguments:?}");
     }
 }
+
+#[cfg(feature = "hub")]
+#[test]
+fn what_the_hub_has_for_a_device_comes_by_itself() {
+    use std::process::{Child, Stdio};
+    struct Ended(Child);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    let mut site = Site::new();
+    let hub = crate::site::free_address();
+    let bundles = site.path("bundles");
+    fs::create_dir(&bundles).expect("made");
+    let settings = format!(
+        "listen = \"{hub}\"\ndatabase = {:?}\nkey_file = {:?}\nenrol = \"any\"\nbundles = {bundles:?}\n",
+        site.path("usage.sqlite"),
+        site.path("policy/keys/hub.key"),
+    );
+    fs::write(site.path("hub.toml"), settings).expect("written");
+    let put = |name: &str, bytes: &[u8]| {
+        fs::write(bundles.join(".part"), bytes).expect("written");
+        fs::rename(bundles.join(".part"), bundles.join(name)).expect("moved");
+    };
+    put("one.tgb", &site.bundle(upstream("one")));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-hub"));
+    command.args(["run", "--config", "hub.toml"]).current_dir(site.path(""));
+    let _hub = Ended(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+
+    site.more = format!(
+        "[upload]\nhub = \"http://{hub}\"\npull_interval = \"1h\"\nretry_base = \"50ms\"\n[spool]\nseal_after = \"200ms\"\n"
+    );
+    let daemon = site.start();
+    let seq = |daemon: &crate::site::Daemon| match daemon.status().policy {
+        tidegate::admin::PolicyStatus::Active { seq, .. } => Some(seq),
+        tidegate::admin::PolicyStatus::SafeMode => None,
+    };
+    crate::site::until("the first is in force", || seq(&daemon).filter(|seq| *seq == 1));
+    serves(&site, &site.token(), "one");
+    put("two.tgb", &site.bundle(upstream("two")));
+    // Long before the hour is over: the answer to the next usage file hints at it.
+    let token = site.token();
+    crate::site::until("the second is in force", || {
+        crate::wire::get(site.gateway, "/quay/ping", Some(&token));
+        seq(&daemon).filter(|seq| *seq == 2)
+    });
+    serves(&site, &site.token(), "two");
+    assert_eq!(media(&site, "Activated"), ["pull 127.0.0.1", "pull 127.0.0.1"]);
+    assert!(media(&site, "AlreadyInstalled").is_empty());
+    daemon.stop();
+}

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::scene::{DEADLINE, Premises, Running, chain, device, file, hub_key, key, large_file, path};
 
 /// Sends bytes and reads until the hub closes.
-async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("the hub listens");
     // It may close before it has read everything.
     let _ = stream.write_all(bytes).await;
@@ -41,7 +41,7 @@ fn put_file(device: &SigningKey, file: &UsageFile) -> Vec<u8> {
     put(&path(device, file.at.seq), "", &file.bytes)
 }
 
-fn status(answer: &[u8]) -> &str {
+pub(crate) fn status(answer: &[u8]) -> &str {
     std::str::from_utf8(answer.get(9..12).unwrap_or_default()).unwrap_or_default()
 }
 

@@ -1,6 +1,7 @@
 //! The hub over loopback, alone against hostile bytes and together with the uploader.
 #![cfg(feature = "hub")]
 
+mod bundles;
 mod http;
 mod scene;
 mod time;

@@ -1,0 +1,215 @@
+//! Fetches what the hub has for this device, and drops it into the inbox: from there on it is as any other bundle.
+//!
+//! At a start, when the link is back, when the hub hints at something new, and now and then; of each kind only what the hub tells is another one than the
+//! last (ETag). A task and a connection of its own, so that it is in the way of no request and no upload. Nothing is
+//! parsed here, and nothing believed but a length: the importer judges.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Response, StatusCode, header};
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info};
+
+use super::client::{Client, Connection};
+use super::{Config, Error, Failure, Link, Status, retry, worker};
+use crate::disk;
+use crate::ids::{DeviceId, Digest};
+use crate::keys::{PublicKey, random};
+use crate::spool::protocol::BundleKind;
+use crate::telemetry::Heart;
+
+/// How long one file may take all in all, however well it moves.
+const FILE_TIME: Duration = Duration::from_secs(3_600);
+/// Bytes that are written at a time.
+const CHUNK: usize = 256 << 10;
+/// What must stay free beside the file, its private copy and its slot, in bytes.
+const RESERVE: u64 = 4 << 20;
+/// A file that is not whole. The inbox takes no hidden ones.
+const PART: &str = ".pull.part";
+
+/// Where fetched files go.
+#[derive(Debug, Clone)]
+pub struct Shelf {
+    /// The inbox.
+    pub inbox: PathBuf,
+    /// Most bytes of a file.
+    pub most: u64,
+}
+
+/// Identities by kind.
+pub type Known = Vec<(BundleKind, Digest)>;
+
+/// Everything that the task needs.
+#[derive(Debug)]
+pub struct Puller {
+    client: Client,
+    device: PublicKey,
+    shelf: Shelf,
+    known: Known,
+    link: watch::Receiver<Status>,
+    hint: Arc<Notify>,
+    config: Config,
+}
+
+impl Puller {
+    /// Checks the configuration; `None` if it names no hub or wants no pull. `known` is what the device has already,
+    /// `link` how it goes with uploads, `hint` wakes it.
+    pub fn new(
+        config: Config,
+        device: PublicKey,
+        shelf: Shelf,
+        known: Known,
+        link: watch::Receiver<Status>,
+        hint: Arc<Notify>,
+    ) -> Result<Option<Self>, Error> {
+        let client = worker::client(&config)?.filter(|_| config.pull);
+        Ok(client.map(|client| Self { client, device, shelf, known, link, hint, config }))
+    }
+
+    /// Fetches until it is dropped; safe at any moment. `heart` beats with each step and in the waits between.
+    pub async fn run(mut self, heart: Heart) {
+        let mut failures = 0_u32;
+        loop {
+            let random = random::<8>().map_or(u64::MAX, u64::from_ne_bytes);
+            let Config { pull_interval, retry_base, .. } = self.config;
+            let wait = match heart.during(self.round()).await {
+                Ok(()) => {
+                    failures = 0;
+                    // Between a half and the whole, so that a fleet that started together does not ask together.
+                    let half = pull_interval.0 / 2;
+                    half + retry::delay(1, random, half, half, None)
+                }
+                Err(failure) => {
+                    failures = failures.saturating_add(1);
+                    debug!(%failure, failures, "nothing is fetched from the hub");
+                    retry::delay(failures, random, retry_base.0, pull_interval.0, None)
+                }
+            };
+            let idle = async {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = is_back(&mut self.link) => {}
+                    () = self.hint.notified() => {}
+                }
+            };
+            heart.during(idle).await;
+            heart.beat(Instant::now());
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), Failure> {
+        let mut connection = self.client.connect().await?;
+        for kind in BundleKind::ALL {
+            let known = self.known.iter().find(|(of, _)| *of == kind).map(|(_, digest)| *digest);
+            let fetched = self.fetch(&mut connection, kind, known);
+            let digest = tokio::time::timeout(FILE_TIME, fetched).await.map_err(|_| Failure::RequestTimeout)??;
+            if let Some(digest) = digest {
+                self.known.retain(|(of, _)| *of != kind);
+                self.known.push((kind, digest));
+            }
+        }
+        Ok(())
+    }
+
+    /// One kind; its identity, if there is another one than `known`.
+    async fn fetch(
+        &self,
+        connection: &mut Connection,
+        kind: BundleKind,
+        known: Option<Digest>,
+    ) -> Result<Option<Digest>, Failure> {
+        let id = DeviceId::from(self.device.id());
+        let response = connection.get(&self.device, &kind.path(id), known).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            // An older hub has nothing there either.
+            StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND => {
+                return connection.drain(response).await.map(|()| None);
+            }
+            StatusCode::FORBIDDEN => return Err(Failure::UnknownDevice),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => return Err(Failure::Busy),
+            _ => return Err(Failure::UnexpectedStatus),
+        }
+        let digest = tag(response.headers()).ok_or(Failure::BadAnswer)?;
+        let part = self.shelf.inbox.join(PART);
+        let copied = connection.moving(self.copy(response, part.clone())).await.unwrap_or(Err(Failure::RequestTimeout));
+        if copied.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        let length = copied?;
+        let name = format!("pull={}={}-{}.{}", self.client.name(), kind.name(), digest, kind.ending());
+        fs::rename(&part, self.shelf.inbox.join(name)).map_err(|_| Failure::Inbox)?;
+        info!(kind = kind.name(), %digest, length, "fetched from the hub; the importer judges it");
+        Ok(Some(digest))
+    }
+
+    /// The answer's body into a new file, as far as it may be long; its length.
+    async fn copy(&self, response: Response<Incoming>, part: PathBuf) -> Result<u64, Failure> {
+        let most = self.shelf.most;
+        let claimed =
+            response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let claimed: u64 = claimed.unwrap_or(most);
+        if claimed > most {
+            return Err(Failure::BadAnswer);
+        }
+        // The file here, the importer's copy, the slot.
+        let needed = claimed.saturating_mul(3).saturating_add(RESERVE);
+        let inbox = self.shelf.inbox.clone();
+        let mut file = on_disk(move || {
+            if disk::free_bytes(&inbox)? < needed {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let _ = fs::remove_file(&part); // of a fetch that was cut off
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)
+        })
+        .await?;
+        let (mut body, mut buffer, mut length) = (response.into_body(), Vec::with_capacity(CHUNK), 0_u64);
+        while let Some(frame) = body.frame().await {
+            let data = frame.map_err(|_| Failure::Closed)?.into_data().unwrap_or_default();
+            length = length.saturating_add(data.len() as u64);
+            if length > most {
+                return Err(Failure::BadAnswer);
+            }
+            buffer.extend_from_slice(&data);
+            if buffer.len() >= CHUNK {
+                file = write(file, std::mem::replace(&mut buffer, Vec::with_capacity(CHUNK))).await?;
+            }
+        }
+        drop(write(file, buffer).await?);
+        Ok(length)
+    }
+}
+
+async fn write(mut file: File, bytes: Vec<u8>) -> Result<File, Failure> {
+    on_disk(move || file.write_all(&bytes).map(|()| file)).await
+}
+
+/// On a thread that may wait for the disk.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.ok().and_then(Result::ok).ok_or(Failure::Inbox)
+}
+
+/// Until uploads go through again after they did not.
+async fn is_back(link: &mut watch::Receiver<Status>) {
+    let mut was_down = link.borrow_and_update().link.failures() > 0;
+    while link.changed().await.is_ok() {
+        let now = link.borrow_and_update().link;
+        if was_down && now == Link::Up {
+            return;
+        }
+        was_down = now.failures() > 0;
+    }
+    std::future::pending().await
+}
+
+/// The identity that the hub names in its strong ETag.
+fn tag(headers: &HeaderMap) -> Option<Digest> {
+    headers.get(header::ETAG)?.to_str().ok()?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}

@@ -1,0 +1,251 @@
+//! What the hub has for devices, and how a device fetches it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tidegate::bundle::document::{Document, DocumentKind};
+use tidegate::bundle::enrolment::Enrolment;
+use tidegate::bundle::manifest::{Author, EntryKind, Target};
+use tidegate::bundle::pack::{self, Draft};
+use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
+use tidegate::ids::DeviceId;
+use tidegate::spool::protocol::BundleKind;
+use tidegate::telemetry::Heartbeats;
+use tidegate::units::Span;
+use tidegate::upload::{Config, Known, Puller, Shelf, Status};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::http::{raw, status};
+use crate::scene::{DEADLINE, Premises, Running, device, key};
+
+fn root() -> RootDocument {
+    let role = RoleKeys { keys: vec![0], threshold: 1 };
+    RootDocument::build(RootDraft {
+        deployment: "harbour".into(),
+        epoch: 1,
+        version: 1,
+        issued_at: 1,
+        keys: vec![("ada".into(), key(4).public())],
+        roles: BTreeMap::from([(Role::Root, role.clone()), (Role::Policy, role)]),
+    })
+    .expect("a sound root")
+}
+
+/// A bundle without signatures, of `size` bytes and some: the hub does not look.
+fn bundle(seq: u64, target: Target, size: usize) -> Vec<u8> {
+    let draft = Draft {
+        author: Author { who: "Ada".into(), tool: "tests".into(), reason: String::new() },
+        target,
+        seq,
+        security_floor: 0,
+        issued_at: 1,
+        expires_at: None,
+        base: None,
+        requires: Vec::new(),
+        entries: BTreeMap::from([(EntryKind::Routes, ("routes".into(), vec![b'x'; size]))]),
+    };
+    draft.assemble(&root()).expect("a sound draft")
+}
+
+fn labelled(site: &str) -> Target {
+    Target::Labels([("site".to_owned(), vec![site.to_owned()])].into())
+}
+
+fn enrolment(seq: u64, site: &str) -> Vec<u8> {
+    let labels = [("site".to_owned(), site.to_owned())].into();
+    let enrolment = Enrolment::new(&root(), &device().public(), labels, seq, 1).expect("sound");
+    Document::sign(DocumentKind::Enrolment, &enrolment, &key(4)).expect("signed").to_bytes()
+}
+
+fn tag(bundle: &[u8]) -> String {
+    format!("\"{}\"", pack::digest(bundle).expect("it has a digest"))
+}
+
+/// The folder of a hub.
+fn folder(premises: &Premises) -> PathBuf {
+    let folder = premises.path("bundles");
+    fs::create_dir_all(&folder).expect("made");
+    folder
+}
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) {
+    fs::write(folder.join(".part"), bytes).expect("written");
+    fs::rename(folder.join(".part"), folder.join(name)).expect("moved");
+}
+
+async fn ask(hub: SocketAddr, method: &str, device: DeviceId, kind: &str, more: &str) -> Vec<u8> {
+    let head = format!("{method} /v1/bundles/{device}/{kind} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{more}\r\n");
+    raw(hub, head.as_bytes()).await
+}
+
+#[tokio::test]
+async fn of_each_kind_the_newest_that_names_the_device_is_served_once() {
+    let premises = Premises::new();
+    let bundles = folder(&premises);
+    let newest = bundle(3, labelled("quay"), 10);
+    put(&bundles, "1.tgb", &bundle(1, Target::All, 10));
+    put(&bundles, "3.tgb", &newest);
+    put(&bundles, "4.tgb", &bundle(4, labelled("pier"), 10));
+    put(&bundles, "5.tgb", &bundle(5, Target::Devices(vec![DeviceId([1; 16])]), 10));
+    put(&bundles, "old.tgd", &enrolment(1, "pier"));
+    put(&bundles, "new.tgd", &enrolment(2, "quay"));
+    put(&bundles, "garbage.tgb", b"garbage");
+    let hub = Running::start(tidegate::hub::Config { bundles: Some(bundles), ..premises.config() }).await;
+    let id = DeviceId::from(device().public().id());
+
+    let answer = ask(hub.address, "GET", id, "policy", "").await;
+    let text = String::from_utf8_lossy(&answer);
+    assert!(status(&answer) == "200" && text.contains(&tag(&newest)) && answer.ends_with(&newest), "{text}");
+    let again = ask(hub.address, "GET", id, "policy", &format!("If-None-Match: {}\r\n", tag(&newest))).await;
+    assert!(status(&again) == "304" && again.ends_with(b"\r\n\r\n"), "{}", String::from_utf8_lossy(&again));
+    let answer = ask(hub.address, "GET", id, "enrolment", "").await;
+    assert!(status(&answer) == "200" && answer.ends_with(&enrolment(2, "quay")));
+    for (method, device, kind, told) in [
+        ("GET", id, "permit", "404"),
+        ("GET", id, "release", "404"),
+        ("GET", id, "../policy", "404"),
+        ("PUT", id, "policy", "405"),
+        ("GET", DeviceId([1; 16]), "policy", "403"),
+    ] {
+        assert_eq!(status(&ask(hub.address, method, device, kind, "").await), told, "{method} {kind}");
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_hub_without_such_a_folder_has_nothing() {
+    let premises = Premises::new();
+    let hub = Running::start(premises.config()).await;
+    let id = DeviceId::from(device().public().id());
+    assert_eq!(status(&ask(hub.address, "GET", id, "policy", "").await), "404");
+    hub.stop().await;
+}
+
+/// An inbox, and what fetches into it.
+struct Fetching {
+    folder: tempfile::TempDir,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Fetching {
+    fn start(hub: SocketAddr, known: Known, most: u64, request_timeout: Span) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Config {
+            hub: Some(format!("http://{hub}")),
+            pull_interval: Span::millis(100),
+            retry_base: Span::millis(10),
+            request_timeout,
+            ..Config::default()
+        };
+        let shelf = Shelf { inbox: folder.path().into(), most };
+        let (_, link) = watch::channel(Status::default());
+        let puller =
+            Puller::new(config, device().public(), shelf, known, link, Arc::default()).expect("sound").expect("a hub");
+        let heart = Heartbeats::new(Instant::now(), DEADLINE).register("pull", Instant::now());
+        Self { folder, task: tokio::spawn(puller.run(heart)) }
+    }
+
+    /// What is in the inbox.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).expect("the inbox");
+        let mut names: Vec<_> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    async fn until(&self, seen: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let names = self.names();
+            if seen(&names) {
+                return names;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{names:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_device_fetches_each_new_bundle_once_and_none_that_it_has() {
+    let premises = Premises::new();
+    let bundles = folder(&premises);
+    let (one, two) = (bundle(1, Target::All, 900_000), bundle(2, Target::All, 10));
+    put(&bundles, "1.tgb", &one);
+    let hub = Running::start(tidegate::hub::Config { bundles: Some(bundles.clone()), ..premises.config() }).await;
+    let named = |bundle: &[u8]| format!("pull=127.0.0.1=policy-{}.tgb", pack::digest(bundle).expect("a digest"));
+    let fresh = Fetching::start(hub.address, Known::new(), 1 << 20, Span::secs(20));
+    let known = vec![(BundleKind::Policy, pack::digest(&one).expect("a digest"))];
+    let has_it = Fetching::start(hub.address, known, 1 << 20, Span::secs(20));
+
+    let names = fresh.until(|names| names.iter().any(|name| name.starts_with("pull="))).await;
+    assert_eq!(names, [named(&one)]);
+    assert_eq!(fs::read(fresh.folder.path().join(&names[0])).expect("there"), one);
+    // The daemon takes it out; it does not come again, and the next one does.
+    fs::remove_file(fresh.folder.path().join(&names[0])).expect("there");
+    put(&bundles, "2.tgb", &two);
+    for device in [&fresh, &has_it] {
+        assert_eq!(device.until(|names| names.contains(&named(&two))).await, [named(&two)]);
+    }
+    hub.stop().await;
+}
+
+/// A hub that answers each request with these bytes, and then says nothing more.
+async fn hostile(answer: Vec<u8>) -> (SocketAddr, watch::Receiver<u32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (counted, count) = watch::channel(0);
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 2_048];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(&answer).await;
+            counted.send_modify(|count| *count += 1);
+            open.push(stream);
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test]
+async fn a_hostile_hub_gets_nothing_into_the_inbox() {
+    let tag = format!("ETag: \"{}\"\r\n", "ab".repeat(32));
+    let many = "x".repeat(70_000);
+    for (about, answer) in [
+        ("it claims too much", format!("HTTP/1.1 200 OK\r\n{tag}Content-Length: 65537\r\n\r\n{many}")),
+        ("it sends too much", format!("HTTP/1.1 200 OK\r\n{tag}Transfer-Encoding: chunked\r\n\r\n11170\r\n{many}\r\n")),
+        ("it stands still", format!("HTTP/1.1 200 OK\r\n{tag}Content-Length: 1000\r\n\r\nabc")),
+        ("it names nothing", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc".to_owned()),
+        ("it names a path", "HTTP/1.1 200 OK\r\nETag: \"../../x\"\r\nContent-Length: 3\r\n\r\nabc".to_owned()),
+        ("it redirects", "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n".to_owned()),
+        ("it is no hub", "SSH-2.0-OpenSSH\r\n".to_owned()),
+        ("it says nothing", String::new()),
+    ] {
+        let (address, mut count) = hostile(answer.into_bytes()).await;
+        let fetching = Fetching::start(address, Known::new(), 65_536, Span::millis(50));
+        // It gave up on the first answer, for it asks again.
+        let again = tokio::time::timeout(DEADLINE, count.wait_for(|count| *count >= 3)).await;
+        again.unwrap_or_else(|_| panic!("{about}: it hangs")).expect("the hub stands");
+        let names = fetching.names();
+        assert!(names.iter().all(|name| name == ".pull.part"), "{about}: {names:?}");
+    }
+    // The control: a good answer of the same form gets in.
+    let good = format!("HTTP/1.1 200 OK\r\n{tag}Content-Length: 3\r\n\r\nabc");
+    let (address, _count) = hostile(good.into_bytes()).await;
+    let fetching = Fetching::start(address, Known::new(), 65_536, Span::millis(50));
+    fetching.until(|names| names.iter().any(|name| name.starts_with("pull="))).await;
+}
