@@ -32,6 +32,8 @@ pub struct Parts<'r, F> {
     pub path: &'r str,
     /// The method's name.
     pub method: &'r str,
+    /// SHA-256 of the client certificate whose key the caller has proven to hold.
+    pub certificate: Option<&'r [u8; 32]>,
     /// Looks up a header field by its lower-case name.
     pub header: F,
 }
@@ -172,8 +174,12 @@ where
         if !api.issuers.contains(&claims.issuer()) {
             return Err(TokenError::IssuerMismatch.into());
         }
-        let now =
-            Circumstances { audiences: &api.audiences, bounds, revocations: &policy.revocations, certificate: None };
+        let now = Circumstances {
+            audiences: &api.audiences,
+            bounds,
+            revocations: &policy.revocations,
+            certificate: parts.certificate,
+        };
         let time = judge(claims, &now)?;
         not_revoked(claims, revoked)?;
         certain_enough(route, claims, time)?;

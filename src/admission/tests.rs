@@ -117,7 +117,7 @@ fn a_token_must_be_in_neither_list() {
     let token = token(&key, "a", "app-key", "x all");
     let at = TimeBounds::exact(1_500);
     let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
-    let parts = Parts { authority: "[::1]:8080", path: "/pets/a", method: "GET", header };
+    let parts = Parts { authority: "[::1]:8080", path: "/pets/a", method: "GET", certificate: None, header };
     let of = |kind, value: &str| {
         let mut list = Builder::default();
         list.cut_off(RevokedId::of(kind, "a", value), 1_001);
@@ -145,7 +145,7 @@ struct Admitted {
 
 fn ask<'p>(policy: &'p Policy, path: &str, token: &str, bounds: TimeBounds) -> (Facts, Result<Admitted, Reject<'p>>) {
     let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
-    let parts = Parts { authority: "[::1]:8080", path, method: "GET", header };
+    let parts = Parts { authority: "[::1]:8080", path, method: "GET", certificate: None, header };
     let mut charges = Charges::default();
     let (facts, verdict) =
         admit(policy, &Revocations::default(), &mut TokenCache::new(0), &parts, bounds, &mut charges);
@@ -211,7 +211,7 @@ fn a_resource_is_counted_once_for_all_methods_of_its_route() {
     let token = token(&key, "a", "app-key", "read");
     let counted = |method| {
         let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
-        let parts = Parts { authority: "h", path: "/pets/two", method, header };
+        let parts = Parts { authority: "h", path: "/pets/two", method, certificate: None, header };
         let nothing = Revocations::default();
         let (mut cache, mut charges) = (TokenCache::new(0), Charges::default());
         let (_, verdict) = admit(&policy, &nothing, &mut cache, &parts, TimeBounds::exact(1_500), &mut charges);

@@ -51,7 +51,8 @@ async fn stages(
     // 1. a policy
     let policy = in_force.snapshot.policy.as_deref().ok_or_else(|| Refusal::new(Outcome::NoPolicy))?;
     // 2. admit; 3. throttle
-    let (route, permit) = judge(worker, (policy, &in_force.snapshot.revoked), moment, &request, entry)?;
+    let (route, permit) =
+        judge(worker, (policy, &in_force.snapshot.revoked), (moment, peer.certificate()), &request, entry)?;
     // 4. forward; 5. meter: the entry closes when the answer has ended
     let errand = Errand { worker, in_force, policy, route, peer, now: moment.at };
     forward(permit, errand, request, entry).await
@@ -61,7 +62,7 @@ async fn stages(
 fn judge<'p>(
     worker: &Worker,
     (policy, revoked): (&'p Policy, &Revocations),
-    moment: Moment,
+    (moment, certificate): (Moment, Option<&[u8; 32]>),
     request: &Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<(&'p Route, Permit), Refusal> {
@@ -74,6 +75,7 @@ fn judge<'p>(
         authority: authority(request)?,
         path: request.uri().path(),
         method: request.method().as_str(),
+        certificate,
         // The usual name needs no parsing.
         header: |name: &str| match name == AUTHORIZATION.as_str() {
             true => field(request.headers(), AUTHORIZATION),
