@@ -37,6 +37,8 @@ pub struct Sources {
     pub time: Option<Read<TimeBounds>>,
     /// What is in force.
     pub policy: Option<Read<PolicyInForce>>,
+    /// How old, in seconds, what is known of revocations is at least; `None` while nothing is in force.
+    pub revocations_age: Option<Read<Option<u64>>>,
     /// Bundles judged, by result name.
     pub imports: Option<Read<Counts>>,
     /// The spool's backlog and what became of the records.
@@ -160,6 +162,10 @@ impl Collector for Sources {
         if let Some(read) = &self.policy {
             page.policy(read())?;
         }
+        if let Some(age) = self.revocations_age.as_ref().and_then(|read| read()) {
+            let help = "The least age of what is known of revocations; absent while nothing is in force";
+            page.gauge("revocations_age_seconds", help, age)?;
+        }
         if let Some(read) = &self.imports {
             page.counters("bundle_imports", "Bundles judged, by result", "result", read())?;
         }
@@ -254,6 +260,7 @@ mod tests {
             connections: Some(Box::new(|| Connections { open: 2, accepted: 9, ended: vec![("broken", 1)] })),
             throttle_forgotten: Some(Box::new(|| 3)),
             time: Some(Box::new(|| TimeBounds::floor(1_795_564_800))),
+            revocations_age: Some(Box::new(|| Some(86_400))),
             policy: Some(Box::new(|| PolicyInForce::Active { seq: 41, activated_at: 1_700_000_000, stale: false })),
             imports: Some(Box::new(|| vec![("Rollback", 1)])),
             spool: Some(Box::new(|| Spooled { lost: 5, ..Spooled::default() })),
@@ -278,6 +285,7 @@ mod tests {
             "tidegate_throttle_forgotten_total 3",
             "tidegate_time_quality{quality=\"synced\"} 0",
             "tidegate_time_quality{quality=\"floor\"} 1",
+            "tidegate_revocations_age_seconds 86400",
             "tidegate_time_lower_bound_timestamp_seconds 1795564800",
             "tidegate_policy_safe_mode 0",
             "tidegate_policy_seq 41",

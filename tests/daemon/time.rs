@@ -258,3 +258,38 @@ fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_
     serves(&site, &token, "one");
     daemon.stop();
 }
+
+#[test]
+fn a_route_that_wants_fresh_revocations_closes_when_what_is_known_is_too_old_and_opens_with_what_is_newer() {
+    let mut site = Site::new();
+    site.more = "[time]\ntrust = [\"rtc\"]\n".into();
+    let answers = upstream("one");
+    site.bundle(answers);
+    let api = site.path("policy/apis/quay.toml");
+    let text = fs::read_to_string(&api).expect("it is there");
+    fs::write(&api, text.replace("\n[[routes]]", "revocations_max_age = \"30d\"\n\n[[routes]]")).expect("written");
+    let made = |name: &str, at: i64| {
+        site.tidegate(&["bundle", "build", "policy", "-o", name, "--now", &at.to_string()]);
+        site.tidegate(&["bundle", "sign", name, "--key", "policy/keys/policy.key", "--yes"]);
+        fs::read(site.path(name)).expect("made")
+    };
+    let (old, new) = (made("old.tgb", wall() - 31 * DAY), made("new.tgb", wall() - 29 * DAY));
+    let listed = site.tidegate(&["bundle", "inspect", "new.tgb"]);
+    assert!(listed.contains("revocations not older than 30d"), "{listed}");
+    let token = token(&site);
+    let daemon = site.start();
+    let age = || daemon.status().revocations_age_seconds.and_then(|age| i64::try_from(age).ok());
+    assert_eq!(age(), None, "safe mode");
+
+    assert_eq!(daemon.takes("old.tgb", &old), "Activated");
+    let reply = get(site.gateway, "/quay/ping", Some(&token));
+    assert!(reply.status == 503 && reply.body.contains("RevocationsStale"), "{reply:?}");
+    assert!(age().is_some_and(|age| (31 * DAY..32 * DAY).contains(&age)), "{:?}", age());
+    assert_eq!(daemon.takes("new.tgb", &new), "Activated");
+    serves(&site, &token, "one");
+    assert!(age().is_some_and(|age| (29 * DAY..30 * DAY).contains(&age)), "{:?}", age());
+    let metrics = daemon.ask("/metrics").expect("an answer").1;
+    assert!(metrics.contains("\ntidegate_revocations_age_seconds 25"), "{metrics}");
+    assert!(metrics.contains("tidegate_requests_total{outcome=\"RevocationsStale\"} 1"), "{metrics}");
+    daemon.stop();
+}
