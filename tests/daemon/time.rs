@@ -166,6 +166,9 @@ fn a_device_at_any_clock_takes_its_policy_serves_reaches_its_hub_over_tls_and_ge
         let log = daemon.log();
         assert!(log.contains("quality=floor") && log.contains("the hub's time raises the floor"), "{log}");
         assert!(!log.contains("panicked"), "{log}");
+        // The clock was where this test says that it was.
+        let told = log.split("wall_s=").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<i64>().ok());
+        assert!(told.is_some_and(|wall| jump > 0 || (target - 60..target + 60).contains(&wall)), "{target}: {log}");
         daemon.stop();
     }
     // The records say what their time was worth, and none is before what the device knew.
