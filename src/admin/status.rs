@@ -40,6 +40,9 @@ pub struct Status {
     /// The last bundles that were judged, newest first; bounded by the daemon.
     #[serde(default)]
     pub imports: Vec<Imported>,
+    /// How old, at least, what is known of revocations is; absent while nothing is in force.
+    #[serde(default)]
+    pub revocations_age_seconds: Option<u64>,
 }
 
 /// What is in force.

@@ -19,7 +19,7 @@ use crate::policy::{
     Uncertain, check_path, without_parameters,
 };
 use crate::token::{Binding, Circumstances, TimeVerdict, TokenCache, TokenError, VerifiedClaims, judge, not_revoked};
-use crate::units::TimeBounds;
+use crate::units::{TimeBounds, UnixSeconds};
 
 pub use limits::{Charges, Level};
 
@@ -32,6 +32,8 @@ pub struct Parts<'r, F> {
     pub path: &'r str,
     /// The method's name.
     pub method: &'r str,
+    /// SHA-256 of the client certificate whose key the caller has proven to hold.
+    pub certificate: Option<&'r [u8; 32]>,
     /// Looks up a header field by its lower-case name.
     pub header: F,
 }
@@ -45,6 +47,15 @@ pub enum Field<'r> {
     Once(&'r [u8]),
     /// It is there more than once.
     Repeated,
+}
+
+/// What is taken back beside the policy's own list, and the moment as of which it is known what is revoked.
+#[derive(Debug, Clone, Copy)]
+pub struct TakenBack<'a> {
+    /// The list of a revocation bundle.
+    pub list: &'a Revocations,
+    /// `None` is not known, which is too old for a route that asks.
+    pub as_of: Option<UnixSeconds>,
 }
 
 /// What is known of a request, however far it came; the usage record tells it.
@@ -98,6 +109,9 @@ pub enum Reject<'p> {
         /// They.
         wanted: &'p [Box<str>],
     },
+    /// What is known of revocations is older than the route allows: bring a list of revocations, or a policy.
+    #[error("what is known of revocations is too old for this route")]
+    RevocationsStale,
     /// The application is not subscribed to the API, or unknown: add the subscription to the policy.
     #[error("not subscribed")]
     NotSubscribed,
@@ -126,6 +140,7 @@ impl Reject<'_> {
             Self::NotSubscribed => "NotSubscribed",
             Self::SubscriptionBlocked => "SubscriptionBlocked",
             Self::TooManyLimits => "Internal",
+            Self::RevocationsStale => "RevocationsStale",
         }
     }
 }
@@ -137,7 +152,7 @@ impl Reject<'_> {
 /// tokens; one of no bytes remembers none.
 pub fn admit<'p, 'r, F>(
     policy: &'p Policy,
-    revoked: &Revocations,
+    revoked: TakenBack<'_>,
     cache: &mut TokenCache,
     parts: &Parts<'r, F>,
     bounds: TimeBounds,
@@ -153,7 +168,7 @@ where
 
 fn judge_request<'p, 'r, F>(
     policy: &'p Policy,
-    revoked: &Revocations,
+    revoked: TakenBack<'_>,
     cache: &mut TokenCache,
     parts: &Parts<'r, F>,
     bounds: TimeBounds,
@@ -182,6 +197,11 @@ where
     (facts.api, facts.route) = (Some(route.api), Some(found.route));
 
     if route.auth == Auth::Token {
+        // The least age: a floor that stands still closes nothing, and one that is known closes for certain.
+        let is_fresh = |max| revoked.as_of.is_some_and(|as_of| age_s(as_of, bounds) <= max);
+        if route.revocations_max_age_s.is_some_and(|max| !is_fresh(max)) {
+            return Err(Reject::RevocationsStale);
+        }
         // 2. the token
         let token = match (parts.header)(&api.token_header) {
             Field::Absent => return Err(TokenError::TokenMissing.into()),
@@ -193,10 +213,14 @@ where
         if !api.issuers.contains(&claims.issuer()) {
             return Err(TokenError::IssuerMismatch.into());
         }
-        let now =
-            Circumstances { audiences: &api.audiences, bounds, revocations: &policy.revocations, certificate: None };
+        let now = Circumstances {
+            audiences: &api.audiences,
+            bounds,
+            revocations: &policy.revocations,
+            certificate: parts.certificate,
+        };
         let time = judge(claims, &now)?;
-        not_revoked(claims, revoked)?;
+        not_revoked(claims, revoked.list)?;
         certain_enough(route, claims, time)?;
 
         // 3. the scopes: one of the route's alternatives, whole
@@ -229,6 +253,11 @@ where
     charges
         .add(policy, Level::Resource, route.plan, || NameHash::of(&[&route.template, first()]).and(api.hash.get()))?;
     Ok(found.route)
+}
+
+/// How old, at least, what was issued at `as_of` is.
+fn age_s(as_of: UnixSeconds, now: TimeBounds) -> u64 {
+    u64::try_from(now.lower.saturating_sub(as_of)).unwrap_or(0)
 }
 
 /// What the route says of a token that the clock leaves in doubt.

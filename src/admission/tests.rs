@@ -57,6 +57,7 @@ fn policy_behind(key: &MintKey, others: PlanIndex) -> Policy {
         plan: plan.map(|plan| others + plan),
         upstream: 0,
         uncertain,
+        revocations_max_age_s: None,
     };
     let routes = [
         route("/a", Uncertain::Allow, Some(1)),
@@ -117,14 +118,14 @@ fn a_token_must_be_in_neither_list() {
     let token = token(&key, "a", "app-key", "x all");
     let at = TimeBounds::exact(1_500);
     let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
-    let parts = Parts { authority: "[::1]:8080", path: "/pets/a", method: "GET", header };
+    let parts = Parts { authority: "[::1]:8080", path: "/pets/a", method: "GET", certificate: None, header };
     let of = |kind, value: &str| {
         let mut list = Builder::default();
         list.cut_off(RevokedId::of(kind, "a", value), 1_001);
         list.build()
     };
-    let judged = |policy: &Policy, revoked: &Revocations| {
-        admit(policy, revoked, &mut TokenCache::new(0), &parts, at, &mut Charges::default())
+    let judged = |policy: &Policy, list: &Revocations| {
+        admit(policy, TakenBack { list, as_of: None }, &mut TokenCache::new(0), &parts, at, &mut Charges::default())
             .1
             .map(|_| ())
             .map_err(|reject| reject.to_string())
@@ -145,10 +146,16 @@ struct Admitted {
 
 fn ask<'p>(policy: &'p Policy, path: &str, token: &str, bounds: TimeBounds) -> (Facts, Result<Admitted, Reject<'p>>) {
     let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
-    let parts = Parts { authority: "[::1]:8080", path, method: "GET", header };
+    let parts = Parts { authority: "[::1]:8080", path, method: "GET", certificate: None, header };
     let mut charges = Charges::default();
-    let (facts, verdict) =
-        admit(policy, &Revocations::default(), &mut TokenCache::new(0), &parts, bounds, &mut charges);
+    let (facts, verdict) = admit(
+        policy,
+        TakenBack { list: &Revocations::default(), as_of: None },
+        &mut TokenCache::new(0),
+        &parts,
+        bounds,
+        &mut charges,
+    );
     (facts, verdict.map(|route| Admitted { route, charges }))
 }
 
@@ -211,10 +218,17 @@ fn a_resource_is_counted_once_for_all_methods_of_its_route() {
     let token = token(&key, "a", "app-key", "read");
     let counted = |method| {
         let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
-        let parts = Parts { authority: "h", path: "/pets/two", method, header };
+        let parts = Parts { authority: "h", path: "/pets/two", method, certificate: None, header };
         let nothing = Revocations::default();
         let (mut cache, mut charges) = (TokenCache::new(0), Charges::default());
-        let (_, verdict) = admit(&policy, &nothing, &mut cache, &parts, TimeBounds::exact(1_500), &mut charges);
+        let (_, verdict) = admit(
+            &policy,
+            TakenBack { list: &nothing, as_of: None },
+            &mut cache,
+            &parts,
+            TimeBounds::exact(1_500),
+            &mut charges,
+        );
         verdict.expect("a good request");
         charges.all().iter().map(|charge| (charge.limit_id, charge.subject_id)).collect::<Vec<_>>()
     };
@@ -286,5 +300,35 @@ fn an_authority_is_a_host_and_perhaps_a_port() {
         ("h\u{e9}", None),
     ] {
         assert_eq!(host_of(authority), host, "{authority:?}");
+    }
+}
+
+#[test]
+fn a_route_closes_once_what_is_known_of_revocations_is_surely_too_old() {
+    let key = key();
+    let mut policy = policy(&key);
+    let token = token(&key, "a", "app-key", "read");
+    let header = |name: &str| if name == "x-key" { Field::Once(token.as_bytes()) } else { Field::Absent };
+    let parts = Parts { authority: "h", path: "/pets/a", method: "GET", certificate: None, header };
+    let list = Revocations::default();
+    let judged = |policy: &Policy, as_of, lower| {
+        let revoked = TakenBack { list: &list, as_of };
+        let mut charges = Charges::default();
+        let verdict = admit(policy, revoked, &mut TokenCache::new(0), &parts, TimeBounds::floor(lower), &mut charges).1;
+        verdict.map(|_| ()).map_err(|reject| reject == Reject::RevocationsStale)
+    };
+    // The control: a route that does not ask is open, whatever is known.
+    assert_eq!((judged(&policy, None, 1_500), judged(&policy, Some(0), 1_500)), (Ok(()), Ok(())));
+    policy.routes[0].revocations_max_age_s = Some(1_000);
+    for (as_of, lower, open) in [
+        (Some(500), 1_500, true),
+        (Some(499), 1_500, false),
+        (None, 1_500, false),
+        (Some(1_600), 1_500, true),
+        (Some(i64::MAX), i64::MIN, true),
+        (Some(i64::MIN), 1_500, false),
+        (Some(500), -1, true),
+    ] {
+        assert_eq!(judged(&policy, as_of, lower), if open { Ok(()) } else { Err(true) }, "{as_of:?} at {lower}");
     }
 }

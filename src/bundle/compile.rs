@@ -259,6 +259,9 @@ fn route(index: ApiIndex, api: &entry::Api, wire: &entry::Route, names: &Scope<'
             return Err(invalid(format!("{whose} wants scopes together that are not each there once and in order")));
         }
     }
+    if wire.auth == Auth::None && wire.revocations_max_age_s.is_some() {
+        return Err(invalid(format!("{whose} wants fresh revocations but no token")));
+    }
     if wire.auth == Auth::None && !wire.scopes.is_empty() {
         return Err(invalid(format!("{whose} wants scopes but no token")));
     }
@@ -273,6 +276,7 @@ fn route(index: ApiIndex, api: &entry::Api, wire: &entry::Route, names: &Scope<'
         plan,
         upstream,
         uncertain: wire.uncertain,
+        revocations_max_age_s: wire.revocations_max_age_s,
     })
 }
 

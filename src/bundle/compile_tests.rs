@@ -18,6 +18,7 @@ impl Source {
             auth: Auth::Token,
             methods: methods.to_vec(),
             plan: None,
+            revocations_max_age_s: None,
             scopes: vec!["read:pets".into()],
             template: template.into(),
             uncertain: Uncertain::Allow,
@@ -134,7 +135,7 @@ type Change = fn(&mut Source);
 
 #[test]
 fn what_does_not_hold_together_is_refused_and_the_detail_names_it() {
-    let cases: [(&str, Change); 32] = [
+    let cases: [(&str, Change); 33] = [
         ("upstream \"gone\"", |s| s.routes.apis[0].upstream = "gone".into()),
         ("upstream \"gone\"", |s| s.routes.apis[0].routes[0].upstream = Some("gone".into())),
         ("plan \"gone\"", |s| s.routes.apis[0].plan = Some("gone".into())),
@@ -156,6 +157,11 @@ fn what_does_not_hold_together_is_refused_and_the_detail_names_it() {
         ("in order", |s| s.routes.apis[0].routes[0].methods.clear()),
         ("conflicts", |s| s.routes.apis[0].routes[1] = s.routes.apis[0].routes[0].clone()),
         ("scopes but no token", |s| s.routes.apis[0].routes[0].auth = Auth::None),
+        ("fresh revocations but no token", |s| {
+            let route = &mut s.routes.apis[0].routes[0];
+            (route.auth, route.revocations_max_age_s) = (Auth::None, Some(1));
+            route.scopes.clear();
+        }),
         ("no endpoint", |s| s.routes.upstreams[0].endpoints.clear()),
         ("http://", |s| s.routes.upstreams[0].endpoints = vec!["ftp://x".into()]),
         ("pins no certificate", |s| s.routes.upstreams[0].endpoints = vec!["https://x".into()]),

@@ -7,7 +7,7 @@
 use super::compile::{TEXT_LIMIT, check_name, invalid};
 use super::entry::{Probe, Probes};
 use super::error::SemanticProblem;
-use crate::admission::{ADMITTED, Charges, Facts, Field, Parts, admit};
+use crate::admission::{ADMITTED, Charges, Facts, Field, Parts, TakenBack, admit};
 use crate::policy::Policy;
 use crate::policy::revocations::Revocations;
 use crate::token::TokenCache;
@@ -45,9 +45,10 @@ fn judge(policy: &Policy, probe: &Probe) -> Result<(), SemanticProblem> {
             (Some(_), Some(_)) => Field::Repeated,
         }
     };
-    let parts = Parts { authority: &probe.host, path: &probe.path, method: &probe.method, header };
+    let parts = Parts { authority: &probe.host, path: &probe.path, method: &probe.method, header, certificate: None };
     let (none, mut charges) = (Revocations::default(), Charges::default());
-    let (facts, verdict) = admit(policy, &none, &mut TokenCache::new(0), &parts, bounds, &mut charges);
+    let fresh = TakenBack { list: &none, as_of: Some(at) };
+    let (facts, verdict) = admit(policy, fresh, &mut TokenCache::new(0), &parts, bounds, &mut charges);
     let result = verdict.map_or_else(|reject| reject.name(), |_| ADMITTED);
     let Facts { route, application, .. } = facts;
     let route = route.map(|route| &*policy.route(route).template);

@@ -40,7 +40,7 @@ impl Daemon {
     /// Declares the metrics over `daemon`.
     pub(super) fn declare_metrics(daemon: &Arc<Self>) {
         let of = |daemon: &Arc<Self>| Arc::clone(daemon);
-        let [requests, connections, time, policy, card] = [(); 5].map(|()| of(daemon));
+        let [requests, connections, time, policy, card, revocations] = [(); 6].map(|()| of(daemon));
         let [imports, spool, upload, tasks, throttle] = [(); 5].map(|()| of(daemon));
         let sources = Sources {
             requests: Some(Box::new(move || requests.requests())),
@@ -49,6 +49,7 @@ impl Daemon {
             time: Some(Box::new(move || time.bounds())),
             policy: Some(Box::new(move || policy.policy_in_force())),
             card: Some(Box::new(move || card.card())),
+            revocations_age: Some(Box::new(move || revocations.revocations_age())),
             imports: Some(Box::new(move || imports.outcomes.counts())),
             spool: Some(Box::new(move || spool.spooled())),
             upload: upload.upload.is_some().then(|| Box::new(move || upload.uploaded()) as Box<_>),
@@ -72,6 +73,12 @@ impl Daemon {
             Some(upload::Link::Down { .. }) => "hub out of reach",
         };
         format!("{policy}; {} usage files wait, {link}; time {}", spool.files, self.bounds().quality.name())
+    }
+
+    /// How old, at least, what is known of revocations is.
+    fn revocations_age(&self) -> Option<u64> {
+        let as_of = self.outcomes.policy.load().revocations_as_of()?;
+        Some(u64::try_from(self.bounds().lower.saturating_sub(as_of)).unwrap_or(0))
     }
 
     fn bounds(&self) -> TimeBounds {
@@ -194,6 +201,7 @@ impl admin::Answers for Daemon {
             },
             upload,
             imports: self.outcomes.recent(),
+            revocations_age_seconds: self.revocations_age(),
         }
     }
 }

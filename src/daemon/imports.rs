@@ -78,19 +78,20 @@ impl Outcomes {
         let Active { digest, manifest, policy, .. } = active;
         let id = PolicyId { digest, seq: manifest.seq(), epoch: manifest.epoch() };
         self.in_force.store(Arc::new(InForce { activated_at: now, expires_at: manifest.expires_at() }));
-        let policy = Arc::new(policy);
+        let (policy, issued_at) = (Arc::new(policy), Some(manifest.issued_at()));
         self.policy.rcu(|now| Snapshot {
             policy: Some(Arc::clone(&policy)),
             id: Some(id),
-            revoked: now.revoked.clone(),
+            issued_at,
+            ..Snapshot::clone(now)
         });
         digest
     }
 
     /// Puts a list of revocations in force, beside the policy that is.
     pub(super) fn put_list_in_force(&self, list: Active<Revocations>) {
-        let revoked = Arc::new(list.policy);
-        self.policy.rcu(|now| Snapshot { revoked: Arc::clone(&revoked), ..Snapshot::clone(now) });
+        let (revoked, list_issued_at) = (Arc::new(list.policy), Some(list.manifest.issued_at()));
+        self.policy.rcu(|now| Snapshot { revoked: Arc::clone(&revoked), list_issued_at, ..Snapshot::clone(now) });
     }
 
     /// The last imports, newest first.

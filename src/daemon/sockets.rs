@@ -58,8 +58,14 @@ fn pair(configs: &[ListenerConfig], mut passed: Vec<TcpListener>) -> Paired {
 pub(super) fn tls(config: &ListenerConfig) -> Result<Option<Arc<ServerConfig>>, Error> {
     let read = |path: &Path| disk::read_limited(path, PEM_LIMIT).map_err(|error| Error::Path(path.into(), error));
     match (&config.certificate, &config.key) {
+        (None, None) if config.ask_certificate => Err(Error::Gateway(gateway::Error::Tls(
+            "ask_certificate wants a certificate and a key of the listener".into(),
+        ))),
         (None, None) => Ok(None),
-        (Some(certificate), Some(key)) => Ok(Some(gateway::server_config(&read(certificate)?, &read(key)?)?)),
+        (Some(certificate), Some(key)) => {
+            let make = if config.ask_certificate { gateway::asking_server_config } else { gateway::server_config };
+            Ok(Some(make(&read(certificate)?, &read(key)?)?))
+        }
         _ => Err(Error::Gateway(gateway::Error::Tls("certificate and key go together; one is missing".into()))),
     }
 }

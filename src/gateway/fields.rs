@@ -34,6 +34,7 @@ pub(super) struct Peer {
     /// Since when the head of its next request is awaited; `None` while one is being served.
     pub(super) awaited: Cell<Option<Instant>>,
     trust_forwarded: bool,
+    certificate: Option<[u8; 32]>,
     address_text: HeaderValue,
     forwarded: HeaderValue,
     proto: HeaderValue,
@@ -54,10 +55,21 @@ impl Peer {
             is_sending: Rc::default(),
             awaited: Cell::new(Some(Instant::now())),
             trust_forwarded,
+            certificate: None,
             address_text: value(address.to_string()),
             forwarded: value(node),
             proto: HeaderValue::from_static(proto),
         }
+    }
+
+    /// The peer that showed, in the TLS handshake, a certificate of this SHA-256 and that it has its key.
+    pub(super) fn showing(self, certificate: Option<[u8; 32]>) -> Self {
+        Self { certificate, ..self }
+    }
+
+    /// SHA-256 of the certificate that it showed.
+    pub(super) fn certificate(&self) -> Option<&[u8; 32]> {
+        self.certificate.as_ref()
     }
 
     /// Tells the upstream who called: in place of what the caller says, or after it where the caller is trusted.

@@ -53,7 +53,7 @@ pub use drain::{Drained, Running};
 pub use listener::{Listener, bind};
 pub use meter::Intake;
 pub use time::TimeState;
-pub use tls::server_config;
+pub use tls::{asking_server_config, server_config};
 
 /// Most workers: beyond it one thread that accepts is what limits, and the systemd unit has no tasks for them.
 pub const WORKERS_LIMIT: u16 = 32;
@@ -113,6 +113,8 @@ pub struct ListenerConfig {
     pub certificate: Option<PathBuf>,
     /// PEM private key of the certificate.
     pub key: Option<PathBuf>,
+    /// Callers are asked for a certificate. Any is taken, and none too: it counts only for a token that is bound to it.
+    pub ask_certificate: bool,
     /// Every peer of this listener is a proxy of ours: its `Forwarded` and `X-Forwarded-*` are kept and added to, and
     /// its `X-Real-IP` is kept. Of any other peer none of them reaches an upstream.
     pub trust_forwarded: bool,
@@ -158,6 +160,7 @@ impl Default for ListenerConfig {
             key: None,
             trust_forwarded: false,
             trust_request_id: false,
+            ask_certificate: false,
         }
     }
 }

@@ -15,8 +15,7 @@ use super::pool::Lease;
 use super::reply::Refusal;
 use super::time::Moment;
 use super::worker::{InForce, Worker};
-use crate::admission::{Charges, Field, Parts, admit};
-use crate::policy::revocations::Revocations;
+use crate::admission::{Charges, Field, Parts, TakenBack, admit};
 use crate::policy::{Policy, Route};
 use crate::spool::record::Outcome;
 use crate::throttle::Permit;
@@ -51,7 +50,8 @@ async fn stages(
     // 1. a policy
     let policy = in_force.snapshot.policy.as_deref().ok_or_else(|| Refusal::new(Outcome::NoPolicy))?;
     // 2. admit; 3. throttle
-    let (route, permit) = judge(worker, (policy, &in_force.snapshot.revoked), moment, &request, entry)?;
+    let revoked = TakenBack { list: &in_force.snapshot.revoked, as_of: in_force.snapshot.revocations_as_of() };
+    let (route, permit) = judge(worker, (policy, revoked), (moment, peer.certificate()), &request, entry)?;
     // 4. forward; 5. meter: the entry closes when the answer has ended
     let errand = Errand { worker, in_force, policy, route, peer, now: moment.at };
     forward(permit, errand, request, entry).await
@@ -60,8 +60,8 @@ async fn stages(
 /// What is decided without waiting; nothing of it is carried through the waits that follow.
 fn judge<'p>(
     worker: &Worker,
-    (policy, revoked): (&'p Policy, &Revocations),
-    moment: Moment,
+    (policy, revoked): (&'p Policy, TakenBack<'_>),
+    (moment, certificate): (Moment, Option<&[u8; 32]>),
     request: &Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<(&'p Route, Permit), Refusal> {
@@ -74,6 +74,7 @@ fn judge<'p>(
         authority: authority(request)?,
         path: request.uri().path(),
         method: request.method().as_str(),
+        certificate,
         // The usual name needs no parsing.
         header: |name: &str| match name == AUTHORIZATION.as_str() {
             true => field(request.headers(), AUTHORIZATION),

@@ -115,6 +115,7 @@ impl From<Reject<'_>> for Refusal {
             Reject::ScopeMissing { wanted } => {
                 Self { field: Field::Challenge(insufficient_scope(wanted)), ..Self::new(Outcome::ScopeMissing) }
             }
+            Reject::RevocationsStale => Self::new(Outcome::RevocationsStale),
             Reject::NotSubscribed => Self::new(Outcome::NotSubscribed),
             Reject::SubscriptionBlocked => Self::new(Outcome::SubscriptionBlocked),
             Reject::TooManyLimits => Self::new(Outcome::Internal),
@@ -163,6 +164,9 @@ fn problem(outcome: Outcome, level: Option<Level>) -> Problem {
         O::NoRoute => (404, 900_906, "No such resource", "Nothing is published at this host and path."),
         O::MethodNotAllowed => (405, 0, "Method not allowed", "See Allow for the methods of this path."),
         O::NoPolicy => (503, 0, "No policy in force", "The gateway has not been given a policy bundle yet."),
+        O::RevocationsStale => {
+            (503, 0, "Closed", "What the gateway knows of revoked tokens is too old for this resource.")
+        }
         O::ScopeMissing => {
             (403, 900_910, "Scope missing", "The token does not hold the scopes that this resource wants.")
         }

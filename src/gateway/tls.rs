@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::NoClientAuth;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, crypto,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme, crypto,
 };
 use tokio_rustls::TlsConnector;
 
@@ -24,6 +28,17 @@ const DATES_TRIED: usize = 4;
 ///
 /// Errors: [`Error::Tls`].
 pub fn server_config(chain: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, Error> {
+    server(chain, key, Arc::new(NoClientAuth))
+}
+
+/// The same, which asks callers for a certificate: a token may be bound to one (RFC 8705, 3).
+///
+/// Errors: [`Error::Tls`].
+pub fn asking_server_config(chain: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, Error> {
+    server(chain, key, Arc::new(AnyCertificate(crypto::ring::default_provider().signature_verification_algorithms)))
+}
+
+fn server(chain: &[u8], key: &[u8], callers: Arc<dyn ClientCertVerifier>) -> Result<Arc<ServerConfig>, Error> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let chain = chain.map_err(|error| Error::Tls(format!("the certificate is not PEM: {error}")))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| Error::Tls(format!("the key is not PEM: {error}")))?;
@@ -32,11 +47,57 @@ pub fn server_config(chain: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, Erro
         ServerConfig::builder_with_details(Arc::new(crypto::ring::default_provider()), Arc::new(WallClock))
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(callers)
             .with_single_cert(chain, key)
             .map_err(unusable)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Takes any certificate, or none: whose it must be is said by the token that is bound to it, so neither its issuer nor its
+/// dates count (RFC 8705, 2.2). That the caller has its key is proven by the handshake.
+#[derive(Debug)]
+struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        crypto::verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        crypto::verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
 }
 
 /// The client side towards an upstream that is trusted through `ca` alone. Certificate dates are judged by the time

@@ -33,6 +33,7 @@ use super::turn::Turn;
 use super::wire::Wire;
 use super::{Config, Shared, TimeState, pipeline, tls};
 use crate::ids::RequestId;
+use crate::keys::sha256;
 use crate::policy::{ApiIndex, Policy, Snapshot, Upstream, UpstreamIndex};
 use crate::spool::record::UsageRecord;
 use crate::telemetry::Heart;
@@ -334,8 +335,9 @@ async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     worker.connections.set(worker.connections.get() + 1);
     let open = Open { worker: Rc::clone(&worker), end: Cell::new(ConnectionEnd::Broken), _permit: permit };
     let end = match accept(&worker, &door, stream).await {
-        Ok(wire) => {
+        Ok((wire, certificate)) => {
             let peer = Peer::new(address, door.tls.is_some(), door.trust_forwarded, door.trust_request_id);
+            let peer = peer.showing(certificate);
             http(&worker, wire.lingering(Rc::clone(&peer.is_sending)), Rc::new(peer)).await
         }
         Err(end) => end,
@@ -343,13 +345,22 @@ async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     open.end.set(end);
 }
 
-async fn accept(worker: &Worker, door: &Door, stream: std::net::TcpStream) -> Result<Wire, ConnectionEnd> {
+/// The wire, and SHA-256 of the certificate that the caller showed.
+async fn accept(
+    worker: &Worker,
+    door: &Door,
+    stream: std::net::TcpStream,
+) -> Result<(Wire, Option<[u8; 32]>), ConnectionEnd> {
     let stall = worker.settings.body_timeout;
     let stream = tokio::net::TcpStream::from_std(stream).map_err(|_| ConnectionEnd::Broken)?;
-    let Some(tls) = &door.tls else { return Ok(Wire::plain(stream, &worker.turn, stall)) };
+    let Some(tls) = &door.tls else { return Ok((Wire::plain(stream, &worker.turn, stall), None)) };
     let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
     match tokio::time::timeout(worker.settings.handshake_timeout, handshake).await {
-        Ok(Ok(stream)) => Ok(Wire::tls(stream, &worker.turn, stall)),
+        Ok(Ok(stream)) => {
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let certificate = shown.map(|certificate| sha256(certificate).0);
+            Ok((Wire::tls(stream, &worker.turn, stall), certificate))
+        }
         Ok(Err(_)) | Err(_) => Err(ConnectionEnd::Handshake),
     }
 }

@@ -54,6 +54,8 @@ pub struct Route {
     pub upstream: UpstreamIndex,
     /// What happens to a token whose expiry the device cannot be sure of.
     pub uncertain: Uncertain,
+    /// How old, in seconds, what is known of revocations may be; older, the route is closed. `None`: as old as it likes.
+    pub revocations_max_age_s: Option<u64>,
 }
 
 /// What a route asks of a caller.

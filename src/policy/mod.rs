@@ -23,6 +23,7 @@ pub use upstream::{BadEndpoint, Endpoint, Upstream};
 use std::sync::Arc;
 
 use crate::ids::Digest;
+use crate::units::UnixSeconds;
 use issuer::{Issuer, Issuers};
 use revocations::Revocations;
 
@@ -49,6 +50,10 @@ pub struct Snapshot {
     pub id: Option<PolicyId>,
     /// The list of a revocation bundle, beside the policy's own.
     pub revoked: Arc<Revocations>,
+    /// When the policy's bundle was issued.
+    pub issued_at: Option<UnixSeconds>,
+    /// When the list was issued; `None` where there is no list.
+    pub list_issued_at: Option<UnixSeconds>,
 }
 
 impl Snapshot {
@@ -56,6 +61,13 @@ impl Snapshot {
     #[must_use]
     pub fn safe_mode() -> Self {
         Self::default()
+    }
+
+    /// The moment as of which it is known what is revoked: the list's, where there is one, for then the policy's own says
+    /// only what it said when it was made. `None` where nothing is in force.
+    #[must_use]
+    pub fn revocations_as_of(&self) -> Option<UnixSeconds> {
+        self.list_issued_at.or(self.issued_at)
     }
 }
 
@@ -120,5 +132,18 @@ impl Policy {
     #[must_use]
     pub fn issuer(&self, index: IssuerIndex) -> &Issuer {
         &self.issuers.all()[usize::from(index)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_revoked_is_known_as_of_the_list_where_there_is_one() {
+        let policy = Snapshot { issued_at: Some(20), ..Snapshot::safe_mode() };
+        assert_eq!((Snapshot::safe_mode().revocations_as_of(), policy.revocations_as_of()), (None, Some(20)));
+        // A newer policy makes no older list fresh: the role that takes back has said nothing new.
+        assert_eq!(Snapshot { list_issued_at: Some(10), ..policy }.revocations_as_of(), Some(10));
     }
 }

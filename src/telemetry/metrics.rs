@@ -39,6 +39,8 @@ pub struct Sources {
     pub policy: Option<Read<PolicyInForce>>,
     /// What became of the card since the device was enrolled, by name: 1 for what did.
     pub card: Option<Read<Counts>>,
+    /// How old, in seconds, what is known of revocations is at least; `None` while nothing is in force.
+    pub revocations_age: Option<Read<Option<u64>>>,
     /// Bundles judged, by result name.
     pub imports: Option<Read<Counts>>,
     /// The spool's backlog and what became of the records.
@@ -168,6 +170,10 @@ impl Collector for Sources {
             let help = "1 where the state folder came to another machine since the device was enrolled, by how";
             page.gauges("card_moved", help, "how", read())?;
         }
+        if let Some(age) = self.revocations_age.as_ref().and_then(|read| read()) {
+            let help = "The least age of what is known of revocations; absent while nothing is in force";
+            page.gauge("revocations_age_seconds", help, age)?;
+        }
         if let Some(read) = &self.imports {
             page.counters("bundle_imports", "Bundles judged, by result", "result", read())?;
         }
@@ -270,6 +276,7 @@ mod tests {
                 on_trial: true,
             })),
             card: Some(Box::new(|| vec![("CardCloned", 1), ("CardRestored", 0)])),
+            revocations_age: Some(Box::new(|| Some(86_400))),
             imports: Some(Box::new(|| vec![("Rollback", 1)])),
             spool: Some(Box::new(|| Spooled { lost: 5, ..Spooled::default() })),
             upload: Some(Box::new(|| Uploaded {
@@ -293,6 +300,7 @@ mod tests {
             "tidegate_throttle_forgotten_total 3",
             "tidegate_time_quality{quality=\"synced\"} 0",
             "tidegate_time_quality{quality=\"floor\"} 1",
+            "tidegate_revocations_age_seconds 86400",
             "tidegate_time_lower_bound_timestamp_seconds 1795564800",
             "tidegate_policy_safe_mode 0",
             "tidegate_policy_seq 41",

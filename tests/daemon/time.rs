@@ -166,6 +166,9 @@ fn a_device_at_any_clock_takes_its_policy_serves_reaches_its_hub_over_tls_and_ge
         let log = daemon.log();
         assert!(log.contains("quality=floor") && log.contains("the hub's time raises the floor"), "{log}");
         assert!(!log.contains("panicked"), "{log}");
+        // The clock was where this test says that it was.
+        let told = log.split("wall_s=").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<i64>().ok());
+        assert!(told.is_some_and(|wall| jump > 0 || (target - 60..target + 60).contains(&wall)), "{target}: {log}");
         daemon.stop();
     }
     // The records say what their time was worth, and none is before what the device knew.
@@ -256,5 +259,40 @@ fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_
     let daemon = site.start();
     assert!(daemon.status().time.lower <= wall() + 60);
     serves(&site, &token, "one");
+    daemon.stop();
+}
+
+#[test]
+fn a_route_that_wants_fresh_revocations_closes_when_what_is_known_is_too_old_and_opens_with_what_is_newer() {
+    let mut site = Site::new();
+    site.more = "[time]\ntrust = [\"rtc\"]\n".into();
+    let answers = upstream("one");
+    site.bundle(answers);
+    let api = site.path("policy/apis/quay.toml");
+    let text = fs::read_to_string(&api).expect("it is there");
+    fs::write(&api, text.replace("\n[[routes]]", "revocations_max_age = \"30d\"\n\n[[routes]]")).expect("written");
+    let made = |name: &str, at: i64| {
+        site.tidegate(&["bundle", "build", "policy", "-o", name, "--now", &at.to_string()]);
+        site.tidegate(&["bundle", "sign", name, "--key", "policy/keys/policy.key", "--yes"]);
+        fs::read(site.path(name)).expect("made")
+    };
+    let (old, new) = (made("old.tgb", wall() - 31 * DAY), made("new.tgb", wall() - 29 * DAY));
+    let listed = site.tidegate(&["bundle", "inspect", "new.tgb"]);
+    assert!(listed.contains("revocations not older than 30d"), "{listed}");
+    let token = token(&site);
+    let daemon = site.start();
+    let age = || daemon.status().revocations_age_seconds.and_then(|age| i64::try_from(age).ok());
+    assert_eq!(age(), None, "safe mode");
+
+    assert_eq!(daemon.takes("old.tgb", &old), "Activated");
+    let reply = get(site.gateway, "/quay/ping", Some(&token));
+    assert!(reply.status == 503 && reply.body.contains("RevocationsStale"), "{reply:?}");
+    assert!(age().is_some_and(|age| (31 * DAY..32 * DAY).contains(&age)), "{:?}", age());
+    assert_eq!(daemon.takes("new.tgb", &new), "Activated");
+    serves(&site, &token, "one");
+    assert!(age().is_some_and(|age| (29 * DAY..30 * DAY).contains(&age)), "{:?}", age());
+    let metrics = daemon.ask("/metrics").expect("an answer").1;
+    assert!(metrics.contains("\ntidegate_revocations_age_seconds 25"), "{metrics}");
+    assert!(metrics.contains("tidegate_requests_total{outcome=\"RevocationsStale\"} 1"), "{metrics}");
     daemon.stop();
 }

@@ -5,6 +5,7 @@ mod rig;
 mod scene;
 mod upstream;
 
+mod bound;
 mod broken;
 mod clock;
 mod framing;

@@ -145,6 +145,7 @@ impl Rig {
             plan,
             upstream: 0,
             uncertain: terms.uncertain,
+            revocations_max_age_s: None,
         };
         let routes = vec![
             route("/pet/{petId}", &[Method::Get], Auth::Token, &["read:pets", "admin"], Some(1)),

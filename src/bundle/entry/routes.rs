@@ -60,6 +60,10 @@ pub struct Route {
     /// Name of a plan for this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// How old, in seconds, what is known of revocations may be. A device that does not know this member refuses the
+    /// bundle, as it does with every member that it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocations_max_age_s: Option<u64>,
     /// The token must hold one of them.
     pub scopes: Vec<String>,
     /// `/pet/{petId}`; a last segment `*` matches all below.

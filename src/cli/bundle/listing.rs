@@ -11,6 +11,7 @@ use crate::bundle::manifest::EntryKind;
 use crate::cli::print;
 use crate::keys::sha256;
 use crate::policy::{Auth, Uncertain};
+use crate::units::Span;
 
 /// How much is in an entry.
 pub(super) fn counted(kind: EntryKind, blob: &[u8]) -> String {
@@ -98,6 +99,9 @@ fn routes(entry: &Routes) -> Vec<Vec<String>> {
                 Uncertain::Deny => "uncertain deny",
             };
             let mut more = vec![uncertain.to_owned()];
+            more.extend(
+                route.revocations_max_age_s.map(|age| format!("revocations not older than {}", Span::secs(age))),
+            );
             more.extend(route.plan.iter().map(|plan| format!("plan {plan}")));
             more.extend(route.upstream.iter().map(|upstream| format!("upstream {upstream}")));
             rows.push(cells(["  ".to_owned() + &route.template, methods.join(","), asks, more.join(", ")]));

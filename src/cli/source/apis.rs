@@ -144,6 +144,7 @@ fn api(
         auth: fields.word("auth", &AUTH).unwrap_or_default(),
         scopes: fields.texts("scopes").unwrap_or_default(),
         uncertain: fields.word("uncertain", &UNCERTAIN).unwrap_or_default(),
+        revocations_max_age_s: max_age(fields),
     };
     let mut routes = Vec::new();
     for row in fields.rows("routes", "a route") {
@@ -204,6 +205,11 @@ struct Defaults {
     auth: Auth,
     scopes: Vec<Text>,
     uncertain: Uncertain,
+    revocations_max_age_s: Option<u64>,
+}
+
+fn max_age(fields: &mut Fields<'_>) -> Option<u64> {
+    fields.parsed::<Span>("revocations_max_age").map(|span| span.value.0.as_secs())
 }
 
 fn route(mut fields: Fields<'_>, defaults: &Defaults, known: &Known<'_>, problems: &Problems) -> Option<Route> {
@@ -238,12 +244,15 @@ fn route(mut fields: Fields<'_>, defaults: &Defaults, known: &Known<'_>, problem
     let plan = plan(&mut fields, known, problems);
     let upstream = fields.text("upstream").filter(|name| known.upstreams.check(name, problems));
     let uncertain = fields.word("uncertain", &UNCERTAIN).unwrap_or(defaults.uncertain);
+    let own_age = max_age(&mut fields);
+    // The API's default is for its routes with a token; an open one that asks for it itself is told of.
+    let revocations_max_age_s = own_age.or(defaults.revocations_max_age_s.filter(|_| auth == Auth::Token));
     fields.finish();
     let mut scopes: Vec<String> = values(scopes).iter().map(|together| one_form(together)).collect();
     scopes.sort();
     scopes.dedup();
     let upstream = upstream.map(|name| name.value);
-    Some(Route { auth, methods, plan, scopes, template: path?.value, uncertain, upstream })
+    Some(Route { auth, methods, plan, revocations_max_age_s, scopes, template: path?.value, uncertain, upstream })
 }
 
 fn plan(fields: &mut Fields<'_>, known: &Known<'_>, problems: &Problems) -> Option<String> {

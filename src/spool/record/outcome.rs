@@ -150,6 +150,8 @@ numbered! {
         RateLimited = 66 "RateLimited",
         /// Over the quota.
         QuotaExceeded = 67 "QuotaExceeded",
+        /// What is known of revocations is older than the route allows.
+        RevocationsStale = 68 "RevocationsStale",
         /// The body is larger than its limit.
         BodyTooLarge = 80 "BodyTooLarge",
         /// The head is larger than its limit.
