@@ -10,6 +10,7 @@ mod confirm;
 mod demo;
 mod import;
 mod init;
+mod journal;
 mod key;
 mod openapi;
 mod passphrase;
@@ -64,6 +65,9 @@ enum Command {
     Revoke(revoke::Revoke),
     /// Make leave for exact devices to go to an exact bundle, though it is older.
     Permit(permit::Permit),
+    /// Show what happened to a device's policy, and check the record of it.
+    #[command(subcommand)]
+    Journal(journal::Command),
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
@@ -113,6 +117,7 @@ pub fn run() -> ExitCode {
         Command::Bundle(command) => bundle::run(command),
         Command::Revoke(arguments) => revoke::run(&arguments),
         Command::Permit(arguments) => permit::run(&arguments),
+        Command::Journal(command) => journal::run(&command),
         Command::Token(command) => token::run(command),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),

@@ -1,6 +1,7 @@
 //! The author's side: policy folders, OpenAPI imports, bundles and tokens at the desk.
 
 mod check;
+mod device;
 mod diff;
 mod folder;
 mod inspect;
