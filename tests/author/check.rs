@@ -143,7 +143,8 @@ fn harmed(folder: &Path, harm: impl FnOnce(&mut Source)) {
 #[test]
 fn a_bundle_that_no_folder_makes_is_checked_as_it_is() {
     type Harm = fn(&mut Source);
-    let cases: [(&str, &[(&str, &str)], Harm); 5] = [
+    type Findings = &'static [(&'static str, &'static str)];
+    let cases: [(&str, Findings, Harm); 5] = [
         ("nothing", &[], |_| ()),
         ("an API without routes", &[("error", "ApiWithoutRoutes")], |source| {
             let mut api = source.routes.apis[0].clone();
