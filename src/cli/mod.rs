@@ -32,7 +32,9 @@ pub use passphrase::PassphraseSource;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::bundle::Refused;
 use crate::bundle::manifest::LAST_SECOND;
+use crate::bundle::pack::PackError;
 use crate::clock::Reading;
 use crate::exit;
 use crate::units::UnixSeconds;
@@ -128,7 +130,8 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::from(exit::OK),
         Err(error) if error.is::<Refusal>() => ExitCode::from(exit::DATA),
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            let name = refusal_of(&error).map(|name| format!("refused: {name}: ")).unwrap_or_default();
+            eprintln!("tidegate: {name}{error:#}");
             ExitCode::from(code_of(&error))
         }
     }
@@ -140,6 +143,14 @@ pub fn unparsed(error: &clap::Error) -> ExitCode {
     // Help and version are asked for; everything else is a wrong command line.
     let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
     if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(exit::IO) }
+}
+
+/// The name with which a device would refuse it, where that is why the command ends.
+fn refusal_of(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<PackError>() {
+        Some(PackError::Refused(refused)) => Some(refused.name()),
+        _ => cause.downcast_ref::<Refused>().map(Refused::name),
+    })
 }
 
 /// The exit code that fits what went wrong at the bottom of it.
