@@ -96,7 +96,7 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 step='tidegate init, bundle build, bundle sign, token mint'
 policy=$work/policy
 {
-  "$binaries/tidegate" init "$policy" --deployment smoke
+  "$binaries/tidegate" init "$policy" --deployment smoke --no-passphrase
   cat >"$policy/apis/smoke.toml" <<EOF
 name = "smoke"
 version = "1"

@@ -14,12 +14,16 @@
 //! not written is counted in the next line. Starts are, too: a device that cannot stay up restarts every two
 //! seconds, and each start would say the same.
 
+mod examine;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use examine::{Examined, examine, examine_file};
 
 use super::canonical;
 use super::error::{Refused, plain};

@@ -58,6 +58,9 @@ pub struct Init {
     pub policy_threshold: usize,
     #[command(flatten)]
     pub passphrase: PassphraseSource,
+    /// Leave the keys in clear, and do not ask.
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub no_passphrase: bool,
 }
 
 /// The roles that have one key each, named like the role.
@@ -79,7 +82,7 @@ const FILES: [(&str, &str); 9] = [
 
 pub(super) fn run(arguments: &Init) -> anyhow::Result<()> {
     let now = Reading::now().wall_ms.div_euclid(1000);
-    let passphrase = arguments.passphrase.for_new("the keys")?;
+    let passphrase = if arguments.no_passphrase { None } else { arguments.passphrase.for_new("the keys")? };
     let root = init(arguments, passphrase.as_ref(), now)?;
     let (dir, keys) = (arguments.dir.display(), policy_names(arguments));
     let (policy, threshold) = (arguments.policy_keys, arguments.policy_threshold);

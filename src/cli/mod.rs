@@ -12,6 +12,7 @@ mod demo;
 mod device;
 mod import;
 mod init;
+mod journal;
 mod key;
 mod openapi;
 mod passphrase;
@@ -37,7 +38,9 @@ pub use passphrase::PassphraseSource;
 use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
 
+use crate::bundle::Refused;
 use crate::bundle::manifest::LAST_SECOND;
+use crate::bundle::pack::PackError;
 use crate::clock::Reading;
 use crate::exit;
 use crate::units::UnixSeconds;
@@ -78,6 +81,9 @@ enum Command {
     Revoke(revoke::Revoke),
     /// Make leave for exact devices to go to an exact bundle, though it is older.
     Permit(permit::Permit),
+    /// Show what happened to a device's policy, and check the record of it.
+    #[command(subcommand)]
+    Journal(journal::Command),
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
@@ -134,6 +140,7 @@ pub fn run() -> ExitCode {
         Command::Push(arguments) => push::run(&arguments),
         Command::Revoke(arguments) => revoke::run(&arguments),
         Command::Permit(arguments) => permit::run(&arguments),
+        Command::Journal(command) => journal::run(&command),
         Command::Token(command) => token::run(command),
         Command::Time(command) => time::run(command),
         #[cfg(feature = "demo")]
@@ -145,7 +152,8 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::from(exit::OK),
         Err(error) if error.is::<Refusal>() => ExitCode::from(exit::DATA),
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            let name = refusal_of(&error).map(|name| format!("refused: {name}: ")).unwrap_or_default();
+            eprintln!("tidegate: {name}{error:#}");
             ExitCode::from(code_of(&error))
         }
     }
@@ -157,6 +165,14 @@ pub fn unparsed(error: &clap::Error) -> ExitCode {
     // Help and version are asked for; everything else is a wrong command line.
     let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
     if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(exit::IO) }
+}
+
+/// The name with which a device would refuse it, where that is why the command ends.
+fn refusal_of(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<PackError>() {
+        Some(PackError::Refused(refused)) => Some(refused.name()),
+        _ => cause.downcast_ref::<Refused>().map(Refused::name),
+    })
 }
 
 /// The exit code that fits what went wrong at the bottom of it.

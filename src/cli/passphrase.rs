@@ -56,11 +56,12 @@ impl PassphraseSource {
 
     /// The passphrase for new keys; `None` is that they shall lie in clear. The terminal is asked twice.
     pub(super) fn for_new(&self, what: &str) -> anyhow::Result<Option<Passphrase>> {
-        if let given @ Some(_) = self.given()? {
-            return Ok(given);
+        let given = self.given()?;
+        if given.is_some() && cfg!(not(feature = "passphrase")) {
+            return Err(KeyFileError::NoSupport.into());
         }
-        if !io::stdin().is_terminal() {
-            return Ok(None);
+        if given.is_some() || cfg!(not(feature = "passphrase")) || !io::stdin().is_terminal() {
+            return Ok(given);
         }
         loop {
             let question = format!("Passphrase for {what} (empty: the keys lie in clear): ");

@@ -4,6 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
+use tidegate::bundle::entry::HashedId;
+use tidegate::bundle::manifest::{Author, Target};
+use tidegate::bundle::pack::Draft;
+use tidegate::bundle::root::RootDocument;
+use tidegate::cli::source::{self, Source};
 
 use crate::program::{done, refused};
 
@@ -114,4 +119,58 @@ fn what_is_no_policy_is_refused_with_its_reason() {
     fs::write(folder.path().join("bad.tgb"), b"\x89TGB").expect("written");
     assert!(refused(folder.path(), 65, &["bundle", "check", "bad.tgb"]).contains("the preamble alone has 32"));
     refused(folder.path(), 74, &["bundle", "check", "none.tgb"]);
+}
+
+/// The bundle `p.tgb` of the folder's policy after `harm`, which the source would not let anybody write.
+fn harmed(folder: &Path, harm: impl FnOnce(&mut Source)) {
+    let mut source = source::read(&folder.join("p")).expect("a sound folder");
+    harm(&mut source);
+    let root = RootDocument::parse(&fs::read(folder.join("p/root.json")).expect("the root")).expect("it is sound");
+    let entries = source.entries().into_iter().map(|(kind, bytes)| (kind, (kind.name().to_owned(), bytes)));
+    let draft = Draft {
+        author: Author { who: "ada".into(), tool: "tests".into(), reason: String::new() },
+        target: Target::All,
+        seq: 1,
+        security_floor: 0,
+        issued_at: 1_800_000_000,
+        expires_at: None,
+        requires: Vec::new(),
+        entries: entries.collect(),
+    };
+    fs::write(folder.join("p.tgb"), draft.assemble(&root).expect("it has a form")).expect("written");
+}
+
+#[test]
+fn a_bundle_that_no_folder_makes_is_checked_as_it_is() {
+    type Harm = fn(&mut Source);
+    type Findings = &'static [(&'static str, &'static str)];
+    let cases: [(&str, Findings, Harm); 5] = [
+        ("nothing", &[], |_| ()),
+        ("an API without routes", &[("error", "ApiWithoutRoutes")], |source| {
+            let mut api = source.routes.apis[0].clone();
+            (api.name, api.base_path, api.plan, api.routes) = ("z".into(), "/z".into(), None, Vec::new());
+            source.routes.apis.push(api);
+        }),
+        // A device refuses it too, by the name that the journal has.
+        ("an issuer without keys", &[("error", "IssuerWithoutKeys"), ("error", "SemanticInvalid")], |source| {
+            source.issuers.issuers[0].keys.clear();
+        }),
+        ("a small-order key", &[("error", "WeakKey")], |source| {
+            source.issuers.issuers[0].keys[0].jwk.x = Some("A".repeat(43));
+        }),
+        ("a list that fills its entry", &[("warning", "NearLimit")], |source| {
+            let row = |hash| HashedId { hash, until: i64::MAX };
+            source.revocations.ids = (1..=850_000).map(row).collect();
+        }),
+    ];
+    for (what, wanted, harm) in cases {
+        let folder = started();
+        harmed(folder.path(), harm);
+        let (verdict, findings) = found(folder.path(), &["p.tgb", "--now", "1800000000"]);
+        let wanted: Vec<_> =
+            wanted.iter().map(|(severity, rule)| ((*severity).to_owned(), (*rule).to_owned())).collect();
+        assert_eq!(findings, wanted, "{what}");
+        let is_refused = wanted.iter().any(|(severity, _)| severity == "error");
+        assert_eq!(verdict, if is_refused { "refused" } else { "sound" }, "{what}");
+    }
 }

@@ -27,6 +27,8 @@ fn a_key_is_made_shown_and_encrypted_in_its_own_file() {
     secret_file(at, "pass", &format!("{PASSPHRASE}\nanother line\n"));
     let made = tidegate(at, &["key", "new", "ada"]);
     assert!(made.status.success() && err(&made).contains("whoever reads ./ada.key can sign"), "{}", err(&made));
+    let both = ["key", "new", "eve", "--passphrase-file", "pass", "--no-passphrase"];
+    assert!(refused(at, exit::USAGE, &both).contains("cannot be used with"));
     let told = refused(at, exit::CANT_CREATE, &["key", "new", "ada"]);
     assert!(told.contains("never written over"), "{told}");
     let shown = |file: &str| -> serde_json::Value {

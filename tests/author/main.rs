@@ -2,6 +2,7 @@
 
 mod batch;
 mod check;
+mod device;
 mod diff;
 mod folder;
 mod inspect;

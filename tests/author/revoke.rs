@@ -61,7 +61,7 @@ fn a_list_that_gives_access_back_is_refused_at_the_desk_as_a_device_would() {
     // The folder's own list lacks what the flags said last time.
     let shrunk = ["revoke", "p", "--previous", "1.tgb", "-o", "2.tgb", "--issuer", "site", "--jti", "t-1"];
     let told = refused(at, exit::DATA, &shrunk);
-    assert!(told.contains("it lacks the id") && !at.join("2.tgb").exists(), "{told}");
+    assert!(told.contains("refused: RevocationShrunk: it lacks the id") && !at.join("2.tgb").exists(), "{told}");
     // Made all the same, a device refuses it by the same comparison; kept, it takes it.
     let sly = ["p", "--seq", "2", "--issuer", "site", "--jti", "t-1", "--until", "2100-01-01T00:00:00Z"];
     revoke(at, "sly.tgb", &sly);

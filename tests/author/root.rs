@@ -63,7 +63,7 @@ fn a_device_on_version_1_takes_a_bundle_of_version_3_and_no_old_key_any_more() {
         "{first}"
     );
     let unfinished = ["bundle", "build", "p", "-o", "x.tgb", "--root-chain", "p/root-2.json"];
-    assert!(refused(at, exit::DATA, &unfinished).contains("1 of 2 signatures of root 2"));
+    assert!(refused(at, exit::DATA, &unfinished).contains("refused: RootThresholdOld: 1 of 2 signatures of root 2"));
     // root-1 may vouch for its own removal, which is not enough for version 2; dora's is.
     let second = sign_root(at, "p/root-2.json", &["p/keys/root-1.key"]);
     assert!(second.contains("version 1's root keys: 2 of 2") && second.contains("version 2's root keys: 1 of 2"));

@@ -36,7 +36,7 @@ tidegate() { "$BUILD/target/dist/tidegate" "$@" >>"$run/tidegate.log" 2>&1 || { 
 
 # --- the site: a policy of some 60 KiB, 1,000 tokens -------------------------------------------------------------------
 site=$run/site
-tidegate init "$site" --deployment bench
+tidegate init "$site" --deployment bench --no-passphrase
 python3 "$here/site.py" "$site" 127.0.0.1:19100
 tidegate bundle build "$site" -o "$run/bench.tgb"
 tidegate bundle sign "$run/bench.tgb" --key "$site/keys/policy.key" --yes

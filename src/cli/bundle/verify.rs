@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::read_root;
+use super::records::{self, Records};
 use crate::bundle::compile::compile;
 use crate::bundle::manifest::DeviceFacts;
 use crate::bundle::root::RootDocument;
 use crate::bundle::trust::Trust;
 use crate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
-use crate::cli::{Refusal, print};
-use crate::clock::Reading;
+use crate::cli::{Refusal, now, print};
 use crate::ids::{DeviceId, KeyId};
 use crate::units::UnixSeconds;
 
@@ -25,22 +25,30 @@ pub(in crate::cli) struct Verify {
     /// The root document that the device was given.
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
-    /// The device's id. Default: one that no target names.
+    /// The state folder of the device, or a copy of it: what it has seen counts too. Nothing in it is changed.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The device's id. Default: that of the key in its state folder, else one that no target names.
     #[arg(long, value_name = "ID")]
     device: Option<DeviceId>,
     /// A label of the device, KEY=VALUE; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::pair)]
     label: Vec<(String, String)>,
-    /// The least that the time can be, in Unix seconds. Default: this machine's time.
+    /// The least that the time can be, in Unix seconds. Default: the floor in the state folder, else this machine's time.
     #[arg(long, value_name = "UNIX")]
     now: Option<UnixSeconds>,
 }
 
 pub(super) fn run(arguments: &Verify) -> anyhow::Result<()> {
-    let trust = Trust::new(read_root(&arguments.root)?);
+    let pinned = read_root(&arguments.root)?;
+    let id = arguments.device.or_else(|| records::device_id(arguments.state.as_deref()?));
     let labels: BTreeMap<_, _> = arguments.label.iter().cloned().collect();
-    let device = DeviceFacts { id: arguments.device.unwrap_or(DeviceId([0; 16])), labels };
-    let lower = arguments.now.unwrap_or_else(|| Reading::now().wall_ms.div_euclid(1000));
+    let device = DeviceFacts { id: id.unwrap_or(DeviceId([0; 16])), labels };
+    let records = match &arguments.state {
+        Some(state) => records::read(state, pinned, &device)?,
+        None => Records { trust: Trust::new(pinned), lower: now() },
+    };
+    let (trust, lower) = (records.trust, arguments.now.unwrap_or(records.lower));
     let judge = Judge { trust: &trust, lower, device: &device, purpose: Purpose::Install };
     let file = File::open(&arguments.bundle).with_context(|| format!("bundle {}", arguments.bundle.display()))?;
     let mut found = Findings::default();
@@ -57,7 +65,13 @@ pub(super) fn run(arguments: &Verify) -> anyhow::Result<()> {
             let newest = found.roots.last().map_or(&trust.root, |next| &next.root);
             let signers: Vec<_> = found.signers.iter().map(|key| signer(newest, *key)).collect();
             let seq = found.seq.map(|seq| seq.to_string()).unwrap_or_default();
-            let rows = [what, ("seq", seq), ("signed by", signers.join(", "))];
+            let mut rows = vec![what, ("seq", seq), ("signed by", signers.join(", "))];
+            if !found.roots.is_empty() {
+                rows.push(("root", format!("it brings version {}", newest.version())));
+            }
+            if matches!(verdict, Verdict::AlreadyInstalled(_)) {
+                rows.push(("device", "has it already".to_owned()));
+            }
             print!("{}", print::pairs(&rows));
             Ok(())
         }

@@ -19,6 +19,9 @@ pub(in crate::cli) struct New {
     out: PathBuf,
     #[command(flatten)]
     passphrase: PassphraseSource,
+    /// Leave the key in clear, and do not ask.
+    #[arg(long, conflicts_with = "passphrase_file")]
+    no_passphrase: bool,
 }
 
 pub(super) fn run(new: &New) -> anyhow::Result<()> {
@@ -34,7 +37,8 @@ pub(super) fn run(new: &New) -> anyhow::Result<()> {
         return Err(never).with_context(|| there.display().to_string());
     }
     let key = AuthorKey::generate(&new.name)?;
-    let passphrase = new.passphrase.for_new(&format!("the key {:?}", new.name))?;
+    let asked = || new.passphrase.for_new(&format!("the key {:?}", new.name));
+    let passphrase = if new.no_passphrase { None } else { asked()? };
     key.create_with(&private, passphrase.as_ref()).with_context(|| private.display().to_string())?;
     key.public().create(&public).with_context(|| public.display().to_string())?;
     let secret = if passphrase.is_some() { "under a passphrase" } else { "IN CLEAR" };

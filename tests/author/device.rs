@@ -1,0 +1,129 @@
+//! A device's records at the desk: its journal in words, and its own judgement of what it was not yet given.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tidegate::bundle::manifest::DeviceFacts;
+use tidegate::bundle::{Importer, Medium, Moment, Settings, compile};
+use tidegate::clock::Reading;
+use tidegate::disk::Machine;
+use tidegate::exit;
+use tidegate::ids::DeviceId;
+
+use crate::program::{done, refused};
+
+/// A deployment in `p`, and a device whose state is in `state`, after it was offered `files`.
+fn offer(at: &Path, files: &[&str]) {
+    let device = DeviceFacts { id: DeviceId([9; 16]), labels: BTreeMap::new() };
+    let settings = Settings { state: at.join("state"), root: at.join("p/root.json"), device };
+    let now = Moment { reading: Reading::now(), trusted: false };
+    let mut importer = Importer::open(Arc::new(Machine), settings, compile, &now).expect("a device").importer;
+    for file in files {
+        drop(importer.import(&at.join(file), &Medium::Usb("0951:1666 A1".into()), &now));
+    }
+}
+
+fn started() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    fs::create_dir(at.join("state")).expect("a folder");
+    for bundle in ["one.tgb", "two.tgb", "three.tgb"] {
+        done(at, &["bundle", "build", "p", "-o", bundle, "--reason", "because"]);
+        done(at, &["bundle", "sign", bundle, "--key", "p/keys/policy.key", "--yes"]);
+    }
+    offer(at, &["one.tgb", "two.tgb", "one.tgb"]);
+    folder
+}
+
+/// Every file below a folder with its bytes.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("the folder") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            let bytes = fs::read(&path).expect("readable");
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_bundle_is_judged_by_what_a_device_has_seen_and_nothing_of_it_is_changed() {
+    let folder = started();
+    let at = folder.path();
+    let before = contents(&at.join("state"));
+    let verify = |file| ["bundle", "verify", file, "--root", "p/root.json", "--state", "state"];
+    assert!(done(at, &verify("three.tgb")).starts_with("accepted\n"));
+    assert!(done(at, &verify("two.tgb")).contains("has it already"));
+    assert!(
+        refused(at, exit::DATA, &verify("one.tgb")).contains("refused: Rollback: sequence 1; the highest seen is 2")
+    );
+    // Without its records nobody knows: the control.
+    assert!(done(at, &["bundle", "verify", "one.tgb", "--root", "p/root.json"]).starts_with("accepted\n"));
+    // A damaged record is made good from the slots, as the device would; the file stays as it is.
+    let record = at.join("state/trust/state.0");
+    fs::write(&record, b"rot").expect("written");
+    assert!(refused(at, exit::DATA, &verify("one.tgb")).contains("refused: Rollback"));
+    assert_eq!(fs::read(&record).expect("the record"), b"rot");
+    fs::write(&record, &before[&record]).expect("written");
+    assert_eq!(contents(&at.join("state")), before);
+    refused(at, exit::IO, &["bundle", "verify", "one.tgb", "--root", "p/root.json", "--state", "none"]);
+}
+
+#[test]
+fn a_list_is_judged_by_the_one_that_the_device_has() {
+    let folder = started();
+    let at = folder.path();
+    for (output, seq, token) in [("list-1.tgb", "1", "t-1"), ("list-2.tgb", "2", "t-2")] {
+        done(at, &["revoke", "p", "-o", output, "--seq", seq, "--issuer", "site", "--jti", token]);
+        done(at, &["bundle", "sign", output, "--key", "p/keys/revocation.key", "--yes"]);
+    }
+    offer(at, &["list-1.tgb"]);
+    let verify = ["bundle", "verify", "list-2.tgb", "--root", "p/root.json"];
+    let with_records = [&verify[..], &["--state", "state"]].concat();
+    assert!(refused(at, exit::DATA, &with_records).contains("refused: RevocationShrunk: it lacks the id"));
+    assert!(done(at, &verify).starts_with("accepted\n"), "without the records");
+}
+
+#[test]
+fn a_journal_is_told_in_words_and_its_break_by_its_place() {
+    let folder = started();
+    let at = folder.path();
+    let show = ["journal", "show", "--verify", "--state", "state"];
+    let told = done(at, &show);
+    for line in [
+        "started: Nothing",
+        "import: Activated",
+        "import: Rollback",
+        "file two.tgb",
+        "by usb 0951:1666 A1",
+        "reason because",
+        "each follows the one before",
+    ] {
+        assert!(told.contains(line), "wanted {line} in {told}");
+    }
+    let said: Value = serde_json::from_str(&done(at, &["journal", "show", "state/journal", "--json"])).expect("JSON");
+    assert_eq!(said["lines"].as_array().expect("lines").iter().filter(|line| line["result"] == "Activated").count(), 2);
+
+    let file = at.join("state/journal/00000001.jsonl");
+    let text = fs::read_to_string(&file).expect("the journal");
+    // A power cut in the middle of a line is told, and is no break.
+    fs::write(&file, &text[..text.len() - 20]).expect("written");
+    let told = done(at, &show);
+    assert!(told.contains("note: 00000001.jsonl: line 4: it was not written to its end"), "{told}");
+    // Somebody who tidies a line up is.
+    fs::write(&file, text.replacen("one.tgb", "two.tgb", 1)).expect("written");
+    let told = refused(at, exit::DATA, &show);
+    assert!(told.contains("BROKEN: 00000001.jsonl: line 3: it does not follow the line before"), "{told}");
+    let told = done(at, &["journal", "show", "state/journal/00000001.jsonl"]);
+    assert!(told.contains("BROKEN"), "told without --verify too: {told}");
+    refused(at, exit::IO, &["journal", "show", "none"]);
+    refused(at, exit::USAGE, &["journal", "show"]);
+}
