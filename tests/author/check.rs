@@ -134,6 +134,7 @@ fn harmed(folder: &Path, harm: impl FnOnce(&mut Source)) {
         security_floor: 0,
         issued_at: 1_800_000_000,
         expires_at: None,
+        base: None,
         requires: Vec::new(),
         entries: entries.collect(),
     };

@@ -18,7 +18,12 @@ use crate::program::{done, refused};
 /// A deployment in `p`, and a device whose state is in `state`, after it was offered `files`.
 fn offer(at: &Path, files: &[&str]) {
     let device = DeviceFacts { id: DeviceId([9; 16]), labels: BTreeMap::new() };
-    let settings = Settings { state: at.join("state"), root: at.join("p/root.json"), device };
+    let settings = Settings {
+        state: at.join("state"),
+        root: at.join("p/root.json"),
+        device,
+        trial: std::time::Duration::from_secs(600),
+    };
     let now = Moment { reading: Reading::now(), trusted: false };
     let mut importer = Importer::open(Arc::new(Machine), settings, compile, &now).expect("a device").importer;
     for file in files {
