@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::bundle::root_beside;
-use super::print;
 use super::root::read_root;
+use super::{PassphraseSource, print};
 use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
 use crate::bundle::enrolment::{Enrolment, Labels, Request, Signed};
 use crate::bundle::keyfile::AuthorKey;
@@ -65,6 +65,8 @@ pub(super) struct Enrol {
     /// Its place in the order of this device's enrolments. Default: this machine's time in Unix seconds.
     #[arg(long)]
     seq: Option<u64>,
+    #[command(flatten)]
+    passphrase: PassphraseSource,
     /// Where the enrolment is written.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -98,8 +100,7 @@ fn request(arguments: &Ask) -> anyhow::Result<()> {
 fn enrol(arguments: &Enrol) -> anyhow::Result<()> {
     let root = arguments.root.clone().or_else(|| arguments.key.iter().find_map(|key| root_beside(key)));
     let root = read_root(&root.context("no root.json lies beside the key: name it with --root")?)?;
-    let named = |path: &PathBuf| AuthorKey::open(path).with_context(|| format!("key {}", path.display()));
-    let keys = arguments.key.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?;
+    let keys = arguments.key.iter().map(|path| arguments.passphrase.open(path)).collect::<anyhow::Result<Vec<_>>>()?;
     for AuthorKey { name, key } in &keys {
         let id = key.public().id();
         if ![Role::Policy, Role::Hub].into_iter().any(|role| root.role_keys(role).any(|key| key.id() == id)) {

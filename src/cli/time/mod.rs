@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::print;
+use super::{PassphraseSource, print};
 use crate::bundle::container::MAX_ROOT;
-use crate::bundle::keyfile::AuthorKey;
 use crate::bundle::manifest::Target;
 use crate::bundle::reset::{self as format, TimeReset};
 use crate::bundle::root::RootDocument;
@@ -43,10 +42,15 @@ fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
 }
 
 /// Signs `file` with every key and writes it to `output`, then tells who is missing.
-fn finish(mut file: Vec<u8>, root: &RootDocument, keys: &[PathBuf], output: &Path) -> anyhow::Result<()> {
+fn finish(
+    mut file: Vec<u8>,
+    root: &RootDocument,
+    (keys, passphrase): (&[PathBuf], &PassphraseSource),
+    output: &Path,
+) -> anyhow::Result<()> {
     for path in keys {
         let named = || format!("key {}", path.display());
-        let key = AuthorKey::open(path).with_context(named)?;
+        let key = passphrase.open(path)?;
         file = format::sign(&file, root, &key.key).with_context(named)?;
     }
     let (_, signers) = TimeReset::inspect(&file, root)?;

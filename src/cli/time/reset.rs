@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{finish, read_root, summary};
 use crate::bundle::manifest::{Author, Target};
 use crate::bundle::reset::TimeReset;
+use crate::cli::PassphraseSource;
 use crate::clock::Reading;
 use crate::ids::DeviceId;
 use crate::units::UnixSeconds;
@@ -21,6 +22,8 @@ pub(in crate::cli) struct Reset {
     /// A key of the role root; may be given several times.
     #[arg(long, required = true, value_name = "FILE")]
     key: Vec<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseSource,
     /// What time it is, in Unix seconds or as 2026-11-26T10:00:00Z. Not later than it is: it becomes a lower bound.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: UnixSeconds,
@@ -67,5 +70,5 @@ pub(super) fn run(arguments: &Reset) -> anyhow::Result<()> {
     if reset.at > now {
         println!("That is later than this machine's clock says; tokens that end before it will be refused.");
     }
-    finish(reset.assemble()?, &root, &arguments.key, &arguments.output)
+    finish(reset.assemble()?, &root, (&arguments.key, &arguments.passphrase), &arguments.output)
 }

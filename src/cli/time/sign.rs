@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::{finish, read_root, summary};
 use crate::bundle::reset::{MAX_FILE, TimeReset};
+use crate::cli::PassphraseSource;
 use crate::disk::read_limited;
 
 /// Add signatures to a time reset that others have signed.
@@ -19,6 +20,8 @@ pub(in crate::cli) struct Sign {
     /// A key of the role root; may be given several times.
     #[arg(long, required = true, value_name = "FILE")]
     key: Vec<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseSource,
     /// Sign it: without this it is only shown.
     #[arg(long)]
     yes: bool,
@@ -36,5 +39,5 @@ pub(super) fn run(arguments: &Sign) -> anyhow::Result<()> {
     if !arguments.yes {
         bail!("not signed: read what is shown above, then run the same command again with --yes");
     }
-    finish(file, &root, &arguments.key, &arguments.file)
+    finish(file, &root, (&arguments.key, &arguments.passphrase), &arguments.file)
 }
