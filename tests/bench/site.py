@@ -5,6 +5,7 @@ import sys
 
 folder, upstream = pathlib.Path(sys.argv[1]), sys.argv[2]
 (folder / "apis/example.toml").unlink()
+(folder / "probes.toml").unlink()
 (folder / "apis/petstore.toml").write_text(f'''
 name = "petstore"
 version = "1.0"
