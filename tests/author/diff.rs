@@ -134,7 +134,7 @@ fn bytes_that_the_manifest_does_not_name_are_never_shown_as_what_is_signed() {
     *bytes.last_mut().expect("not empty") ^= 1;
     fs::write(at.join("new.tgb"), &bytes).expect("written");
     let told = refused(at, exit::DATA, &["bundle", "diff", "old.tgb", "new.tgb"]);
-    assert!(told.contains("the bytes of probes are not those that the manifest names"), "{told}");
+    assert!(told.contains("the bytes of revocations are not those that the manifest names"), "{told}");
     let sign = ["bundle", "sign", "new.tgb", "--key", "p/keys/policy-1.key", "--yes"];
     assert!(refused(at, exit::DATA, &sign).contains("are not those that the manifest names"));
 }

@@ -117,3 +117,20 @@ fn limits_read_as_they_are_spoken() {
         assert!(error.contains(why), "{wrong}: {error}");
     }
 }
+
+#[test]
+fn a_probe_of_the_folder_is_judged_against_its_policy() {
+    let folder = copy_of(&Path::new(PACKAGE).join("config/policy-example"));
+    assert!(!entries(folder.path()).contains_key(&EntryKind::Probes), "the example's is a comment");
+    let probe = |expect: &str| {
+        let text = format!(
+            "[probes.pets]\nmethod = \"GET\"\npath = \"/example/1.0.0/pets\"\nat = 2026-01-01T00:00:00Z\n\
+             expect = \"{expect}\"\nroute = \"/pets\"\nheaders = {{ X-Test = [\"1\"] }}\n"
+        );
+        fs::write(folder.path().join("probes.toml"), text).expect("written");
+        compile(&entries(folder.path()))
+    };
+    probe("TokenMissing").expect("it comes out as it says");
+    let problem = probe("Admitted").expect_err("nobody comes in without a token");
+    assert!(matches!(problem, tidegate::bundle::SemanticProblem::ProbeFailed(_)), "{problem:?}");
+}
