@@ -32,7 +32,7 @@ def bring(name):
     while not result.exists():
         time.sleep(0.001)
     taken = (time.perf_counter() - begun) * 1000
-    said = json.loads(result.read_text())["result"]
+    said = json.loads(result.read_text())["body"]["result"]
     if said != "Activated":
         sys.exit(f"{name}: {said}")
     return taken
