@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,30 +17,24 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Reading;
 use crate::disk;
 use crate::ids::{Digest, StreamId};
-use crate::keys;
 use crate::spool::backlog::{Cursor, Unavailable, UsageFile};
 use crate::spool::budget::Budget;
-use crate::spool::child::Link;
 use crate::spool::due::{Due, Unsealed};
-use crate::spool::generations::Stock;
+use crate::spool::held::Logs;
 use crate::spool::intake::Batch;
 use crate::spool::lane::{self, Lane, OpenLog, Sums, counts_files, left_logs};
 use crate::spool::ledger::{BACKLOG_FULL, DISK_FULL};
-use crate::spool::log::{BootId, Name, PREAMBLE, Preamble};
 use crate::spool::losses::Losses;
 use crate::spool::record::{Gap, GapReason};
-use crate::spool::suspects::Suspects;
+use crate::spool::runner::Runner;
 use crate::spool::syncer::{Syncer, Watch};
-use crate::spool::wire::{Known, Reply, Report, Request, Seal, Seed, Setup};
+use crate::spool::wire::{Reply, Report, Request, Seal, Seed, Setup};
 use crate::spool::{Config, Error, Intake, Program};
 use crate::telemetry::Heart;
 
 /// How often it looks after things while records come, and while none do.
 const TICK: Duration = Duration::from_millis(200);
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// A child with nothing to do is let go after this.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// Refusals before authentication are told one by one only while less than this part of the backlog's limit is taken,
 /// and in each open log less than this part of its own: nobody without a token pushes paid usage out.
 const REFUSALS_SHARE: u64 = 4;
@@ -91,40 +85,14 @@ pub struct Waiting {
     pub last_error: Option<String>,
 }
 
-/// A log that is not wholly sealed yet.
-#[derive(Debug)]
-struct Held {
-    log: Arc<OpenLog>,
-    lane: usize,
-    /// What of it is sealed.
-    offset: u64,
-    rows: u32,
-}
-
-/// One registered worker.
-#[derive(Debug)]
-struct Worker {
-    lane: Arc<Lane>,
-    spares: SyncSender<Arc<OpenLog>>,
-    /// The log that it writes, and the one that it will go on to.
-    current: Option<Arc<OpenLog>>,
-    spare: Option<Arc<OpenLog>>,
-    /// How many of its sums were told to the child.
-    summed_told: u64,
-}
-
 /// The thread's state.
 #[derive(Debug)]
 pub(super) struct Writer {
     config: Config,
-    setup: Setup,
-    open: PathBuf,
-    program: Program,
-    boot: BootId,
+    folder: PathBuf,
     workers: u16,
-    next_number: u32,
-    held: Vec<Held>,
-    lanes: Vec<Worker>,
+    logs: Logs,
+    runner: Runner,
     losses: Losses,
     /// What of them is in their file, and since when.
     losses_saved: Losses,
@@ -136,13 +104,8 @@ pub(super) struct Writer {
     due: Due,
     shared: Arc<Shared>,
     left_over: bool,
-    /// What has left the generations, for the next child.
-    left: Vec<(u32, Stock)>,
-    suspects: Suspects,
     /// What failed last, until it works again.
     failing: Option<&'static str>,
-    link: Option<Link>,
-    link_used: Duration,
     syncer: Syncer,
     told: watch::Sender<Waiting>,
     heart: Option<Heart>,
@@ -182,16 +145,13 @@ impl Writer {
         let now = Reading::now();
         let losses = Losses::load(folder, now.wall_ms);
         let syncer = Syncer::start(Arc::clone(&shared.watch), config.sync_interval.0).map_err(Error::System)?;
+        let logs = Logs::new(open, lane::boot_id(), last);
         let mut writer = Self {
             config,
-            setup,
-            open,
-            program,
-            boot: lane::boot_id(),
+            folder: folder.to_owned(),
             workers: workers.max(1),
-            next_number: last.saturating_add(1), // at the limit only the order is lost, and the ids still differ
-            held: Vec::new(),
-            lanes: Vec::new(),
+            logs,
+            runner: Runner::new(program, setup),
             lost_before: losses.count(),
             losses_saved: losses.clone(),
             losses_saved_at: now.boot,
@@ -200,18 +160,14 @@ impl Writer {
             due: Due::default(),
             shared,
             left_over,
-            left: Vec::new(),
-            suspects: Suspects::default(),
             failing: None,
-            link: None,
-            link_used: now.boot,
             syncer,
             told,
             heart: None,
             _lock: lock,
         };
         // The sums of workers that there were once: nobody else would look at those.
-        let mut former = counts_files(&writer.open).map_err(at_folder)?;
+        let mut former = counts_files(writer.logs.folder()).map_err(at_folder)?;
         former.retain(|worker| *worker >= writer.workers);
         former.into_iter().for_each(|worker| drop(writer.sums(worker)));
         Ok(writer)
@@ -229,7 +185,7 @@ impl Writer {
                 }
             }
             if !self.tick() {
-                let is_busy = self.link.is_some() || self.waits() != Unsealed::default();
+                let is_busy = self.runner.is_running() || self.waits() != Unsealed::default();
                 patience = if is_busy { TICK } else { IDLE_TICK };
             }
         }
@@ -260,18 +216,14 @@ impl Writer {
     }
 
     fn register(&mut self, worker: u16) -> Intake {
-        let (sender, spares) = sync_channel(1);
         let sums = self.sums(worker);
         let lane = Arc::new(Lane::default());
         if let Some(file) = sums.file.as_ref().and_then(|file| file.try_clone().ok()) {
             self.shared.watch.sums(Arc::clone(&lane), file);
         }
-        let index = self.lanes.len();
-        self.lanes.push(Worker { lane: Arc::clone(&lane), spares: sender, current: None, spare: None, summed_told: 0 });
+        let (index, spares) = self.logs.register(Arc::clone(&lane));
         let log = self.make_log(index);
-        if let Some(worker) = self.lanes.get_mut(index) {
-            worker.current.clone_from(&log);
-        }
+        self.logs.begin(index, log.clone());
         self.watch_room();
         let budget = Budget::new(self.config.unauthenticated_records, self.workers);
         Intake { lane, log, spares, sums, budget, log_size: self.config.log_size.0, written: 0, held: Batch::default() }
@@ -279,13 +231,13 @@ impl Writer {
 
     /// The sums of a worker, ready to be added to.
     fn sums(&mut self, worker: u16) -> Sums {
-        let (mut sums, is_damaged) = Sums::read(&self.open, worker);
+        let (mut sums, is_damaged) = Sums::read(self.logs.folder(), worker);
         if is_damaged {
             let (reason, to_ms) = (GapReason::LogDamaged, Reading::now().wall_ms);
             self.losses.note(Gap { reason, from_ms: 0, to_ms, count: None });
             self.save_losses();
         }
-        if let Err(error) = sums.make(&self.open, worker) {
+        if let Err(error) = sums.make(self.logs.folder(), worker) {
             self.fail("make the counts of", &error);
         }
         sums
@@ -293,13 +245,13 @@ impl Writer {
 
     /// Keeps the losses that wait, so that they are told after the next start if need be.
     fn save_losses(&mut self) {
-        let lost: u64 = self.lanes.iter().map(|worker| worker.lane.lost.load(Ordering::Relaxed)).sum();
+        let lost: u64 = self.logs.lanes().map(|lane| lane.lost.load(Ordering::Relaxed)).sum();
         self.losses.lost(self.lost_before.saturating_add(lost));
         if self.losses == self.losses_saved {
             return;
         }
         self.losses_saved_at = Reading::now().boot;
-        match self.losses.save(&self.setup.folder) {
+        match self.losses.save(&self.folder) {
             Ok(()) => {
                 self.losses_saved = self.losses.clone();
                 self.mend("keep the losses of");
@@ -308,17 +260,10 @@ impl Writer {
         }
     }
 
-    fn make_log(&mut self, lane: usize) -> Option<Arc<OpenLog>> {
-        let id = u64::from_be_bytes(keys::random()?);
-        let name = Name { number: self.next_number, id };
-        let preamble = Preamble { boot: self.boot, made_ms: Reading::now().wall_ms };
-        match OpenLog::make(&self.open, name, preamble) {
+    fn make_log(&mut self, worker: usize) -> Option<Arc<OpenLog>> {
+        match self.logs.make(worker, Reading::now().wall_ms) {
             Ok(log) => {
-                self.next_number = self.next_number.saturating_add(1);
-                let log = Arc::new(log);
-                let offset = PREAMBLE as u64;
                 self.mend("make an open log for");
-                self.held.push(Held { log: Arc::clone(&log), lane, offset, rows: 0 });
                 self.shared.watch.log(Arc::clone(&log));
                 Some(log)
             }
@@ -353,15 +298,13 @@ impl Writer {
         let in_reach = self.shared.in_reach.load(Ordering::Relaxed);
         let after = if in_reach { self.config.seal_after } else { self.config.seal_after_offline };
         // The daemon is not ready before all of its workers are, and none of them waits for a seal.
-        let is_manned = self.lanes.len() >= usize::from(self.workers);
+        let is_manned = self.logs.workers() >= usize::from(self.workers);
         let is_due = is_manned && self.due.is_due(now.boot, &self.waits(), after.0);
         if is_due {
             self.seal(now);
             self.beat();
         }
-        if self.link.is_some() && now.boot.saturating_sub(self.link_used) >= LINGER {
-            self.release();
-        }
+        self.runner.tire(now.boot);
         let open_bytes = self.waits().bytes;
         self.told.send_if_modified(|told| {
             told.open_bytes = open_bytes;
@@ -372,19 +315,9 @@ impl Writer {
 
     /// Gives each worker its next log before it needs one.
     fn provide(&mut self) {
-        for index in 0..self.lanes.len() {
-            let Some(worker) = self.lanes.get_mut(index) else { continue };
-            let is_done = |log: &Arc<OpenLog>| log.closed.load(Ordering::Acquire);
-            let is_begun = |log: &Arc<OpenLog>| log.rows.load(Ordering::Relaxed) > 0;
-            if worker.current.as_ref().is_none_or(is_done) && worker.spare.as_ref().is_some_and(is_begun) {
-                worker.current = worker.spare.take();
-            }
-            let is_full = |log: &Arc<OpenLog>| log.end.load(Ordering::Relaxed) >= self.config.log_size.0 / 2;
-            let is_wanted = worker.spare.is_none() && worker.current.as_ref().is_none_or(is_full);
-            if is_wanted && let Some(log) = self.make_log(index) {
-                let Some(worker) = self.lanes.get_mut(index) else { continue };
-                let _ = worker.spares.try_send(Arc::clone(&log)); // the worker has gone: it stays unused
-                worker.spare = Some(log);
+        for worker in self.logs.wanting(self.config.log_size.0) {
+            if let Some(log) = self.make_log(worker) {
+                self.logs.give(worker, log);
             }
         }
     }
@@ -394,15 +327,15 @@ impl Writer {
         let is_full = self.disk_is_full();
         let limit = self.config.open_limit.0.saturating_sub(self.left_bytes) / u64::from(self.workers);
         let has_share = self.told.borrow().disk_bytes < self.config.backlog_limit.0 / REFUSALS_SHARE;
-        for worker in &self.lanes {
-            worker.lane.disk_full.store(is_full, Ordering::Relaxed);
-            worker.lane.limit.store(limit, Ordering::Relaxed);
-            worker.lane.refusals_limit.store(if has_share { limit / REFUSALS_SHARE } else { 0 }, Ordering::Relaxed);
+        for lane in self.logs.lanes() {
+            lane.disk_full.store(is_full, Ordering::Relaxed);
+            lane.limit.store(limit, Ordering::Relaxed);
+            lane.refusals_limit.store(if has_share { limit / REFUSALS_SHARE } else { 0 }, Ordering::Relaxed);
         }
     }
 
     fn disk_is_full(&self) -> bool {
-        disk::free_bytes(&self.setup.folder).unwrap_or(u64::MAX) < self.config.free_floor.0
+        disk::free_bytes(&self.folder).unwrap_or(u64::MAX) < self.config.free_floor.0
     }
 
     /// Why nothing can be sealed, if that is known.
@@ -414,15 +347,7 @@ impl Writer {
 
     /// What there is to seal.
     fn waits(&self) -> Unsealed {
-        let mut waits = Unsealed { left_over: self.left_over || !self.losses.is_empty(), ..Unsealed::default() };
-        for held in &self.held {
-            waits.rows += u64::from(held.log.rows.load(Ordering::Relaxed).saturating_sub(held.rows));
-            waits.bytes += held.log.end.load(Ordering::Relaxed).saturating_sub(held.offset);
-        }
-        for worker in &self.lanes {
-            waits.rows += u64::from(worker.lane.rolled_up.load(Ordering::Relaxed) > worker.summed_told);
-        }
-        waits
+        Unsealed { left_over: self.left_over || !self.losses.is_empty(), ..self.logs.waits() }
     }
 
     fn seal(&mut self, now: Reading) {
@@ -430,11 +355,9 @@ impl Writer {
             return self.give_up(now, &io::Error::other(why)); // as the child would, which costs a generation's opening
         }
         self.save_losses();
-        let summed: Vec<u64> = self.lanes.iter().map(|worker| worker.lane.rolled_up.load(Ordering::Relaxed)).collect();
-        let live = self.held.iter().filter(|held| !held.log.closed.load(Ordering::Acquire));
-        let live = live.map(|held| (held.log.name.id, held.log.end.load(Ordering::Acquire))).collect();
+        let (summed, live) = (self.logs.summed(), self.logs.live());
         let losses = self.losses.clone();
-        let around = self.suspects.logs();
+        let around = self.runner.gives_up_logs();
         let policy = *self.shared.policy.lock().unwrap_or_else(PoisonError::into_inner);
         let request = Request::Seal(Seal { live, losses: losses.clone(), around, policy, now_ms: now.wall_ms });
         match self.ask(&request) {
@@ -443,18 +366,16 @@ impl Writer {
                 if !losses.is_empty() {
                     self.save_losses();
                 }
-                for (worker, summed) in self.lanes.iter_mut().zip(summed) {
-                    worker.summed_told = summed;
-                }
+                self.logs.sums_are_told(summed);
                 self.due.sealed();
                 if report.rows == 0 && report.left_over {
                     self.due.failed(now.boot); // it came no further, so there is no hurry
                 }
-                self.suspects.sealed();
-                self.let_go();
+                self.runner.sealed();
+                self.logs.let_go();
                 self.mend("seal into");
                 if self.left_bytes > 0 {
-                    self.left_bytes = self.foreign_bytes();
+                    self.left_bytes = self.logs.foreign_bytes();
                 }
             }
             Ok(_) => self.give_up(now, &io::ErrorKind::InvalidData.into()),
@@ -462,28 +383,9 @@ impl Writer {
         }
     }
 
-    /// Lets go of logs that are gone: the answer that said so may never have come.
-    fn let_go(&mut self) {
-        let Self { held, lanes, open, .. } = self;
-        held.retain(|held| {
-            let is_there = !held.log.closed.load(Ordering::Acquire) || open.join(held.log.name.file_name()).exists();
-            if !is_there && let Some(worker) = lanes.get(held.lane) {
-                let rest = held.log.end.load(Ordering::Acquire).saturating_sub(held.offset);
-                worker.lane.sealed_bytes.fetch_add(rest, Ordering::Relaxed);
-            }
-            is_there
-        });
-    }
-
     fn give_up(&mut self, now: Reading, error: &io::Error) {
         self.due.failed(now.boot);
         self.fail("seal into", error);
-    }
-
-    /// Bytes in logs that no intake of this run holds.
-    fn foreign_bytes(&self) -> u64 {
-        let own: u64 = self.held.iter().map(|held| held.log.end.load(Ordering::Relaxed)).sum();
-        left_logs(&self.open).map_or(0, |(all, _)| all.saturating_sub(own))
     }
 
     fn oldest(&mut self, after: Option<Cursor>) -> io::Result<Option<UsageFile>> {
@@ -493,10 +395,8 @@ impl Writer {
         let after = after.map(|after| (after.stream.0, after.seq));
         match self.ask(&Request::Oldest { after, now_ms: Reading::now().wall_ms })? {
             Reply::File { stream, seq, digest, .. } => {
-                let bytes = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?.bytes();
-                let bytes = bytes.inspect_err(|_| self.link = None)?; // half read, it is of no more use
                 let at = Cursor { stream: StreamId(stream), seq };
-                Ok(Some(UsageFile { at, digest, bytes }))
+                Ok(Some(UsageFile { at, digest, bytes: self.runner.bytes()? }))
             }
             Reply::NoFile(_) => Ok(None),
             _ => Err(io::ErrorKind::InvalidData.into()),
@@ -517,9 +417,12 @@ impl Writer {
         told.is_known && told.files == 0
     }
 
-    /// Has the child do something, and starts one if none runs. After an error there is none.
+    /// Has the child do something, and takes to heart what it reports.
     fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        let reply = self.try_ask(request);
+        let reply = self.runner.ask(request);
+        for report in self.runner.heard() {
+            self.apply(&report);
+        }
         if reply.is_err() {
             self.told.send_if_modified(|told| {
                 told.is_known = false;
@@ -529,66 +432,14 @@ impl Writer {
         reply
     }
 
-    fn try_ask(&mut self, request: &Request) -> io::Result<Reply> {
-        let now = Reading::now();
-        if self.link.as_ref().is_some_and(Link::is_worn) {
-            self.release();
-        }
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => {
-                let mut link = Link::start(&self.program)?;
-                let suspects = &self.suspects;
-                let (condemned, unsynced) = (suspects.condemned(), suspects.unsynced());
-                let known = Known { left: self.left.clone(), condemned, unsynced };
-                let open = Request::Open { setup: self.setup.clone(), known, now_ms: now.wall_ms };
-                self.speak(&mut link, &open)?;
-                self.suspects.opened();
-                link
-            }
-        };
-        let reply = self.speak(&mut link, request)?;
-        self.suspects.read(link.generation());
-        self.link_used = Reading::now().boot;
-        self.link = Some(link);
-        Ok(reply)
-    }
-
-    /// One request and its answer. After an error the child is of no more use.
-    fn speak(&mut self, link: &mut Link, request: &Request) -> io::Result<Reply> {
-        let reply = link.ask(request).inspect_err(|error| {
-            let blame = link.blame(error);
-            self.suspects.failed(blame, link.generation());
-        })?;
-        match &reply {
-            Reply::Done(report) | Reply::NoFile(report) | Reply::File { report, .. } => self.apply(report),
-            Reply::Failed { why, blame } => {
-                self.suspects.failed(*blame, link.generation());
-                return Err(io::Error::other(why.clone()));
-            }
-            Reply::Opening(_) | Reply::Opened(_) => return Err(io::ErrorKind::InvalidData.into()),
-        }
-        Ok(reply)
-    }
-
     fn apply(&mut self, report: &Report) {
         for note in &report.notes {
             tracing::warn!(note, "the spool's files");
         }
         for (id, offset, rows) in &report.sealed {
-            let Some(index) = self.held.iter().position(|held| held.log.name.id == *id) else { continue };
-            let Some(held) = self.held.get_mut(index) else { continue };
-            let sealed = (*offset).min(held.log.end.load(Ordering::Acquire));
-            if let Some(worker) = self.lanes.get(held.lane) {
-                worker.lane.sealed_bytes.fetch_add(sealed.saturating_sub(held.offset), Ordering::Relaxed);
-            }
-            (held.offset, held.rows) = (sealed, *rows);
-            if *offset == u64::MAX {
-                self.held.swap_remove(index);
-            }
+            self.logs.sealed(*id, *offset, *rows);
         }
         self.left_over = report.left_over;
-        self.left.clone_from(&report.left);
         let Report { files, bytes, disk_bytes, .. } = *report;
         let stream = StreamId(report.stream);
         self.told.send_if_modified(|told| {
@@ -615,27 +466,11 @@ impl Writer {
         Unavailable
     }
 
-    /// Lets the child go.
-    fn release(&mut self) {
-        if let Some(link) = self.link.take() {
-            link.close();
-        }
-    }
-
     fn stop(mut self) {
-        self.release();
+        self.runner.release();
         self.save_losses();
         self.syncer.stop();
-        for held in &self.held {
-            // Never begun, so its worker has not closed it either: the next start need not wonder about it.
-            if held.log.rows.load(Ordering::Acquire) == 0 && Arc::strong_count(&held.log) > 1 {
-                let is_spare =
-                    self.lanes.iter().any(|lane| lane.spare.as_ref().is_some_and(|spare| spare.name == held.log.name));
-                if is_spare {
-                    let _ = fs::remove_file(self.open.join(held.log.name.file_name())); // it holds nothing
-                }
-            }
-        }
+        self.logs.remove_unused();
         if let Some(heart) = self.heart {
             heart.retire();
         }
