@@ -24,6 +24,8 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
     }
     /// Adds to the end of a file, made 0600 if it is not there; its content is durable.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Shortens a file to `length` bytes, which a full disk allows too; durable.
+    fn cut(&self, path: &Path, length: u64) -> io::Result<()>;
     /// Renames a file, over another one if need be; durable after [`Disk::sync_folder`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes a folder, 0700, and those above it; no error if it is there.
@@ -81,6 +83,12 @@ impl Disk for Machine {
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         file.write_all(bytes)?;
+        file.sync_all()
+    }
+
+    fn cut(&self, path: &Path, length: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(length)?;
         file.sync_all()
     }
 

@@ -247,10 +247,12 @@ impl Journal {
     }
 
     fn resume_or_begin(&mut self) {
-        self.started = None;
+        (self.started, self.length) = (None, 0);
         if let Err(detail) = self.resume() {
-            self.number = self.number.saturating_add(1);
-            self.length = 0;
+            // An empty file is begun already: a full disk kept its first line out. One more at each try would in time
+            // push out those that hold something.
+            let is_begun = self.disk.open(&self.path()).is_ok_and(|(_, length)| length == 0);
+            self.number = self.number.saturating_add(u32::from(!is_begun));
             self.untold = Some(Refused::JournalBroken(detail));
         }
     }
@@ -268,10 +270,10 @@ impl Journal {
         let earlier = || before.last().and_then(|number| last_hash(&self.read(*number).ok()?));
         self.prev = last_hash(kept).or_else(earlier).unwrap_or(ORIGIN);
         let lines = check(kept, None).map_err(told)?;
-        self.check_before(*newest, before.last().copied(), lines.first().map(|(line, _)| line))?;
         if !torn.is_empty() {
-            self.disk.replace(&self.path(), kept, 0o600).map_err(|error| told(error.to_string()))?;
+            self.disk.cut(&self.path(), kept.len() as u64).map_err(|error| told(error.to_string()))?;
         }
+        self.check_before(*newest, before.last().copied(), lines.first().map(|(line, _)| line))?;
         self.length = kept.len() as u64;
         let mut said = lines.into_iter().map(|(line, _)| line).rev();
         self.started = said.find(|line| line.event == Event::Started || line.is_activation());

@@ -25,13 +25,14 @@ struct Inside {
     power_until: Option<u64>,
     ignores_folders: bool,
     free: Option<u64>,
+    room: Option<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Content {
     seen: Vec<u8>,
     durable: Vec<u8>,
-    /// Cut to nothing since it was last durable: only then can less survive than was durable.
+    /// Cut since it was last durable: only then can less survive than was durable.
     truncated: bool,
 }
 
@@ -68,6 +69,12 @@ impl CrashDisk {
     /// Sets what [`Disk::free_bytes`] answers.
     pub fn set_free_bytes(&self, free: u64) {
         self.inside().free = Some(free);
+    }
+
+    /// Lets writes take so many more bytes and then fail as on a full disk, with what fitted in the file; names of files
+    /// find room. `None`: no end of it.
+    pub fn set_room(&self, room: Option<usize>) {
+        self.inside().room = room;
     }
 
     /// Flips one bit of a file, durably: what flash does in time.
@@ -111,8 +118,8 @@ impl CrashDisk {
 }
 
 impl Content {
-    fn truncate(&mut self) {
-        self.seen.clear();
+    fn truncate(&mut self, length: usize) {
+        self.seen.truncate(length);
         self.truncated = true;
     }
 
@@ -193,6 +200,14 @@ impl Inside {
         }
     }
 
+    /// Adds to what is seen of a file as far as there is room.
+    fn extend(&mut self, id: usize, bytes: &[u8]) -> io::Result<()> {
+        let fits = self.room.map_or(bytes.len(), |room| room.min(bytes.len()));
+        self.room = self.room.map(|room| room - fits);
+        self.content(id).seen.extend_from_slice(&bytes[..fits]);
+        if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
     fn content(&mut self, id: usize) -> &mut Content {
         self.files.get_mut(id).expect("every node points at a file that is kept for ever")
     }
@@ -211,9 +226,9 @@ impl Disk for CrashDisk {
         let mut inside = self.inside();
         inside.step()?;
         let id = inside.file_or_new(path)?;
-        inside.content(id).truncate();
+        inside.content(id).truncate(0);
         inside.step()?;
-        inside.content(id).seen.extend_from_slice(bytes);
+        inside.extend(id, bytes)?;
         inside.step()?;
         inside.content(id).sync();
         Ok(())
@@ -223,7 +238,17 @@ impl Disk for CrashDisk {
         let mut inside = self.inside();
         inside.step()?;
         let id = inside.file_or_new(path)?;
-        inside.content(id).seen.extend_from_slice(bytes);
+        inside.extend(id, bytes)?;
+        inside.step()?;
+        inside.content(id).sync();
+        Ok(())
+    }
+
+    fn cut(&self, path: &Path, length: u64) -> io::Result<()> {
+        let mut inside = self.inside();
+        inside.step()?;
+        let id = inside.file(path)?;
+        inside.content(id).truncate(usize::try_from(length).unwrap_or(usize::MAX));
         inside.step()?;
         inside.content(id).sync();
         Ok(())

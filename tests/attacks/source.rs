@@ -90,6 +90,9 @@ impl Disk for Unkind {
         self.check(path)?;
         self.machine.append(path, bytes)
     }
+    fn cut(&self, path: &Path, length: u64) -> io::Result<()> {
+        self.machine.cut(path, length)
+    }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.machine.rename(from, to)
     }

@@ -118,6 +118,39 @@ fn a_line_that_was_half_written_before_the_disk_filled_does_not_break_the_chain(
     assert_eq!(details(&disk), ["first", "second"]);
 }
 
+#[test]
+fn a_full_disk_makes_no_further_files_and_the_journal_goes_on_when_there_is_room() {
+    // Within a line; at the first line of a new file; and after a break, which is to be told first.
+    for (room, begins, breaks) in [(10, false, false), (0, true, false), (0, false, true), (10, false, true)] {
+        let disk = three_files();
+        let before = details(&disk);
+        if breaks {
+            disk.append(&path(Path::new(FOLDER), 3), b"nothing of ours\n").unwrap();
+        }
+        let reopen = || Journal::open(Arc::<CrashDisk>::clone(&disk), Path::new(FOLDER));
+        let mut journal = reopen();
+        if begins {
+            journal.length = MAX_FILE;
+        }
+        disk.set_room(Some(room));
+        for n in 0..2 * MAX_FILES {
+            assert!(journal.append(line("lost")).is_err());
+            if n % 3 == 0 {
+                journal = reopen();
+            }
+        }
+        disk.set_room(None);
+        journal.append(line("room again")).unwrap();
+        assert!(disk.list(Path::new(FOLDER)).unwrap().len() <= 4, "{:?}", disk.list(Path::new(FOLDER)));
+        assert!((1..=3).all(|number| disk.open(&path(Path::new(FOLDER), number)).is_ok()), "nothing is pushed out");
+        if !breaks {
+            let after = details(&disk);
+            assert_eq!((&after[..before.len()], after.last().unwrap().as_str()), (&before[..], "room again"));
+        }
+        assert!(journal.broken().is_none() && open(&disk).broken().is_none());
+    }
+}
+
 /// A journal of three files with two lines each, of which the newest follows the one before.
 fn three_files() -> Arc<CrashDisk> {
     let disk = disk();

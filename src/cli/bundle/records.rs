@@ -78,6 +78,10 @@ impl Disk for ReadOnly {
         Ok(())
     }
 
+    fn cut(&self, _: &Path, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
         Ok(())
     }
