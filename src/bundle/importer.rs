@@ -5,7 +5,6 @@
 //! journal and, where signatures vouch for them, the root and the time floor. Blocking: never call it on a
 //! reactor's thread.
 
-use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -21,7 +20,9 @@ use super::document::{self, Document, MAX_DOCUMENT};
 use super::enrolment::{self, Enrolment, Held, Ruling};
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
-use super::manifest::{DeviceFacts, Permit};
+use super::manifest::DeviceFacts;
+use super::medium::Medium;
+use super::outcome::{ImportOutcome, Imported};
 use super::receipt::Receipt;
 use super::reset::TimeReset;
 use super::root::{Role, RootDocument};
@@ -38,46 +39,6 @@ use crate::store::hardware::Moved;
 use crate::store::pair::{Found, Pair};
 use crate::store::time::{BUILD_TIME, Known, ResetUsed, TimeFile};
 use crate::units::{TimeBounds, UnixSeconds};
-
-/// How a bundle came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Medium {
-    /// Dropped into the inbox.
-    Inbox,
-    /// From a stick: vendor, product and serial as the kernel names them.
-    Usb(String),
-    /// Pushed over ssh, from this peer.
-    Scp(String),
-    /// Pulled from this hub.
-    Pull(String),
-}
-
-impl Medium {
-    /// How the file of that name came into the inbox, as whoever put it there says: `usb=WHICH=NAME`,
-    /// `scp=WHO=NAME` or `pull=HUB=NAME`. A claim, for people: it decides nothing.
-    #[must_use]
-    pub fn of_inbox(name: &OsStr) -> Self {
-        let name = name.to_string_lossy();
-        let mut parts = name.splitn(3, '=');
-        match (parts.next(), parts.next(), parts.next()) {
-            (Some("usb"), Some(stick), Some(_)) => Self::Usb(stick.to_owned()),
-            (Some("scp"), Some(peer), Some(_)) => Self::Scp(peer.to_owned()),
-            (Some("pull"), Some(hub), Some(_)) => Self::Pull(hub.to_owned()),
-            _ => Self::Inbox,
-        }
-    }
-}
-
-impl std::fmt::Display for Medium {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Inbox => f.write_str("inbox"),
-            Self::Usb(stick) => write!(f, "usb {}", plain(stick)),
-            Self::Scp(peer) => write!(f, "scp {}", plain(peer)),
-            Self::Pull(url) => write!(f, "pull {}", plain(url)),
-        }
-    }
-}
 
 /// Where the importer works, and for which device.
 #[derive(Debug, Clone)]
@@ -99,78 +60,6 @@ pub struct Moment {
     pub reading: Reading,
     /// Whether a source of `time.trust` says that the wall clock is set.
     pub trusted: bool,
-}
-
-/// How an import ended.
-#[derive(Debug)]
-pub enum Imported<T> {
-    /// The bundle is active: swap this policy in.
-    Activated(Box<Active<T>>),
-    /// The list of revocations is in force: swap it in.
-    Revoked(Box<Active<Revocations>>),
-    /// The permit waits for the bundle that it names.
-    Permitted(Permit),
-    /// The root set the time floor, which may be lower now.
-    TimeReset {
-        /// What it was.
-        from: UnixSeconds,
-        /// What it is.
-        to: UnixSeconds,
-    },
-    /// The device's labels are those of this enrolment from here on.
-    Enrolled(Box<Enrolment>),
-    /// It was active already.
-    AlreadyInstalled,
-    /// It was refused, and what served still serves.
-    Refused(Refused),
-}
-
-impl<T> Imported<T> {
-    /// The name in journal and receipt.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Activated(_) | Self::Revoked(_) => "Activated",
-            Self::Permitted(_) => "Permitted",
-            Self::TimeReset { .. } => "TimeReset",
-            Self::Enrolled(_) => "Enrolled",
-            Self::AlreadyInstalled => "AlreadyInstalled",
-            Self::Refused(refused) => refused.name(),
-        }
-    }
-
-    /// What the receipt says of it, for people.
-    fn detail(&self) -> String {
-        match self {
-            Self::Refused(refused) => refused.to_string(),
-            Self::Activated(_) | Self::Revoked(_) => "in force".into(),
-            Self::Permitted(permit) => format!("waiting for bundle {}", permit.to),
-            Self::TimeReset { from, to } => format!("the time floor was {from}, and is {to}"),
-            Self::Enrolled(enrolment) => format!("{} labels", enrolment.labels.len()),
-            Self::AlreadyInstalled => "in force already".into(),
-        }
-    }
-}
-
-/// An import, ended.
-#[derive(Debug)]
-pub struct ImportOutcome<T> {
-    /// The file's name.
-    pub name: String,
-    /// How it ended.
-    pub result: Imported<T>,
-    /// The bundle's claimed identity, as far as it could be read.
-    pub digest: Option<Digest>,
-    /// What serves again through a root or a list that came, to be put in force before the result.
-    pub resumed: Resumed<T>,
-    /// The version of the root that came with it and is trusted from here on, whatever became of the bundle.
-    pub root: Option<u64>,
-    /// The file that was judged: what stands at its path now may be another one. `None` where it was not opened.
-    pub judged: Option<Identity>,
-    /// What to sign and leave beside the file, once the policy is in force.
-    pub receipt: Receipt,
-    /// What could not be written down (journal, time floor), for the log; the result stands all the same.
-    pub unrecorded: Option<io::Error>,
 }
 
 /// An importer with what serves at its start.
@@ -380,26 +269,10 @@ impl<T> Importer<T> {
         line.file_sha256 = source.sha256;
         let roots = if rotated.is_ok() { &*found.roots } else { &[] };
         let rotations = roots.iter().try_for_each(|next| self.journal.append(line.clone().rotated(next)));
-        let appended = match &result {
-            Imported::Refused(refused) => {
-                self.journal.append_unchanged(line.saying(refused.detail()), now.reading.boot)
-            }
-            Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
-            Imported::Activated(_) => self.journal.append(line),
-            Imported::Permitted(Permit { from, to }) => {
-                self.journal.append(line.saying(&format!("from bundle {from} to bundle {to}")))
-            }
-            Imported::TimeReset { from, to } => {
-                self.journal.append(line.saying(&format!("the time floor was {from}, and is {to}")))
-            }
-            Imported::Enrolled(enrolment) => {
-                let labels: Vec<_> = enrolment.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                self.journal.append(line.saying(&format!("enrolled as {}", labels.join(" "))))
-            }
-            Imported::Revoked(list) => {
-                let (ids, cut_offs) = list.policy.len();
-                self.journal.append(line.saying(&format!("a list of {ids} ids and {cut_offs} cut-offs")))
-            }
+        let line = line.saying(&result.detail());
+        let appended = match result.is_unchanged() {
+            true => self.journal.append_unchanged(line, now.reading.boot),
+            false => self.journal.append(line),
         };
         let journal = (rotations.is_ok() && appended.is_ok()).then(|| self.journal.position());
         let unkept = rotated.as_ref().err().map(|refused| io::Error::other(refused.clone()));
@@ -408,7 +281,7 @@ impl<T> Importer<T> {
         let receipt = Receipt {
             at: bounds.lower,
             boot: BootId::now().to_string(),
-            detail: result.detail(),
+            detail: result.advice(),
             device: self.device.id,
             digest: found.digest,
             file_sha256: source.sha256,
@@ -574,10 +447,10 @@ fn lock(state: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// The root that the operator placed; one line feed after it is forgiven.
+/// The root that the operator placed.
 pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
     let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).map_err(|error| OpenError::NoRoot(path.into(), error))?;
-    RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).map_err(OpenError::Root)
+    RootDocument::from_file(&bytes).map_err(OpenError::Root)
 }
 
 /// What a start writes into the journal about records that were not as they had been written.

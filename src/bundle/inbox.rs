@@ -21,7 +21,7 @@ use rustix::fs::inotify;
 
 use super::container::MAX_FILE;
 use super::error::Refused;
-use super::importer::{ImportOutcome, Imported};
+use super::outcome::{ImportOutcome, Imported};
 use super::staging::{Identity, RESERVE, open_regular};
 use crate::disk;
 use crate::units::UnixSeconds;

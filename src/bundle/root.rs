@@ -160,6 +160,11 @@ impl RootDocument {
         Self::parse(&bytes)
     }
 
+    /// The same from a file: one line feed after the document is forgiven.
+    pub fn from_file(bytes: &[u8]) -> Result<Self, Refused> {
+        Self::parse(bytes.strip_suffix(b"\n").unwrap_or(bytes))
+    }
+
     /// Reads the document's exact bytes: `RootSchema` for its form, `RootInvalid` for its sense.
     pub fn parse(bytes: &[u8]) -> Result<Self, Refused> {
         if bytes.len() > MAX_ROOT as usize {

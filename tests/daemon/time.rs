@@ -240,7 +240,20 @@ fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_
 
     let device = daemon.status().device.to_string();
     let now = wall().to_string();
-    let reset = ["time", "reset", "--root", "policy/root.json", "--at", &now, "--device", &device, "-o", "r.tgb"];
+    let reset = [
+        "time",
+        "reset",
+        "--root",
+        "policy/root.json",
+        "--at",
+        &now,
+        "--author",
+        "ops",
+        "--device",
+        &device,
+        "-o",
+        "r.tgb",
+    ];
     let once = site.tidegate(&[&reset[..], &["--key", "policy/keys/root-1.key"]].concat());
     assert!(once.contains("1 of 2 signatures"), "{once}");
     assert_eq!(daemon.takes("r.tgb", &fs::read(site.path("r.tgb")).expect("made")), "ThresholdNotMet");

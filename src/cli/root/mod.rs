@@ -58,8 +58,8 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
 /// The root document in a file.
 pub(super) fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
     let named = || format!("root document {}", path.display());
-    let bytes = read_limited(path, MAX_ROOT.into()).with_context(named)?;
-    RootDocument::parse(&bytes).with_context(named)
+    let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).with_context(named)?;
+    RootDocument::from_file(&bytes).with_context(named)
 }
 
 /// The root document in a file, and the signatures in the one beside it, if that is there.

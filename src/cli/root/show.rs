@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::{counted, previous_beside, read_root, read_signed};
-use crate::bundle::container::{MAGIC, MAX_FILE, MAX_ROOT};
+use crate::bundle::container::{MAGIC, MAX_FILE};
 use crate::bundle::pack;
 use crate::bundle::root::{Role, RootDocument, Signers};
 use crate::bundle::succession::SignedRoot;
@@ -57,13 +57,6 @@ fn is_bundle(path: &Path) -> anyhow::Result<bool> {
 /// The roots in a file, each with the one before it where that is known.
 fn read(path: &Path) -> anyhow::Result<Vec<(SignedRoot, Option<RootDocument>)>> {
     if !is_bundle(path)? {
-        let named = || format!("root document {}", path.display());
-        // Devices forgive one line feed at the end of their pinned root; what is shown is what they read.
-        let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).with_context(named)?;
-        if bytes.ends_with(b"\n") {
-            let root = RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).with_context(named)?;
-            return Ok(vec![(SignedRoot::unsigned(root), None)]);
-        }
         let signed = read_signed(path)?;
         let old = previous_beside(path, signed.root()).map(|path| read_root(&path)).transpose()?;
         return Ok(vec![(signed, old)]);

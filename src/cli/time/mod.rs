@@ -9,18 +9,17 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::{PassphraseSource, print};
-use crate::bundle::container::MAX_ROOT;
 use crate::bundle::manifest::Target;
 use crate::bundle::reset::{self as format, TimeReset};
 use crate::bundle::root::RootDocument;
-use crate::disk::{self, read_limited};
+use crate::disk;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make a time reset and sign it with keys of the role root.
     #[command(
-        after_help = "Example:\n  tidegate time reset --root policy/root.json --key policy/keys/root.key \\\n    \
-                            --at 2026-11-26T10:00:00Z --device ID --reason \"the hub's clock ran ahead\" -o reset.tgb"
+        after_help = "Example:\n  tidegate time reset --root policy/root.json --key policy/keys/root.key --at 2026-11-26T10:00:00Z \\\n    \
+                            --device ID --author ops@example.com --reason \"the hub's clock ran ahead\" -o reset.tgb"
     )]
     Reset(reset::Reset),
     /// Add signatures to a time reset that others have signed.
@@ -35,19 +34,22 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn read_root(path: &Path) -> anyhow::Result<RootDocument> {
-    let named = || format!("root document {}", path.display());
-    let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).with_context(named)?;
-    RootDocument::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).with_context(named)
+/// Who signs, and by which root it is judged.
+#[derive(Debug, clap::Args)]
+struct Holders {
+    /// The root document of the devices.
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    /// A key of the role root; may be given several times.
+    #[arg(long, required = true, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseSource,
 }
 
 /// Signs `file` with every key and writes it to `output`, then tells who is missing.
-fn finish(
-    mut file: Vec<u8>,
-    root: &RootDocument,
-    (keys, passphrase): (&[PathBuf], &PassphraseSource),
-    output: &Path,
-) -> anyhow::Result<()> {
+fn finish(mut file: Vec<u8>, root: &RootDocument, holders: &Holders, output: &Path) -> anyhow::Result<()> {
+    let Holders { key: keys, passphrase, .. } = holders;
     for path in keys {
         let named = || format!("key {}", path.display());
         let key = passphrase.open(path)?;
