@@ -179,34 +179,34 @@ macro_rules! limited {
 
 limited!(write_name read_name NAME_LIMIT, write_method read_method METHOD_LIMIT, write_text read_text TEXT_LIMIT);
 
+/// A record for tests to vary.
+#[cfg(test)]
+pub(crate) const SAMPLE: UsageRecord<'static> = UsageRecord {
+    at_ms: 1_700_000_000_000,
+    time: TimeQuality::Synced,
+    request: RequestId([9; 16]),
+    api: "petstore",
+    version: "1.0",
+    route: "/pets",
+    method: "GET",
+    status: 200,
+    outcome: Outcome::Admitted,
+    application: "till",
+    plan: "gold",
+    principal: "",
+    bytes_in: 0,
+    bytes_out: 512,
+    total_us: 900,
+    upstream_us: 800,
+    upstream: "127.0.0.1:9000",
+    client: None,
+    consumer: "shop",
+    issuer: "https://idp.example",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record<'a>() -> UsageRecord<'a> {
-        UsageRecord {
-            at_ms: -1,
-            time: TimeQuality::Floor,
-            request: RequestId([9; 16]),
-            api: "petstore",
-            version: "1.0",
-            route: "/pets/{id}",
-            method: "GET",
-            status: 200,
-            outcome: Outcome::Admitted,
-            application: "till",
-            plan: "gold",
-            principal: "",
-            bytes_in: 0,
-            bytes_out: 512,
-            total_us: 900,
-            upstream_us: 800,
-            upstream: "127.0.0.1:9000",
-            client: Some(IpAddr::from([127, 0, 0, 1])),
-            consumer: "shop",
-            issuer: "https://idp.example",
-        }
-    }
 
     #[test]
     fn a_row_reads_back_and_nothing_shorter_or_longer_does() {
@@ -221,7 +221,9 @@ mod tests {
             api: "a",
             application: "",
         };
-        for row in [Row::Request(record()), Row::RollUp(sum), Row::Gap(gap)] {
+        let client = Some(IpAddr::from([127, 0, 0, 1]));
+        let record = UsageRecord { at_ms: -1, time: TimeQuality::Floor, client, ..SAMPLE };
+        for row in [Row::Request(record), Row::RollUp(sum), Row::Gap(gap)] {
             let mut buffer = [0; ROW_LIMIT];
             let bytes = row.encode(&mut buffer).expect("a row fits its limit").to_vec();
             assert_eq!(Row::decode(&bytes), Ok(row));
@@ -254,7 +256,7 @@ mod tests {
             client: Some(IpAddr::from([255; 16])),
             consumer: &long,
             issuer: &format!("x{long}"),
-            ..record()
+            ..SAMPLE
         };
         let mut buffer = [0; ROW_LIMIT];
         let bytes = Row::Request(longest).encode(&mut buffer).expect("a row fits its limit").to_vec();

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::backlog::{Backlog as _, UsageFile};
-use super::record::{Gap, GapReason, Outcome, Row, UsageRecord};
+use super::record::{Gap, GapReason, Row, SAMPLE, UsageRecord};
 use super::{Config, Program, Spool, child, segment};
 use crate::ids::RequestId;
 use crate::keys::SigningKey;
 use crate::store::generation::{Error, Generation};
-use crate::units::{Bytes, Span, TimeQuality};
+use crate::units::{Bytes, Span};
 
 const FAULT: &str = "TIDEGATE_TEST_SPOOL_FAULT";
 
@@ -59,28 +59,7 @@ fn start(folder: &Path, fault: &str) -> Spool {
 }
 
 pub(super) fn record(number: u8) -> UsageRecord<'static> {
-    UsageRecord {
-        at_ms: 1_700_000_000_000,
-        time: TimeQuality::Synced,
-        request: RequestId([number; 16]),
-        api: "petstore",
-        version: "1",
-        route: "/",
-        method: "GET",
-        status: 200,
-        outcome: Outcome::Admitted,
-        application: "",
-        plan: "",
-        principal: "",
-        bytes_in: 0,
-        bytes_out: 0,
-        total_us: 1,
-        upstream_us: 1,
-        upstream: "",
-        client: None,
-        consumer: "",
-        issuer: "",
-    }
+    UsageRecord { request: RequestId([number; 16]), ..SAMPLE }
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {

@@ -124,36 +124,10 @@ fn a_permit_leads_one_device_back_once_and_no_other() {
     let digest = digest.lines().nth(1).and_then(|line| line.split_whitespace().last()).expect("a digest");
     assert!(shown.contains("to bundle") && shown.contains(digest), "{shown}");
 
-    let same = [
-        "permit",
-        "--device",
-        DEVICE,
-        "--from",
-        digest,
-        "--to",
-        "one.tgb",
-        "-o",
-        "x.tgb",
-        "--root",
-        "p/root.json",
-        "--author",
-        "a",
-    ];
-    assert!(refused(at, exit::DATA, &same).contains("--from and --to are one bundle"));
-    let none = [
-        "permit",
-        "--device",
-        DEVICE,
-        "--from",
-        digest,
-        "--to",
-        "none.tgb",
-        "-o",
-        "x.tgb",
-        "--root",
-        "p/root.json",
-        "--author",
-        "a",
-    ];
-    assert!(refused(at, exit::IO, &none).contains("neither a digest nor a bundle"));
+    let permit = |to: &'static str| {
+        let who = ["permit", "--device", DEVICE, "--root", "p/root.json", "--author", "a", "-o", "x.tgb"];
+        [&who[..], &["--from", digest, "--to", to]].concat()
+    };
+    assert!(refused(at, exit::DATA, &permit("one.tgb")).contains("--from and --to are one bundle"));
+    assert!(refused(at, exit::IO, &permit("none.tgb")).contains("neither a digest nor a bundle"));
 }

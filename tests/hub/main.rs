@@ -5,4 +5,5 @@ mod bundles;
 mod http;
 mod scene;
 mod time;
+mod uploader;
 mod uploads;

@@ -1,8 +1,7 @@
 //! What time it is, from the hub to the device: asked for, signed, believed, bounded.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidegate::clock::Reading;
 use tidegate::hub::{Config as HubConfig, Tls};
@@ -10,15 +9,12 @@ use tidegate::ids::DeviceId;
 use tidegate::keys::{PublicKey, sha256};
 use tidegate::spool::protocol::{TIME_TYPE, time_path};
 use tidegate::spool::timestamp::{Error, Question};
-use tidegate::telemetry::Heartbeats;
-use tidegate::units::Span;
-use tidegate::upload::{Config, Link, Status, Wakes, Worker};
+use tidegate::upload::{Config, Link};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, hub_key, key};
+use crate::uploader::{Uploader, config};
 
 fn asked(device: &PublicKey, nonce: u8) -> Question {
     Question { device: device.id().into(), nonce: [nonce; 16] }
@@ -34,40 +30,6 @@ async fn request(address: SocketAddr, method: &str, path: &str) -> (String, Vec<
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head") + 4;
     let head = String::from_utf8(answer[..end].to_vec()).expect("text");
     (head, answer[end..].to_vec())
-}
-
-/// An uploader of the test device, and what it says.
-struct Uploader {
-    wakes: Wakes,
-    status: watch::Receiver<Status>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Uploader {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Uploader {
-    fn start(config: Config, shelf: Shelf, hub: PublicKey) -> Self {
-        let (wakes, hubs) = (Wakes::default(), watch::Sender::new(Arc::from([hub])));
-        let worker = Worker::new(config, shelf, device().public(), hubs.subscribe(), wakes.clone());
-        let worker = worker.expect("the configuration is right").expect("it names a hub");
-        let status = worker.status();
-        let heart = Heartbeats::new(Instant::now(), DEADLINE).register("upload", Instant::now());
-        Self { wakes, status, task: tokio::spawn(worker.run(heart)) }
-    }
-
-    async fn until(&mut self, what: impl FnMut(&Status) -> bool) -> Status {
-        let reached = tokio::time::timeout(DEADLINE, self.status.wait_for(what)).await;
-        *reached.expect("it comes to that").expect("the uploader lives")
-    }
-}
-
-fn config(hub: String) -> Config {
-    let (retry_base, retry_cap) = (Span::millis(5), Span::millis(50));
-    Config { hub: Some(hub), retry_base, retry_cap, interval: Span::secs(3600), ..Config::default() }
 }
 
 fn wall() -> i64 {

@@ -6,56 +6,16 @@ use std::time::{Duration, Instant};
 
 use tidegate::hub::{Config as HubConfig, DeviceEntry, Tls};
 use tidegate::ids::{Digest, StreamId, hex};
-use tidegate::keys::{PublicKey, sha256};
+use tidegate::keys::sha256;
 use tidegate::spool::backlog::{Cursor, UsageFile};
 use tidegate::spool::receipt::Receipt;
-use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
-use tidegate::upload::{Config, Failure, Link, Status, Wakes, Worker};
+use tidegate::upload::{Config, Failure, Link};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, file, file_of, hub_key, key, large_file};
-
-/// An uploader that runs; aborted when dropped.
-struct Uploader {
-    shelf: Shelf,
-    hubs: watch::Sender<Arc<[PublicKey]>>,
-    wakes: Wakes,
-    status: watch::Receiver<Status>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Uploader {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Uploader {
-    fn start(config: Config, shelf: Shelf, hub: PublicKey) -> Self {
-        let hubs = watch::Sender::new(Arc::from([hub]));
-        let wakes = Wakes::default();
-        let worker = Worker::new(config, shelf.clone(), device().public(), hubs.subscribe(), wakes.clone())
-            .expect("the configuration is right")
-            .expect("it names a hub");
-        let status = worker.status();
-        let heart = Heartbeats::new(Instant::now(), DEADLINE).register("upload", Instant::now());
-        Self { shelf, hubs, wakes, status, task: tokio::spawn(worker.run(heart)) }
-    }
-
-    async fn until(&mut self, what: impl FnMut(&Status) -> bool) -> Status {
-        let reached = tokio::time::timeout(DEADLINE, self.status.wait_for(what)).await;
-        *reached.expect("it comes to that").expect("the uploader lives")
-    }
-}
-
-fn config(hub: String) -> Config {
-    let (retry_base, retry_cap) = (Span::millis(5), Span::millis(50));
-    Config { hub: Some(hub), retry_base, retry_cap, interval: Span::secs(3600), ..Config::default() }
-}
+use crate::uploader::{Uploader, config};
 
 fn plain(address: SocketAddr) -> Config {
     config(format!("http://{address}"))

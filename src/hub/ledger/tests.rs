@@ -1,6 +1,6 @@
 use super::*;
 use crate::ids::{RequestId, StreamId};
-use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
+use crate::spool::record::{Gap, GapReason, Row, SAMPLE, UsageRecord};
 use crate::spool::segment::{Builder, Place, open};
 use crate::units::TimeQuality;
 
@@ -25,23 +25,11 @@ fn record(id: u8) -> UsageRecord<'static> {
         at_ms: 1_000,
         time: TimeQuality::Floor,
         request: RequestId([id; 16]),
-        api: "petstore",
-        version: "1.0",
-        route: "/pets",
-        method: "GET",
-        status: 200,
-        outcome: Outcome::Admitted,
-        application: "till",
-        plan: "gold",
-        principal: "",
         bytes_in: 1,
         bytes_out: u64::MAX,
         total_us: 3,
         upstream_us: 2,
-        upstream: "127.0.0.1:9000",
-        client: None,
-        consumer: "shop",
-        issuer: "https://idp.example",
+        ..SAMPLE
     }
 }
 

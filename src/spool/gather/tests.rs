@@ -1,37 +1,14 @@
 use super::*;
-use crate::ids::RequestId;
 use crate::keys::SigningKey;
 use crate::spool::lane;
 use crate::spool::log::{HEAD, finish_frame};
-use crate::spool::record::UsageRecord;
+use crate::spool::record::{SAMPLE, UsageRecord};
 use crate::spool::segment::{self, Place};
-use crate::units::TimeQuality;
 
 const NOW_MS: i64 = 1000;
 
 fn frame(number: u32) -> Vec<u8> {
-    let record = UsageRecord {
-        at_ms: 100 + i64::from(number),
-        time: TimeQuality::Synced,
-        request: RequestId([1; 16]),
-        api: "a",
-        version: "1",
-        route: "/",
-        method: "GET",
-        status: 200,
-        outcome: Outcome::Admitted,
-        application: "",
-        plan: "",
-        principal: "",
-        bytes_in: 0,
-        bytes_out: 0,
-        total_us: 1,
-        upstream_us: 1,
-        upstream: "",
-        client: None,
-        consumer: "",
-        issuer: "",
-    };
+    let record = UsageRecord { at_ms: 100 + i64::from(number), ..SAMPLE };
     let mut buffer = [0; FRAME_LIMIT];
     let len = Row::Request(record).encode(&mut buffer[HEAD..]).expect("a row fits").len();
     finish_frame(&mut buffer[..HEAD + len], number);

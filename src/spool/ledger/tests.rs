@@ -6,10 +6,10 @@ use crate::spool::backlog::Cursor;
 use crate::spool::lane::OpenLog;
 use crate::spool::log::{self, FRAME_LIMIT, HEAD, Preamble, finish_frame};
 use crate::spool::losses::Losses;
-use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
+use crate::spool::record::{Gap, GapReason, Row, SAMPLE, UsageRecord};
 use crate::spool::renew::renew;
 use crate::spool::wire::Seed;
-use crate::units::{Bytes, TimeQuality};
+use crate::units::Bytes;
 
 fn setup(folder: &Path) -> Setup {
     Setup {
@@ -41,7 +41,8 @@ fn write_log(folder: &Path, number: u32, rows: u32) -> (PathBuf, Vec<u8>) {
     for row in 0..=rows {
         // Ids like random ones, so that a file has some size.
         let id = keys::sha256(&[number.to_be_bytes(), row.to_be_bytes()].concat());
-        let record = UsageRecord { request: RequestId(*id.0.first_chunk().expect("16 of 32")), ..RECORD };
+        let request = RequestId(*id.0.first_chunk().expect("16 of 32"));
+        let record = UsageRecord { at_ms: 500, request, ..SAMPLE };
         let mut frame = [0; FRAME_LIMIT];
         let len = Row::Request(record).encode(&mut frame[HEAD..]).expect("it fits").len();
         let len = if row == rows { 0 } else { len }; // the end row
@@ -51,29 +52,6 @@ fn write_log(folder: &Path, number: u32, rows: u32) -> (PathBuf, Vec<u8>) {
     fs::write(&path, &bytes).expect("it writes");
     (path, bytes)
 }
-
-const RECORD: UsageRecord<'static> = UsageRecord {
-    at_ms: 500,
-    time: TimeQuality::Synced,
-    request: RequestId([0; 16]),
-    api: "a",
-    version: "1",
-    route: "/",
-    method: "GET",
-    status: 200,
-    outcome: Outcome::Admitted,
-    application: "",
-    plan: "",
-    principal: "",
-    bytes_in: 0,
-    bytes_out: 0,
-    total_us: 1,
-    upstream_us: 1,
-    upstream: "",
-    client: None,
-    consumer: "",
-    issuer: "",
-};
 
 /// What came out of a ledger.
 #[derive(Debug, Default)]

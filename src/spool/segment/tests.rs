@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::super::record::{Gap, GapReason, Outcome, RollUp, UsageRecord};
+use super::super::record::{Gap, GapReason, Outcome, RollUp, SAMPLE, UsageRecord};
 use super::*;
 use crate::ids::RequestId;
 use crate::units::TimeQuality;
@@ -17,26 +17,11 @@ fn record(n: u64) -> UsageRecord<'static> {
     let mut id = [5; 16];
     id[8..].copy_from_slice(&n.to_be_bytes());
     UsageRecord {
-        at_ms: 1_700_000_000_000 + n.cast_signed() * 7,
-        time: TimeQuality::Synced,
+        at_ms: SAMPLE.at_ms + n.cast_signed() * 7,
         request: RequestId(id),
-        api: "petstore",
-        version: "1.0",
         route: if n.is_multiple_of(3) { "/pets/{id}" } else { "/pets" },
-        method: "GET",
-        status: 200,
-        outcome: Outcome::Admitted,
-        application: "till",
-        plan: "gold",
-        principal: "",
-        bytes_in: 0,
-        bytes_out: 512,
-        total_us: 900,
-        upstream_us: 800,
-        upstream: "127.0.0.1:9000",
         client: Some(IpAddr::from([127, 0, 0, 1])),
-        consumer: "shop",
-        issuer: "https://idp.example",
+        ..SAMPLE
     }
 }
 
