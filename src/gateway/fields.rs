@@ -1,9 +1,7 @@
 //! Header fields on their way through: what ends here, what is told about the caller, and the request's target.
 
-use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use hyper::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -11,6 +9,8 @@ use hyper::header::{
 };
 use hyper::http::uri::{InvalidUri, PathAndQuery};
 use hyper::{Uri, Version};
+
+use super::head::Pace;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -29,10 +29,7 @@ const FORWARDED_LIMIT: usize = 1_024;
 pub(super) struct Peer {
     pub(super) address: IpAddr,
     pub(super) trust_request_id: bool,
-    /// Whether it may be sending what nobody will read.
-    pub(super) is_sending: Rc<Cell<bool>>,
-    /// Since when the head of its next request is awaited; `None` while one is being served.
-    pub(super) awaited: Cell<Option<Instant>>,
+    pub(super) pace: Rc<Pace>,
     trust_forwarded: bool,
     certificate: Option<[u8; 32]>,
     address_text: HeaderValue,
@@ -52,8 +49,7 @@ impl Peer {
         Self {
             address,
             trust_request_id,
-            is_sending: Rc::default(),
-            awaited: Cell::new(Some(Instant::now())),
+            pace: Rc::default(),
             trust_forwarded,
             certificate: None,
             address_text: value(address.to_string()),

@@ -1,10 +1,12 @@
 //! Sends an admitted request to its upstream and brings the head of the answer; bodies stream by themselves.
 //!
 //! Called by the pipeline, with the throttle's permit in hand. A request goes out a second time in one case only: the
-//! pooled connection that it was given had died, nothing of an answer had come, and sending it twice does no harm.
+//! pooled connection that it was given had died before the head of an answer was whole, and sending it twice does no harm.
 
 use std::cell::Cell;
+use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -280,10 +282,17 @@ fn understood(response: Response<Incoming>) -> Result<Response<Incoming>, Failed
     }
 }
 
+/// Whether the wire gave up on an upstream that took no more bytes.
+fn has_stalled(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut)
+}
+
 fn explained(mut error: TrySendError<Request<Upload>>, tally: Option<&Tally>) -> Failed {
     let failure = match tally.and_then(Tally::fault) {
         Some(outcome) => Failure::Body(outcome),
         _ if error.error().is_parse() => Failure::Protocol,
+        _ if has_stalled(error.error()) => Failure::Timeout,
         _ => Failure::Closed,
     };
     Failed { failure, unsent: error.take_message().map(Box::new) }

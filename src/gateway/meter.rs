@@ -95,7 +95,7 @@ impl Entry {
         moment: Moment,
         request: &Request<Incoming>,
     ) -> Self {
-        peer.awaited.set(None);
+        peer.pace.begin();
         Self {
             worker: Rc::clone(worker),
             in_force: Rc::clone(in_force),
@@ -169,8 +169,8 @@ impl Entry {
     /// Writes the record.
     fn close(&mut self, now: Instant) {
         self.is_closed = true;
-        self.peer.is_sending.set(self.is_still_sent());
-        self.peer.awaited.set(Some(now));
+        let is_sending = self.is_still_sent();
+        self.peer.pace.end(now, is_sending, self.tally.as_ref().filter(|_| is_sending));
         let policy = self.in_force.snapshot.policy.as_deref();
         let api = policy.zip(self.facts.api).map(|(policy, api)| policy.api(api));
         let route = policy.zip(self.facts.route).map(|(policy, route)| policy.route(route));

@@ -338,7 +338,7 @@ async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Ok((wire, certificate)) => {
             let peer = Peer::new(address, door.tls.is_some(), door.trust_forwarded, door.trust_request_id);
             let peer = peer.showing(certificate);
-            http(&worker, wire.lingering(Rc::clone(&peer.is_sending)), Rc::new(peer)).await
+            http(&worker, wire.downstream(&peer.pace), Rc::new(peer)).await
         }
         Err(end) => end,
     };
@@ -390,7 +390,7 @@ async fn http(worker: &Rc<Worker>, wire: Wire, peer: Rc<Peer>) -> ConnectionEnd 
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }
-        head.poll(cx, &peer.awaited).map(|()| None)
+        head.poll(cx, &peer.pace).map(|()| None)
     })
     .await;
     let Some(ended) = ended else { return ConnectionEnd::HeadTimeout };

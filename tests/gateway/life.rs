@@ -82,7 +82,7 @@ fn what_is_in_flight_ends_well_when_the_gateway_stops() {
     let mut idle = scene.connect();
     let mut busy = scene.connect();
     busy.say(&with_token("GET /petstore/1.0/pet/1", ""));
-    scene.no_record(Duration::from_millis(100));
+    scene.asked(1);
     let begun = Instant::now();
     let drained = scene.running.drain(Duration::from_secs(5));
     assert_eq!(drained, Drained { broken_off: 0, dead_threads: 0 });
@@ -99,7 +99,7 @@ fn what_does_not_end_in_time_is_broken_off_and_on_the_record() {
     let scene = scene(&Terms::to(upstream.address));
     let mut client = scene.connect();
     client.say(&with_token("GET /petstore/1.0/pet/1", ""));
-    scene.no_record(Duration::from_millis(100));
+    scene.asked(1);
     let drained = scene.running.drain(Duration::from_millis(100));
     assert_eq!(drained, Drained { broken_off: 1, dead_threads: 0 });
     assert!(client.is_closed());
@@ -257,6 +257,8 @@ fn a_caller_that_reads_late_gets_every_answer_whole_and_in_order() {
         assert!(reply.text().ends_with(&format!("/pet/{number}")), "{number}: {}", reply.text());
     }
     caller.join().expect("it wrote all");
+    assert!((0..REQUESTS).all(|_| scene.record().outcome == Outcome::Admitted));
+    scene.end();
 }
 
 /// An intake that hangs until it is let go.

@@ -15,4 +15,5 @@ mod life;
 mod logged;
 mod passing;
 mod refused;
+mod slow;
 mod tls;

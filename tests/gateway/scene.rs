@@ -1,7 +1,8 @@
 //! A gateway in this process, its records in a list, and raw sockets to speak to it.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -104,9 +105,20 @@ pub(crate) fn scene_with(
     listener: ListenerConfig,
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> Scene {
+    scene_on(free_port(), snapshot, config, listener, tls)
+}
+
+/// The same on a socket that is listened on already.
+pub(crate) fn scene_on(
+    socket: TcpListener,
+    snapshot: Snapshot,
+    config: Config,
+    listener: ListenerConfig,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> Scene {
     let (sender, records) = channel();
     let shared = shared(snapshot);
-    let (address, running) = start(&config, &listener, tls, &shared, Box::new(List(sender, Vec::new())));
+    let (address, running) = start_on(socket, &config, &listener, tls, &shared, Box::new(List(sender, Vec::new())));
     Scene { address, records, shared, running }
 }
 
@@ -130,7 +142,21 @@ pub(crate) fn start(
     shared: &Shared,
     intake: Box<dyn Intake>,
 ) -> (SocketAddr, Running) {
-    let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    start_on(free_port(), config, listener, tls, shared, intake)
+}
+
+pub(crate) fn free_port() -> TcpListener {
+    bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port")
+}
+
+fn start_on(
+    socket: TcpListener,
+    config: &Config,
+    listener: &ListenerConfig,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    shared: &Shared,
+    intake: Box<dyn Intake>,
+) -> (SocketAddr, Running) {
     let address = socket.local_addr().expect("bound");
     let listener = Listener::new(socket, listener, tls);
     (address, Gateway::start(config, vec![listener], shared, vec![intake]).expect("it starts"))
@@ -168,6 +194,15 @@ impl Scene {
             std::thread::yield_now();
         }
         assert_eq!(self.shared.counters.ended(end), count, "{end:?}");
+    }
+
+    /// Waits until so many connections to upstreams were opened.
+    pub(crate) fn asked(&self, connections: u64) {
+        let deadline = Instant::now() + SOON;
+        while self.shared.counters.upstream_connects.load(Ordering::Relaxed) < connections {
+            assert!(Instant::now() < deadline, "no upstream is asked");
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn no_record(&self, within: Duration) {
