@@ -111,7 +111,7 @@ fn refusal(change: impl FnOnce(&mut Source)) -> SemanticProblem {
 fn a_sound_bundle_becomes_a_policy_with_every_reference_resolved() {
     let policy = compile(&Source::sound().entries()).expect("sound");
     let found = policy.router.find("any.example", "/pets/1/pet/7", Some(crate::policy::Method::Get)).expect("a route");
-    let route = policy.route(found.route);
+    let route = policy.route(found);
     assert_eq!(&*policy.api(route.api).name, "pets");
     assert_eq!(&*policy.upstream(route.upstream).endpoints[0].prefix, "/v2");
     let miss = policy.router.find("any.example", "/pets/2", Some(crate::policy::Method::Get));
@@ -119,7 +119,7 @@ fn a_sound_bundle_becomes_a_policy_with_every_reference_resolved() {
     let subscriber = policy.subscribers.find("client-1", route.api).expect("known");
     let subscription = subscriber.subscription.expect("subscribed");
     assert_eq!(policy.plan(subscription.plan).limits.len(), 2);
-    assert_eq!(policy.issuer(policy.api(route.api).issuers[0]).name(), "site");
+    assert_eq!(policy.issuers.at(policy.api(route.api).issuers[0]).expect("pinned").name(), "site");
 }
 
 #[test]
