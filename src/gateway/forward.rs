@@ -91,13 +91,15 @@ impl Outlets {
         Self { all, turn: Cell::new(0) }
     }
 
-    /// A connection to the next endpoint, or to the first after it that takes one. While all rest nobody waits: what
-    /// is idle serves, and no other is opened.
+    /// A connection to the next endpoint, or to the first after it that takes one. One that failed is tried by a single
+    /// request at a time while there are others; while all rest nobody waits: what is idle serves, and no other is opened.
     async fn connect(&self, upstream: &Upstream, now: Instant, counters: &Counters) -> Result<Lease, Failure> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let in_turn = || (0..self.all.len()).map(|step| &self.all[(turn.wrapping_add(step)) % self.all.len()]);
         let all_rest = in_turn().all(|outlet| outlet.is_resting(now));
-        for outlet in in_turn().filter(|outlet| all_rest || !outlet.is_resting(now)) {
+        let up = in_turn().filter(|outlet| !outlet.is_resting(now) && !outlet.is_probed());
+        let doubtful = in_turn().filter(|outlet| all_rest || (!outlet.is_resting(now) && outlet.is_probed()));
+        for outlet in up.chain(doubtful) {
             if let Some(lease) = outlet.idle(now) {
                 return Ok(lease);
             }
@@ -172,10 +174,10 @@ fn outbound(errand: &Errand<'_>, outlet: &Outlet, request: &mut Request<Upload>)
     if let Some(target) = fields::target(request.uri(), strip, &outlet.endpoint.prefix)? {
         *request.uri_mut() = target;
     }
-    *request.version_mut() = fields::OUR_VERSION;
+    let received = std::mem::replace(request.version_mut(), fields::OUR_VERSION);
     let (has_body, sized) = (!request.body().is_empty(), request.body().size_hint().exact().is_some());
     let headers = request.headers_mut();
-    fields::outbound(headers, has_body, sized);
+    fields::outbound(headers, received, has_body, sized);
     if !api.forward_token
         && let Some(header) = in_force.token_header(route.api)
         && (route.auth == Auth::Token || headers.get_all(header).iter().any(|value| is_token(header, value)))

@@ -35,14 +35,22 @@ pub(crate) struct Kept {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) upstream_us: u32,
-    pub(crate) is_known: bool,
+    pub(crate) of: Of,
+}
+
+/// Of whom a record tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    Known,
+    Anybody,
+    Refused,
 }
 
 /// Tells of a record when it is flushed, as the spool does.
 struct List(Sender<Kept>, Vec<Kept>);
 
 impl List {
-    fn keep(&mut self, record: &UsageRecord<'_>, is_known: bool) {
+    fn keep(&mut self, record: &UsageRecord<'_>, of: Of) {
         self.1.push(Kept {
             outcome: record.outcome,
             status: record.status,
@@ -54,18 +62,22 @@ impl List {
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
             upstream_us: record.upstream_us,
-            is_known,
+            of,
         });
     }
 }
 
 impl Intake for List {
     fn append(&mut self, record: &UsageRecord<'_>) {
-        self.keep(record, true);
+        self.keep(record, Of::Known);
+    }
+
+    fn append_open(&mut self, record: &UsageRecord<'_>) {
+        self.keep(record, Of::Anybody);
     }
 
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, _: Duration) {
-        self.keep(record, false);
+        self.keep(record, Of::Refused);
     }
 
     fn flush(&mut self) {
