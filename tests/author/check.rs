@@ -122,7 +122,7 @@ fn what_is_no_policy_is_refused_with_its_reason() {
 }
 
 /// The bundle `p.tgb` of the folder's policy after `harm`, which the source would not let anybody write.
-fn harmed(folder: &Path, harm: impl FnOnce(&mut Source)) {
+pub(crate) fn harmed(folder: &Path, harm: impl FnOnce(&mut Source)) {
     let mut source = source::read(&folder.join("p")).expect("a sound folder");
     harm(&mut source);
     let root = RootDocument::parse(&fs::read(folder.join("p/root.json")).expect("the root")).expect("it is sound");
