@@ -117,6 +117,54 @@ fn without_a_daemon_nothing_stays_in_the_inbox() {
     assert!(fs::read_dir(site.path("inbox")).expect("there").next().is_none());
 }
 
+#[test]
+fn a_receipt_that_is_of_another_file_is_nobodys_word_on_this_one() {
+    let site = Site::new();
+    let daemon = site.start();
+    fs::create_dir(site.path("stick")).expect("made");
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("one"))).expect("written");
+    let (code, told) = sideload(&site, "stick");
+    assert!(code == Some(0) && told.contains("a.tgb: Activated"), "the control: {told}");
+    daemon.stop();
+    let other = site.path("stick/a.tgb.result.json");
+    fs::rename(&other, site.path("other.json")).expect("it came back");
+
+    // On a stick: it appears the moment that the file is offered.
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("two"))).expect("written");
+    let (offered, beside) = (site.path("inbox/usb=unknown=a.tgb"), site.path("inbox/usb=unknown=a.tgb.result.json"));
+    let (code, told) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            crate::site::until("it is offered", || offered.exists().then_some(()));
+            fs::copy(site.path("other.json"), &beside).expect("copied");
+        });
+        let at = ["--inbox", "inbox", "--root", "policy/root.json", "--state", "state", "--wait", "2"];
+        let output = tidegate(&site, &[&["sideload", "stick"][..], &at].concat(), None);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    });
+    assert!(code != Some(0) && told.contains("of another file") && !told.contains("Activated"), "{told}");
+    assert!(!other.exists() && !offered.exists());
+
+    // Over ssh: it is there as soon as the file is moved in.
+    let doubles = doubles(&site);
+    let mv =
+        format!("#!/bin/sh\nPATH=${{PATH#*:}}\nmv \"$@\" && cp -- {:?} \"$4.result.json\"\n", site.path("other.json"));
+    fs::write(doubles.join("mv"), mv).expect("written");
+    fs::set_permissions(doubles.join("mv"), Permissions::from_mode(0o755)).expect("set");
+    let inbox = site.path("inbox");
+    let push = ["push", "ops@pump", "stick/a.tgb", "--inbox", inbox.to_str().expect("UTF-8"), "--wait"];
+    let output = tidegate(&site, &[&push[..], &["1"]].concat(), Some(&doubles));
+    let told = text(&output.stdout) + &text(&output.stderr);
+    assert!(
+        !output.status.success() && told.contains("no receipt of this file") && !told.contains("result "),
+        "{told}"
+    );
+    let daemon = site.start();
+    let output = tidegate(&site, &[&push[..], &["60"]].concat(), Some(&doubles));
+    let told = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && told.contains("seq      2\n"), "{told}");
+    daemon.stop();
+}
+
 /// Programs that stand for ssh and scp, and do on this machine what they would do on the other.
 fn doubles(site: &Site) -> std::path::PathBuf {
     let folder = site.path("doubles");
