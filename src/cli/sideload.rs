@@ -84,12 +84,15 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
             Err(error) => return Err(error),
         };
         say(&candidate.path, &receipt.result, &receipt.detail);
+        let is_last_word = is_taken(&receipt.result) || OUT_OF_ORDER.contains(&&*receipt.result);
+        // What brings a root comes before higher numbers; what a permit leads back to is meant to stay.
+        let is_higher = |other: &Candidate| other.kind == candidate.kind && other.seq > candidate.seq;
+        if is_last_word && (Some(candidate.digest) == permitted || !left.iter().any(is_higher)) {
+            done.insert(candidate.kind);
+        }
         if is_taken(&receipt.result) {
             taken += 1;
-            done.insert(candidate.kind);
             permitted = permitted.or(candidate.permits);
-        } else if OUT_OF_ORDER.contains(&receipt.result.as_str()) {
-            done.insert(candidate.kind);
         }
         if let Err(error) = put_beside(&candidate.path, &bytes) {
             eprintln!("tidegate: no receipt on the stick ({error}); it stays in {}", arguments.inbox.display());
