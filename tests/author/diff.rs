@@ -211,3 +211,26 @@ fn a_list_of_two_texts_and_one_text_that_reads_like_it_differ() {
     let told = done(at, &["bundle", "diff", "both.tgb", "p.tgb"]);
     assert!(told.contains("scopes [\"a, b\"] → a, b"), "{told}");
 }
+
+#[test]
+fn a_base_and_a_changed_probe_are_shown_in_full_before_anybody_signs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    let probe = |header: &str| {
+        let request = "method = \"GET\"\npath = \"/example/1.0.0/pets\"\nat = 2026-01-01T00:00:00Z\n";
+        format!("[probes.pets]\n{request}expect = \"TokenMissing\"\nheaders = {{ X-Berth = [{header:?}] }}\n")
+    };
+    fs::write(at.join("p/probes.toml"), probe("seven")).expect("written");
+    done(at, &["bundle", "build", "p", "-o", "old.tgb"]);
+    fs::write(at.join("p/probes.toml"), probe("eight")).expect("written");
+    let base = "b5".repeat(32);
+    done(at, &["bundle", "build", "p", "-o", "new.tgb", "--base", &base]);
+    let told = done(at, &["bundle", "diff", "old.tgb", "new.tgb"]);
+    assert!(told.contains(&format!("~ base: (none) → {base}")), "{told}");
+    assert!(told.contains("probes: 0 added, 0 removed, 1 changed") && told.contains("~ pets: headers "), "{told}");
+    assert!(told.contains("seven") && told.contains("eight"), "{told}");
+    let sign = ["bundle", "sign", "new.tgb", "--key", "p/keys/policy.key", "--yes"];
+    let shown = done(at, &sign);
+    assert!(shown.lines().any(|line| line.starts_with("base ") && line.ends_with(&base)), "{shown}");
+}

@@ -18,7 +18,7 @@ use super::inspect::{blobs, target};
 use super::listing::{certificate, kind_name};
 use super::read_bundle;
 use crate::bundle::container::BundleType;
-use crate::bundle::entry::{Issuers, JsonEntry as _, Revocations, Routes, Subscriptions, Throttle};
+use crate::bundle::entry::{Issuers, JsonEntry as _, Probes, Revocations, Routes, Subscriptions, Throttle};
 use crate::bundle::manifest::Manifest;
 use crate::bundle::{Entries, EntryKind, Refused, pack};
 use crate::cli::{print, source};
@@ -120,6 +120,7 @@ impl Side {
             ("expires at", manifest.expires_at().map_or_else(|| "never".to_owned(), print::moment)),
             ("target", target(&manifest.target)),
             ("requires", requires.join(", ")),
+            ("base", manifest.base().map(|base| base.to_string()).unwrap_or_default()),
         ]);
         if let Some(permit) = manifest.permit() {
             facts.extend(fields([("permit from", permit.from.to_string()), ("permit to", permit.to.to_string())]));
@@ -336,7 +337,11 @@ fn parts(entries: &Entries) -> anyhow::Result<BTreeMap<&'static str, BTreeMap<St
                     say("revoked ids", format!("{:016x}", row.hash), fields([("until", until)]))?;
                 }
             }
-            EntryKind::Probes => say("probes", sha256(blob).to_string(), Fields::new())?,
+            EntryKind::Probes => {
+                for probe in &Probes::from_bytes(blob)?.probes {
+                    say("probes", probe.name.clone(), members(probe, &["name"])?)?;
+                }
+            }
         }
     }
     Ok(parts)

@@ -89,6 +89,7 @@ pub(super) fn summary(bundle: &[u8], root: Option<&RootDocument>) -> anyhow::Res
     if !requires.is_empty() {
         rows.push(("requires", requires.join(", ")));
     }
+    rows.extend(manifest.base().map(|base| ("base", base.to_string())));
     if let Some(permit) = manifest.permit() {
         rows.extend([("from bundle", permit.from.to_string()), ("to bundle", permit.to.to_string())]);
     }

@@ -62,7 +62,7 @@ fn probes(entry: &Probes) -> Vec<Vec<String>> {
         let mut facts = vec![format!("expect {}", probe.expect.result), format!("at {}", probe.at)];
         facts.extend(probe.expect.route.iter().map(|route| format!("route {route}")));
         facts.extend(probe.expect.application.iter().map(|name| format!("application {name}")));
-        facts.extend(probe.headers.iter().map(|field| format!("with {}", field.name)));
+        facts.extend(probe.headers.iter().map(|field| format!("with {}: {}", field.name, field.value)));
         cells([probe.name.clone(), format!("{} {}{}", probe.method, probe.host, probe.path), facts.join(", ")])
     };
     entry.probes.iter().map(row).collect()
