@@ -6,6 +6,7 @@ mod diff;
 mod inspect;
 mod lint;
 mod listing;
+mod overlap;
 mod records;
 mod sign;
 mod verify;
