@@ -29,6 +29,7 @@ use super::pack::PackError;
 use super::root::{Role, RootDocument, Signers};
 use super::trust::plausible;
 use super::verify::{Findings, Judge};
+use crate::ids::Digest;
 use crate::keys::{SigningKey, sha256};
 use crate::units::UnixSeconds;
 
@@ -100,6 +101,13 @@ impl TimeReset {
     pub fn inspect(file: &[u8], root: &RootDocument) -> Result<(Self, Signers), Refused> {
         let parts = Parts::read(&mut &*file, file.len() as u64)?;
         Ok((Self::parse(&parts.document)?, parts.signers(root)?))
+    }
+
+    /// The same of a file whose threshold of `root` signed it, and its digest.
+    pub(super) fn signed(file: &[u8], root: &RootDocument) -> Result<(Self, Digest), Refused> {
+        let parts = Parts::read(&mut &*file, file.len() as u64)?;
+        parts.signers(root)?.meet(Role::Root)?;
+        Ok((Self::parse(&parts.document)?, sha256(&parts.document)))
     }
 
     /// Step 8: canonical JSON, schema, type.
