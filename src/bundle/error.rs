@@ -121,6 +121,18 @@ refusals! {
     JournalBroken: "keep the journal's files for examination; the device starts a new one",
 }
 
+impl Refused {
+    /// Whether the same file may be taken later though nobody brings it anew: the medium, the disk or the state folder was
+    /// in the way, not what it says.
+    #[must_use]
+    pub const fn is_of_the_moment(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSpace(_) | Self::SourceIo(_) | Self::SourceChanged(_) | Self::ImportBusy(_) | Self::StateLost(_)
+        )
+    }
+}
+
 /// What can be wrong with the meaning of the entries (steps 15 and 16); the compiler of the policy says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SemanticProblem {

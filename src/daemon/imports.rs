@@ -216,7 +216,7 @@ impl Work {
         let now = moment(&self.time);
         let medium = &Medium::of_inbox(path.file_name().unwrap_or_default());
         let outcome = self.importer.import(path, medium, &now);
-        let settled = self.inbox.settle(path, &outcome);
+        let settled = self.inbox.settle(path, &outcome, Instant::now());
         let ImportOutcome { name, result, digest, resumed, root, judged: _, receipt, unrecorded } = outcome;
         if let Some(error) = unrecorded {
             warn!(%error, "an import could not be written into the journal or the time floor");

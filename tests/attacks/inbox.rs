@@ -11,7 +11,7 @@ use tidegate::bundle::Medium;
 use tidegate::bundle::container::MAX_FILE;
 use tidegate::bundle::inbox::{Inbox, MAX_CANDIDATES, MAX_REJECTED, REST};
 
-use crate::source::unkind;
+use crate::source::{Unkind, unkind};
 use crate::world::{Device, GOLDEN_SEQ, bundle, golden, key};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -44,8 +44,12 @@ fn names(folder: &Path) -> Vec<String> {
 
 /// Imports what stands at `path` as the daemon does; the result's name.
 fn judged(device: &mut Device, inbox: &mut Inbox, path: &Path) -> &'static str {
+    judged_at(Instant::now(), device, inbox, path)
+}
+
+fn judged_at(now: Instant, device: &mut Device, inbox: &mut Inbox, path: &Path) -> &'static str {
     let outcome = device.import(path);
-    inbox.settle(path, &outcome).expect("settled");
+    inbox.settle(path, &outcome, now).expect("settled");
     outcome.result.name()
 }
 
@@ -275,7 +279,41 @@ fn a_file_that_takes_the_name_of_one_under_way_is_judged_for_itself() {
 }
 
 #[test]
-fn a_file_refused_for_lack_of_space_stays_and_is_taken_again_only_when_it_changes() {
+fn a_file_refused_for_the_moment_is_offered_again_ever_more_rarely_until_it_is_taken() {
+    // No room; a state record that cannot be written; a slot that cannot.
+    type Trouble = fn(&Unkind, bool);
+    let troubles: [(&str, Trouble); 3] = [
+        ("NoSpace", |disk, on| disk.fill(on)),
+        ("StateLost", |disk, on| disk.fail(on.then_some(("/trust/state", std::io::ErrorKind::Other)))),
+        ("SourceIo", |disk, on| disk.fail(on.then_some(("/routes", std::io::ErrorKind::Other)))),
+    ];
+    for (name, trouble) in troubles {
+        let (mut device, disk) = unkind();
+        let (folder, mut inbox) = inbox(&device);
+        let path = folder.join("a.tgb");
+        fs::write(&path, bundle(GOLDEN_SEQ + 1, "next")).expect("written");
+        assert_eq!(inbox.wait(LONG).expect("looked").ready.len(), 1);
+        trouble(&disk, true);
+        let mut now = Instant::now();
+        assert_eq!(judged_at(now, &mut device, &mut inbox, &path), name);
+        assert!(path.exists(), "{name}");
+        for wait in [60, 120, 240, 480, 960, 1_920, 3_600, 3_600] {
+            now += Duration::from_secs(wait);
+            let too_soon = inbox.look(now - Duration::from_secs(1)).expect("looked").ready;
+            assert!(too_soon.is_empty(), "{name}, before {wait} s");
+            assert_eq!(inbox.look(now).expect("looked").ready, [path.as_path()], "{name}, after {wait} s");
+            assert!(inbox.look(now + LONG).expect("looked").ready.is_empty(), "{name}: under way");
+            assert_eq!(judged_at(now, &mut device, &mut inbox, &path), name);
+        }
+        trouble(&disk, false);
+        assert_eq!(inbox.look(now + Duration::from_secs(3_600)).expect("looked").ready, [path.as_path()]);
+        assert_eq!(judged(&mut device, &mut inbox, &path), "Activated", "{name}");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_file_that_changes_after_a_refusal_of_the_moment_waits_for_nothing() {
     let (mut device, disk) = unkind();
     let (folder, mut inbox) = inbox(&device);
     let path = folder.join("a.tgb");
@@ -284,10 +322,6 @@ fn a_file_refused_for_lack_of_space_stays_and_is_taken_again_only_when_it_change
     disk.fill(true);
     assert_eq!(judged(&mut device, &mut inbox, &path), "NoSpace");
     disk.fill(false);
-    assert!(path.exists());
-    let start = Instant::now();
-    assert!(inbox.look(start).expect("looked").ready.is_empty());
-    assert!(inbox.look(start + REST).expect("looked").ready.is_empty());
     fs::write(&path, bundle(GOLDEN_SEQ + 1, "next")).expect("offered again");
     assert_eq!(inbox.wait(LONG).expect("looked").ready, [path.as_path()]);
     assert_eq!(judged(&mut device, &mut inbox, &path), "Activated");
