@@ -15,12 +15,13 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::card;
-use super::timekeeper::moment;
+use super::timekeeper::{catch_up, moment};
 use crate::admin;
 use crate::bundle::enrolment::Labels;
 use crate::bundle::inbox::Inbox;
 use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
+use crate::gateway::TimeState;
 use crate::ids::Digest;
 use crate::keys::{PublicKey, SigningKey};
 use crate::policy::revocations::Revocations;
@@ -138,6 +139,8 @@ pub(super) struct Work {
     /// The keys of the root's hub role, for the uploader.
     pub(super) hubs: watch::Sender<Arc<[PublicKey]>>,
     pub(super) time: Vec<TimeSource>,
+    /// The time that the gateway goes by.
+    pub(super) shown: Arc<ArcSwap<TimeState>>,
     pub(super) heart: Heart,
     /// All tasks, for the trial of a new policy.
     pub(super) hearts: Heartbeats,
@@ -228,6 +231,7 @@ impl Work {
             info!(file = name, version, "a new root is trusted");
             self.hubs.send_replace(self.importer.hub_keys().cloned().collect());
         }
+        catch_up(&self.shown, &self.importer.time(), &moment(&self.time));
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
         if let Some(list) = resumed.list {
             self.outcomes.put_list_in_force(list);
