@@ -37,7 +37,7 @@ use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
 use crate::store::hardware::Moved;
 use crate::store::pair::{Found, Pair};
-use crate::store::time::{BUILD_TIME, Known, ResetUsed, TimeFile};
+use crate::store::time::{BUILD_TIME, Known, Reset, ResetRefused, TimeFile};
 use crate::units::{TimeBounds, UnixSeconds};
 
 /// Where the importer works, and for which device.
@@ -318,10 +318,17 @@ impl<T> Importer<T> {
     fn reset(&self, reset: &TimeReset, now: &Moment) -> Result<Imported<T>, Refused> {
         let floor = || self.time.floor().bounds(&now.reading, false).lower;
         let from = floor();
-        match self.time.reset(reset.at, reset.seq, &now.reading) {
+        let TimeReset { at, undoes, seq, .. } = *reset;
+        match self.time.reset(Reset { at, undoes, seq }, &now.reading) {
             Ok(Ok(())) => Ok(Imported::TimeReset { from, to: floor() }),
             Ok(Err(error)) => Err(Refused::StateLost(format!("writing the time floor: {error}"))),
-            Err(ResetUsed(last)) => Err(Refused::Rollback(format!("time reset {}; reset {last} was taken", reset.seq))),
+            Err(ResetRefused::Used(last)) => {
+                Err(Refused::Rollback(format!("time reset {seq}; reset {last} was taken")))
+            }
+            Err(ResetRefused::NotReached(floor)) => {
+                let detail = format!("it takes back a floor of {undoes} or later; the device's is {floor}");
+                Err(Refused::ResetNotApplicable(detail))
+            }
         }
     }
 

@@ -139,9 +139,25 @@ pub struct ByHub {
     pub refused_ms: i64,
 }
 
-/// A reset whose number is not above that of the last one, and that one's number.
+/// The root's word on the floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResetUsed(pub u64);
+pub struct Reset {
+    /// What it is set to.
+    pub at: UnixSeconds,
+    /// The least floor that is taken back.
+    pub undoes: UnixSeconds,
+    /// Its place in the order.
+    pub seq: u64,
+}
+
+/// A reset that was not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetRefused {
+    /// Its number is not above that of the last one, which this is.
+    Used(u64),
+    /// The floor is this, and earlier than what it takes back.
+    NotReached(UnixSeconds),
+}
 
 fn to_bytes(floor: TimeFloor, account: Account, boot: BootId) -> Vec<u8> {
     let anchor = u64::try_from(floor.anchor.as_millis()).unwrap_or(u64::MAX);
@@ -289,15 +305,19 @@ impl TimeFile {
         (outcome, inside.persist(self.boot))
     }
 
-    /// Sets the floor to the moment that reset number `seq` of the root's names, be it earlier or later; never below the
-    /// build time. The hub's allowance begins anew: what it gave is taken back with the rest. On an error of the disk the
-    /// floor is as it was, for a reset that a restart forgets must not be told as done.
-    pub fn reset(&self, at: UnixSeconds, seq: u64, reading: &Reading) -> Result<io::Result<()>, ResetUsed> {
+    /// Sets the floor to the moment that a reset of the root's names, where it stands as far ahead as the reset says; never
+    /// below the build time. The hub's allowance begins anew: what it gave is taken back with the rest. On an error of the
+    /// disk the floor is as it was, for a reset that a restart forgets must not be told as done.
+    pub fn reset(&self, reset: Reset, reading: &Reading) -> Result<io::Result<()>, ResetRefused> {
         let mut inside = self.inside();
+        let Reset { at, undoes, seq } = reset;
         if seq <= inside.account.reset {
-            return Err(ResetUsed(inside.account.reset));
+            return Err(ResetRefused::Used(inside.account.reset));
         }
         let (before, account) = (inside.floor.moved(reading), inside.account);
+        if before.hard_ms < undoes.saturating_mul(1_000) {
+            return Err(ResetRefused::NotReached(before.hard_ms.div_euclid(1_000)));
+        }
         let floor = TimeFloor { anchor: before.anchor, ..TimeFloor::new(at.max(self.build), reading, false) };
         let taken_back = if before.hard_ms > floor.hard_ms { before.hard_ms } else { i64::MIN };
         let disowned_ms = account.disowned_ms.max(taken_back);

@@ -254,7 +254,7 @@ fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_
     until("tokens are refused", || (reply().status == 401).then_some(()));
 
     let device = daemon.status().device.to_string();
-    let now = wall().to_string();
+    let (now, undone) = (wall().to_string(), lower().to_string());
     let reset = [
         "time",
         "reset",
@@ -262,6 +262,8 @@ fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_
         "policy/root.json",
         "--at",
         &now,
+        "--undoes",
+        &undone,
         "--author",
         "ops",
         "--device",
