@@ -188,7 +188,7 @@ impl Slots {
             Some(failed) => origin.after(failed),
             None => origin,
         };
-        if serving.as_ref().map(|active| active.digest) != slots.on_trial() {
+        if slots.on_trial().is_none() {
             let _ = slots.trial.end(); // what becomes of this process is not its doing
         }
         // With the root lost, nobody can tell what is of use.
@@ -217,10 +217,21 @@ impl Slots {
         (Some(Refused::KnownBad(format!("bundle {} ended abnormally {ends} times on trial", active.digest))), noted)
     }
 
-    /// The bundle on trial, if the active one is.
+    /// The bundle on trial: the active one, until it has passed, while it serves. One whose slot does not verify proves
+    /// nothing.
     #[must_use]
     pub fn on_trial(&self) -> Option<Digest> {
-        self.state.active.filter(|_| self.state.on_trial).map(|slot| slot.digest)
+        self.trust
+            .history
+            .serving
+            .filter(|serving| self.state.on_trial && self.state.active.is_some_and(|active| active.digest == *serving))
+    }
+
+    /// Notes that this process serves what is on trial, if anything is. If it cannot, an abnormal end goes uncounted.
+    fn note_trial(&mut self) {
+        if let Some(bundle) = self.on_trial() {
+            let _ = self.trial.begin(bundle, self.boot);
+        }
     }
 
     /// The bundle on trial has served for long enough: it is good from here on.
@@ -258,6 +269,7 @@ impl Slots {
     pub fn resume<T>(&mut self, device: &DeviceFacts, compile: Compile<T>) -> Resumed<T> {
         let History { serving: None, list: before, .. } = self.trust.history else { return Resumed::default() };
         let Choice { serving, list, .. } = self.choose(device, compile);
+        self.note_trial();
         Resumed { serving, list: list.filter(|list| before != Some(list.digest)) }
     }
 
@@ -275,9 +287,7 @@ impl Slots {
             self.commit(&state)?;
             self.trust.history = state.history(Some(digest), list);
             self.drop_others();
-            if self.state.on_trial {
-                let _ = self.trial.begin(digest, self.boot); // else an abnormal end goes uncounted
-            }
+            self.note_trial();
         }
         Ok(Active::of(verified))
     }

@@ -179,7 +179,7 @@ impl<T> Importer<T> {
         Arc::clone(&self.time)
     }
 
-    /// The bundle that is on trial, if the active one is.
+    /// The bundle that is on trial, if what serves is.
     #[must_use]
     pub fn on_trial(&self) -> Option<Digest> {
         self.slots.on_trial()
