@@ -281,7 +281,7 @@ impl Slots {
             return Err(Refused::StateLost("the list of revocations does not verify; bring it, or a later one".into()));
         }
         if serving != Some(digest) {
-            self.write_slot(&verified).map_err(|error| stored("the slot", &error))?;
+            self.whole(digest, self.write_slot(&verified))?;
             let state = self.state.after(Seen { seq, digest }, verified.manifest().security_floor(), serving);
             // The commit point. If it fails the slot stays: the record may have reached the disk all the same.
             self.commit(&state)?;
@@ -301,7 +301,7 @@ impl Slots {
         let (seq, digest) = (verified.manifest().seq(), verified.digest());
         let History { serving, list, .. } = self.trust.history;
         if list != Some(digest) {
-            self.write_list(&verified, source)?;
+            self.whole(digest, self.write_list(&verified, source))?;
             let state = self.state.after_list(Seen { seq, digest });
             self.commit(&state)?;
             self.trust.history = state.history(serving, Some(digest));
@@ -327,9 +327,17 @@ impl Slots {
         Ok(())
     }
 
+    /// Removes the slot that was not `written` whole: a full disk is the last to have room for it.
+    fn whole(&self, digest: Digest, written: Result<(), Refused>) -> Result<(), Refused> {
+        if written.is_err() {
+            let _ = self.disk.remove_folder(&self.folder.join(digest.to_string())); // what stays is dropped at a start
+        }
+        written
+    }
+
     /// As [`Slots::write_slot`]; what is written is hashed once more as it goes by.
     fn write_list(&self, verified: &Verified<Revocations>, source: &mut dyn Source) -> Result<(), Refused> {
-        self.write_slot(verified).map_err(|error| stored("the slot", &error))?;
+        self.write_slot(verified)?;
         let slot = self.folder.join(verified.digest().to_string());
         let preamble = verified.head().preamble();
         for entry in &verified.manifest().entries(preamble.payload_len())? {
@@ -343,16 +351,20 @@ impl Slots {
     }
 
     /// Every file and every name of the slot, durable.
-    fn write_slot<T>(&self, verified: &Verified<T>) -> io::Result<()> {
+    fn write_slot<T>(&self, verified: &Verified<T>) -> Result<(), Refused> {
         let slot = self.folder.join(verified.digest().to_string());
+        self.write_files(&slot, verified).map_err(|error| stored("the slot", &error))
+    }
+
+    fn write_files<T>(&self, slot: &Path, verified: &Verified<T>) -> io::Result<()> {
         // A rotten or half-written slot of this very bundle; it cannot be the one that serves.
-        self.disk.remove_folder(&slot)?;
-        self.disk.create_folder(&slot)?;
+        self.disk.remove_folder(slot)?;
+        self.disk.create_folder(slot)?;
         self.disk.write(&slot.join("head"), verified.head().bytes(), 0o600)?;
         for (kind, blob) in verified.entries() {
             self.disk.write(&slot.join(kind.name()), blob, 0o600)?;
         }
-        self.disk.sync_folder(&slot)?;
+        self.disk.sync_folder(slot)?;
         self.disk.sync_folder(&self.folder)
     }
 
