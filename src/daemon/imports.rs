@@ -230,6 +230,7 @@ impl Work {
         if let Some(version) = root {
             info!(file = name, version, "a new root is trusted");
             self.hubs.send_replace(self.importer.hub_keys().cloned().collect());
+            self.outcomes.labels.store(Arc::new(self.importer.device().labels.clone()));
         }
         catch_up(&self.shown, &self.importer.time(), &moment(&self.time));
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
