@@ -134,6 +134,14 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// Whether somebody must look into it at once: keys of the deployment signed two things of one number.
+    #[must_use]
+    pub const fn is_alarm(&self) -> bool {
+        matches!(self, Self::Equivocation(_))
+    }
+}
+
 /// What can be wrong with the meaning of the entries (steps 15 and 16); the compiler of the policy says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SemanticProblem {

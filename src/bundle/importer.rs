@@ -270,9 +270,10 @@ impl<T> Importer<T> {
         let roots = if rotated.is_ok() { &*found.roots } else { &[] };
         let rotations = roots.iter().try_for_each(|next| self.journal.append(line.clone().rotated(next)));
         let line = line.saying(&result.detail());
-        let appended = match result.is_unchanged() {
-            true => self.journal.append_unchanged(line, now.reading.boot),
-            false => self.journal.append(line),
+        let appended = match &result {
+            Imported::Refused(refused) if refused.is_alarm() => self.journal.append_alarm(line, now.reading.boot),
+            Imported::Refused(_) | Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
+            _ => self.journal.append(line),
         };
         let journal = (rotations.is_ok() && appended.is_ok()).then(|| self.journal.position());
         let unkept = rotated.as_ref().err().map(|refused| io::Error::other(refused.clone()));

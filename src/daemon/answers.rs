@@ -201,6 +201,7 @@ impl admin::Answers for Daemon {
             },
             upload,
             imports: self.outcomes.recent(),
+            equivocations: self.outcomes.equivocations(),
             revocations_age_seconds: self.revocations_age(),
         }
     }

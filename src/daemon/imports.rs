@@ -36,6 +36,8 @@ use crate::units::UnixSeconds;
 const WAIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// How long it rests when the inbox cannot be read.
 const REST: Duration = Duration::from_secs(5);
+/// The result that is an alarm.
+const ALARM: &str = "Equivocation";
 /// Imports that status shows.
 const SHOWN: usize = 16;
 
@@ -70,7 +72,8 @@ impl Outcomes {
             card: ArcSwap::default(),
             labels: ArcSwap::default(),
             recent: Mutex::default(),
-            counts: Mutex::default(),
+            // There from the start: what counts an alarm must show its first.
+            counts: Mutex::new(vec![(ALARM, 0)]),
         }
     }
 
@@ -103,6 +106,11 @@ impl Outcomes {
     /// Imports by result.
     pub(super) fn counts(&self) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bundles and enrolments of a number that another one had, since the start.
+    pub(super) fn equivocations(&self) -> u64 {
+        self.counts().iter().find(|(name, _)| *name == ALARM).map_or(0, |(_, count)| *count)
     }
 
     fn note(&self, name: &str, result: &'static str, at: UnixSeconds, seq: Option<u64>) {
@@ -302,5 +310,9 @@ impl Work {
 
 fn warn_refused(name: &str, digest: Option<Digest>, refused: &Refused) {
     let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
-    warn!(file = name, digest, result = refused.name(), "refused: {refused}");
+    if refused.is_alarm() {
+        error!(file = name, digest, result = refused.name(), "refused: {refused}");
+    } else {
+        warn!(file = name, digest, result = refused.name(), "refused: {refused}");
+    }
 }
