@@ -54,6 +54,10 @@ const DRIFT: u32 = 5_000;
 /// a machine with a network, and a hub whose clock is wrong, or whose key is stolen, must not close every device for good.
 pub const HUB_LIMIT: UnixSeconds = 400 * 86_400;
 
+/// The end of the year 9999: no document and no token names a later moment, and canonical JSON has no room for the latest that
+/// a clock could say.
+const LATEST: UnixSeconds = 253_402_300_799;
+
 const VERSION: u8 = 2;
 const WITHOUT_ACCOUNT: u8 = 1;
 const LOST: u8 = 1;
@@ -77,7 +81,7 @@ impl TimeFloor {
     #[must_use]
     pub fn bounds(&self, reading: &Reading, trusted: bool) -> TimeBounds {
         let lower = self.lower_ms(reading).div_euclid(1_000);
-        let wall = reading.wall_ms.div_euclid(1_000);
+        let wall = reading.wall_ms.div_euclid(1_000).min(LATEST);
         if trusted && wall >= lower.saturating_sub(BEHIND) {
             return TimeBounds { lower: wall.max(lower), upper: Some(wall.max(lower)), quality: TimeQuality::Synced };
         }

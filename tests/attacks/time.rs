@@ -290,6 +290,10 @@ fn no_clock_and_no_jump_of_it_refuses_a_valid_bundle() {
         assert_eq!(outcome.result.name(), "Activated", "{first}, then {second}, trusted {trusted}: {outcome:?}");
         let again = importer.import(&file, &Medium::Inbox, &moment(first));
         assert_eq!(again.result.name(), "AlreadyInstalled", "{second}, then {first}: {again:?}");
+        for outcome in [&outcome, &again] {
+            assert!(outcome.unrecorded.is_none(), "{first}, then {second}, trusted {trusted}: {outcome:?}");
+            outcome.receipt.put_beside(&file, &key(9)).expect("a receipt");
+        }
         let lower = importer.time().floor().bounds(&moment(0).reading, false).lower;
         assert!(near(lower, GOLDEN_AT), "no clock is written down: {lower}");
     }
