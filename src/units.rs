@@ -57,6 +57,13 @@ impl TimeBounds {
     pub const fn floor(lower: UnixSeconds) -> Self {
         Self { lower, upper: None, quality: TimeQuality::Floor }
     }
+
+    /// How old, at least, what is true as of `at` is, in seconds. What is taken raises the lower bound to its own moment, so
+    /// a later moment is one that a time reset took back: it proves nothing, and is [`u64::MAX`] old.
+    #[must_use]
+    pub const fn least_age(&self, at: UnixSeconds) -> u64 {
+        if at > self.lower { u64::MAX } else { self.lower.abs_diff(at) }
+    }
 }
 
 /// A length of time in settings: `"250ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"`.

@@ -40,6 +40,10 @@ pub struct Status {
     /// The last bundles that were judged, newest first; bounded by the daemon.
     #[serde(default)]
     pub imports: Vec<Imported>,
+    /// Bundles and enrolments that were refused since the start because another one had their number. Not 0 is an alarm: keys
+    /// of the deployment signed both.
+    #[serde(default)]
+    pub equivocations: u64,
     /// How old, at least, what is known of revocations is; absent while nothing is in force.
     #[serde(default)]
     pub revocations_age_seconds: Option<u64>,

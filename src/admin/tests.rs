@@ -69,6 +69,7 @@ fn status() -> Status {
             last_error: None,
         }),
         imports: vec![Imported { name: "a.tgb".into(), result: "Rollback".into(), at: 1_700_000_001, seq: Some(40) }],
+        equivocations: 1,
         revocations_age_seconds: Some(60),
     }
 }

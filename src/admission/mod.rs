@@ -204,7 +204,7 @@ where
 
     if route.auth == Auth::Token {
         // The least age: a floor that stands still closes nothing, and one that is known closes for certain.
-        let is_fresh = |max| revoked.as_of.is_some_and(|as_of| age_s(as_of, bounds) <= max);
+        let is_fresh = |max| revoked.as_of.is_some_and(|as_of| bounds.least_age(as_of) <= max);
         if route.revocations_max_age_s.is_some_and(|max| !is_fresh(max)) {
             return Err(Reject::RevocationsStale);
         }
@@ -259,11 +259,6 @@ where
     charges
         .add(policy, Level::Resource, route.plan, || NameHash::of(&[&route.template, first()]).and(api.hash.get()))?;
     Ok(found)
-}
-
-/// How old, at least, what was issued at `as_of` is.
-fn age_s(as_of: UnixSeconds, now: TimeBounds) -> u64 {
-    u64::try_from(now.lower.saturating_sub(as_of)).unwrap_or(0)
 }
 
 /// What the route says of a token that the clock leaves in doubt.

@@ -344,10 +344,12 @@ fn a_route_closes_once_what_is_known_of_revocations_is_surely_too_old() {
         (Some(500), 1_500, true),
         (Some(499), 1_500, false),
         (None, 1_500, false),
-        (Some(1_600), 1_500, true),
-        (Some(i64::MAX), i64::MIN, true),
+        (Some(1_500), 1_500, true),
+        // Of a moment that a time reset took back.
+        (Some(1_501), 1_500, false),
+        (Some(i64::MAX), i64::MIN, false),
         (Some(i64::MIN), 1_500, false),
-        (Some(500), -1, true),
+        (Some(500), -1, false),
     ] {
         assert_eq!(judged(&policy, as_of, lower), if open { Ok(()) } else { Err(true) }, "{as_of:?} at {lower}");
     }

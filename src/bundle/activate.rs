@@ -188,7 +188,7 @@ impl Slots {
             Some(failed) => origin.after(failed),
             None => origin,
         };
-        if serving.as_ref().map(|active| active.digest) != slots.on_trial() {
+        if slots.on_trial().is_none() {
             let _ = slots.trial.end(); // what becomes of this process is not its doing
         }
         // With the root lost, nobody can tell what is of use.
@@ -217,10 +217,21 @@ impl Slots {
         (Some(Refused::KnownBad(format!("bundle {} ended abnormally {ends} times on trial", active.digest))), noted)
     }
 
-    /// The bundle on trial, if the active one is.
+    /// The bundle on trial: the active one, until it has passed, while it serves. One whose slot does not verify proves
+    /// nothing.
     #[must_use]
     pub fn on_trial(&self) -> Option<Digest> {
-        self.state.active.filter(|_| self.state.on_trial).map(|slot| slot.digest)
+        self.trust
+            .history
+            .serving
+            .filter(|serving| self.state.on_trial && self.state.active.is_some_and(|active| active.digest == *serving))
+    }
+
+    /// Notes that this process serves what is on trial, if anything is. If it cannot, an abnormal end goes uncounted.
+    fn note_trial(&mut self) {
+        if let Some(bundle) = self.on_trial() {
+            let _ = self.trial.begin(bundle, self.boot);
+        }
     }
 
     /// The bundle on trial has served for long enough: it is good from here on.
@@ -258,6 +269,7 @@ impl Slots {
     pub fn resume<T>(&mut self, device: &DeviceFacts, compile: Compile<T>) -> Resumed<T> {
         let History { serving: None, list: before, .. } = self.trust.history else { return Resumed::default() };
         let Choice { serving, list, .. } = self.choose(device, compile);
+        self.note_trial();
         Resumed { serving, list: list.filter(|list| before != Some(list.digest)) }
     }
 
@@ -269,15 +281,13 @@ impl Slots {
             return Err(Refused::StateLost("the list of revocations does not verify; bring it, or a later one".into()));
         }
         if serving != Some(digest) {
-            self.write_slot(&verified).map_err(|error| stored("the slot", &error))?;
+            self.whole(digest, self.write_slot(&verified))?;
             let state = self.state.after(Seen { seq, digest }, verified.manifest().security_floor(), serving);
             // The commit point. If it fails the slot stays: the record may have reached the disk all the same.
             self.commit(&state)?;
             self.trust.history = state.history(Some(digest), list);
             self.drop_others();
-            if self.state.on_trial {
-                let _ = self.trial.begin(digest, self.boot); // else an abnormal end goes uncounted
-            }
+            self.note_trial();
         }
         Ok(Active::of(verified))
     }
@@ -291,7 +301,7 @@ impl Slots {
         let (seq, digest) = (verified.manifest().seq(), verified.digest());
         let History { serving, list, .. } = self.trust.history;
         if list != Some(digest) {
-            self.write_list(&verified, source)?;
+            self.whole(digest, self.write_list(&verified, source))?;
             let state = self.state.after_list(Seen { seq, digest });
             self.commit(&state)?;
             self.trust.history = state.history(serving, Some(digest));
@@ -317,9 +327,17 @@ impl Slots {
         Ok(())
     }
 
+    /// Removes the slot that was not `written` whole: a full disk is the last to have room for it.
+    fn whole(&self, digest: Digest, written: Result<(), Refused>) -> Result<(), Refused> {
+        if written.is_err() {
+            let _ = self.disk.remove_folder(&self.folder.join(digest.to_string())); // what stays is dropped at a start
+        }
+        written
+    }
+
     /// As [`Slots::write_slot`]; what is written is hashed once more as it goes by.
     fn write_list(&self, verified: &Verified<Revocations>, source: &mut dyn Source) -> Result<(), Refused> {
-        self.write_slot(verified).map_err(|error| stored("the slot", &error))?;
+        self.write_slot(verified)?;
         let slot = self.folder.join(verified.digest().to_string());
         let preamble = verified.head().preamble();
         for entry in &verified.manifest().entries(preamble.payload_len())? {
@@ -333,16 +351,20 @@ impl Slots {
     }
 
     /// Every file and every name of the slot, durable.
-    fn write_slot<T>(&self, verified: &Verified<T>) -> io::Result<()> {
+    fn write_slot<T>(&self, verified: &Verified<T>) -> Result<(), Refused> {
         let slot = self.folder.join(verified.digest().to_string());
+        self.write_files(&slot, verified).map_err(|error| stored("the slot", &error))
+    }
+
+    fn write_files<T>(&self, slot: &Path, verified: &Verified<T>) -> io::Result<()> {
         // A rotten or half-written slot of this very bundle; it cannot be the one that serves.
-        self.disk.remove_folder(&slot)?;
-        self.disk.create_folder(&slot)?;
+        self.disk.remove_folder(slot)?;
+        self.disk.create_folder(slot)?;
         self.disk.write(&slot.join("head"), verified.head().bytes(), 0o600)?;
         for (kind, blob) in verified.entries() {
             self.disk.write(&slot.join(kind.name()), blob, 0o600)?;
         }
-        self.disk.sync_folder(&slot)?;
+        self.disk.sync_folder(slot)?;
         self.disk.sync_folder(&self.folder)
     }
 

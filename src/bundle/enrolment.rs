@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Both are signed documents (`*.tgd`); `key` is the raw Ed25519 key in hex. The request shows that whoever asks holds
-//! the key. An enrolment is taken through the importer, by the same steps as a bundle where they apply; `(epoch, seq)`
-//! only ever rises. It takes no policy out of service: labels decide about what comes after it. Pure.
+//! the key. An enrolment is taken through the importer, by the same steps as a bundle where they apply. `(epoch, seq)`
+//! only ever rises: that of the policy role counts by itself, so that whoever has the hub's key cannot lock it out by a
+//! number; the hub's must be above both. It takes no policy out of service: labels decide about what comes after it. Pure.
 
 use std::collections::BTreeMap;
 
@@ -89,7 +90,7 @@ pub struct Enrolment {
     pub labels: Labels,
     /// The least root version that it may be judged with.
     pub root_version: u64,
-    /// Its place in the order of this device's enrolments; at least 1.
+    /// Its place in the order of this device's enrolments by its role; at least 1.
     pub seq: u64,
 }
 
@@ -167,6 +168,50 @@ pub struct Held {
     pub enrolment: Enrolment,
     /// Which one.
     pub digest: Digest,
+    /// Whose word it is: the role policy or the role hub.
+    pub role: Role,
+}
+
+/// Where an enrolment stands in the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+    pub(super) digest: Digest,
+}
+
+/// The last enrolment that a device took of each role.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Places {
+    pub(super) policy: Option<Place>,
+    pub(super) hub: Option<Place>,
+}
+
+impl Places {
+    /// These, after `held` was taken.
+    #[must_use]
+    pub(super) fn with(self, held: &Held) -> Self {
+        let Enrolment { epoch, seq, .. } = held.enrolment;
+        let place = Some(Place { epoch, seq, digest: held.digest });
+        if held.role == Role::Hub { Self { hub: place, ..self } } else { Self { policy: place, ..self } }
+    }
+
+    /// Step 12: whether `held` comes next.
+    fn order(&self, held: &Held) -> Result<(), Refused> {
+        let Held { enrolment: Enrolment { epoch, seq, .. }, digest, role } = held;
+        let own = if *role == Role::Hub { self.hub } else { self.policy };
+        if let Some(last) = own.filter(|last| (last.epoch, last.seq) == (*epoch, *seq) && last.digest != *digest) {
+            return Err(Refused::Equivocation(format!("sequence {seq} was already used by enrolment {}", last.digest)));
+        }
+        let above = [own, self.policy].into_iter().flatten().max_by_key(|last| (last.epoch, last.seq));
+        match above.filter(|last| (*epoch, *seq) <= (last.epoch, last.seq)) {
+            None => Ok(()),
+            Some(last) => {
+                let detail = format!("sequence {seq}; the device has seen {} of epoch {}", last.seq, last.epoch);
+                Err(Refused::EnrolmentRollback(detail))
+            }
+        }
+    }
 }
 
 /// How a judgement that refused nothing ended.
@@ -178,11 +223,11 @@ pub enum Ruling {
     AlreadyInstalled,
 }
 
-/// Judges an enrolment for `by.device`, which has `held` until now.
+/// Judges an enrolment for `by.device`, which has `held` until now and has taken those of `places`.
 pub(super) fn judge(
     document: &Document,
     by: &Judge<'_>,
-    held: Option<&Held>,
+    (held, places): (Option<Digest>, &Places),
     found: &mut Findings,
 ) -> Result<Ruling, Refused> {
     let digest = document.digest();
@@ -216,23 +261,12 @@ pub(super) fn judge(
         return Err(Refused::NotForThisDevice(detail));
     }
     // 12 order
-    if let Some(Held { enrolment: last, digest: kept }) = held {
-        let seq = enrolment.seq;
-        if *kept == digest {
-            return Ok(Ruling::AlreadyInstalled);
-        }
-        match (enrolment.epoch, seq).cmp(&(last.epoch, last.seq)) {
-            std::cmp::Ordering::Greater => {}
-            std::cmp::Ordering::Equal => {
-                return Err(Refused::Equivocation(format!("sequence {seq} was already used by enrolment {kept}")));
-            }
-            std::cmp::Ordering::Less => {
-                let detail = format!("sequence {seq}; the device has {} of epoch {}", last.seq, last.epoch);
-                return Err(Refused::EnrolmentRollback(detail));
-            }
-        }
+    if held == Some(digest) {
+        return Ok(Ruling::AlreadyInstalled);
     }
-    Ok(Ruling::Next(Held { enrolment, digest }))
+    let next = Held { enrolment, digest, role };
+    places.order(&next)?;
+    Ok(Ruling::Next(next))
 }
 
 /// The role policy where its threshold is met, else the role hub.

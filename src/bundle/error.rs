@@ -98,6 +98,7 @@ refusals! {
     PermitUsed: "nothing is left to do if the permitted bundle serves; else sign a permit with a higher sequence number",
     PermitNotApplicable: "sign a permit from the bundle that serves on the device",
     PermitDigestMismatch: "bring the bundle that the permit names, or a permit for this one",
+    ResetNotApplicable: "nothing is left to do where the device's time is right; else make a reset that takes back what its status says",
     RevocationRollback: "build the list with a higher sequence number",
     EnrolmentRollback: "enrol the device with a higher sequence number",
     // 13–15: entries
@@ -119,6 +120,26 @@ refusals! {
     // 17–18: commit and journal
     StateLost: "check the disk of the state folder; the device keeps serving what it has",
     JournalBroken: "keep the journal's files for examination; the device starts a new one",
+}
+
+impl Refused {
+    /// Whether the same file may be taken later though nobody brings it anew: the medium, the disk or the state folder was
+    /// in the way, not what it says.
+    #[must_use]
+    pub const fn is_of_the_moment(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSpace(_) | Self::SourceIo(_) | Self::SourceChanged(_) | Self::ImportBusy(_) | Self::StateLost(_)
+        )
+    }
+}
+
+impl Refused {
+    /// Whether somebody must look into it at once: keys of the deployment signed two things of one number.
+    #[must_use]
+    pub const fn is_alarm(&self) -> bool {
+        matches!(self, Self::Equivocation(_))
+    }
 }
 
 /// What can be wrong with the meaning of the entries (steps 15 and 16); the compiler of the policy says it.

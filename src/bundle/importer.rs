@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::activate::{Active, Compile, OpenError, Resumed, Slots, Started};
 use super::container::MAX_ROOT;
 use super::document::{self, Document, MAX_DOCUMENT};
+use super::enrolled::Enrolled;
 use super::enrolment::{self, Enrolment, Held, Ruling};
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
@@ -28,7 +29,7 @@ use super::reset::TimeReset;
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, Staged, open_regular, stage};
 use super::start::{Origin, Records};
-use super::trust::{History, Trust};
+use super::trust::History;
 use super::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
@@ -36,8 +37,7 @@ use crate::ids::Digest;
 use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
 use crate::store::hardware::Moved;
-use crate::store::pair::{Found, Pair};
-use crate::store::time::{BUILD_TIME, Known, ResetUsed, TimeFile};
+use crate::store::time::{BUILD_TIME, Known, Reset, ResetRefused, TimeFile};
 use crate::units::{TimeBounds, UnixSeconds};
 
 /// Where the importer works, and for which device.
@@ -87,9 +87,7 @@ pub struct Importer<T> {
     slots: Slots,
     journal: Journal,
     time: Arc<TimeFile>,
-    /// The enrolment and where it is kept: the version of the root that it was taken under (u64, big-endian) and the
-    /// document.
-    enrolled: (Option<Held>, Pair),
+    enrolled: Enrolled,
     compile: Compile<T>,
     trial: Duration,
     /// What is on trial, and since when it has served without a defect, by CLOCK_BOOTTIME.
@@ -133,10 +131,9 @@ impl<T> Importer<T> {
             epoch: slots.trust().root.epoch(),
         };
         let folder = state.join("trust");
-        let (pair, kept) = Pair::open(Arc::clone(&disk), &folder, "enrolment");
-        let (held, unenrolled) = enrolled(&kept, &slots, &device);
-        if let Some(held) = &held {
-            device.labels.clone_from(&held.enrolment.labels);
+        let (enrolled, unenrolled) = Enrolled::open(Arc::clone(&disk), &folder, &slots, &device);
+        if let Some(enrolment) = enrolled.enrolment() {
+            device.labels.clone_from(&enrolment.labels);
         }
         let (time, written) = TimeFile::open(Arc::clone(&disk), &folder, BootId::now(), &now.reading, known);
         let bounds = time.floor().bounds(&now.reading, now.trusted);
@@ -148,7 +145,6 @@ impl<T> Importer<T> {
             .and_then(|()| journal.append_start(why, started));
         let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
-        let enrolled = (held, pair);
         let importer =
             Self { disk, staging, device, slots, journal, time, enrolled, compile, trial, tried: None, _lock: lock };
         Ok(Opened { importer, serving, list, origin, unrecorded })
@@ -161,7 +157,8 @@ impl<T> Importer<T> {
         trust.lost.is_none().then(|| trust.root.role_keys(Role::Hub)).into_iter().flatten()
     }
 
-    /// Who this device is; its labels are those of its enrolment, and change with an import that ends `Enrolled`.
+    /// Who this device is; its labels are those of its enrolment, and change with an import that ends `Enrolled` or whose
+    /// outcome names a root.
     #[must_use]
     pub fn device(&self) -> &DeviceFacts {
         &self.device
@@ -170,7 +167,7 @@ impl<T> Importer<T> {
     /// The identity of the enrolment.
     #[must_use]
     pub fn enrolled(&self) -> Option<Digest> {
-        self.enrolled.0.as_ref().map(|held| held.digest)
+        self.enrolled.digest()
     }
 
     /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
@@ -179,7 +176,7 @@ impl<T> Importer<T> {
         Arc::clone(&self.time)
     }
 
-    /// The bundle that is on trial, if the active one is.
+    /// The bundle that is on trial, if what serves is.
     #[must_use]
     pub fn on_trial(&self) -> Option<Digest> {
         self.slots.on_trial()
@@ -220,6 +217,9 @@ impl<T> Importer<T> {
         let mut resumed = Resumed::default();
         if !found.roots.is_empty() {
             self.time.under(self.slots.trust().root.epoch());
+            if let Some(enrolment) = self.enrolled.judge_again(&self.slots, &self.device) {
+                self.device.labels.clone_from(&enrolment.labels);
+            }
             resumed = self.slots.resume(&self.device, self.compile);
         }
         let result = match (judged, &rotated) {
@@ -270,9 +270,10 @@ impl<T> Importer<T> {
         let roots = if rotated.is_ok() { &*found.roots } else { &[] };
         let rotations = roots.iter().try_for_each(|next| self.journal.append(line.clone().rotated(next)));
         let line = line.saying(&result.detail());
-        let appended = match result.is_unchanged() {
-            true => self.journal.append_unchanged(line, now.reading.boot),
-            false => self.journal.append(line),
+        let appended = match &result {
+            Imported::Refused(refused) if refused.is_alarm() => self.journal.append_alarm(line, now.reading.boot),
+            Imported::Refused(_) | Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
+            _ => self.journal.append(line),
         };
         let journal = (rotations.is_ok() && appended.is_ok()).then(|| self.journal.position());
         let unkept = rotated.as_ref().err().map(|refused| io::Error::other(refused.clone()));
@@ -318,21 +319,26 @@ impl<T> Importer<T> {
     fn reset(&self, reset: &TimeReset, now: &Moment) -> Result<Imported<T>, Refused> {
         let floor = || self.time.floor().bounds(&now.reading, false).lower;
         let from = floor();
-        match self.time.reset(reset.at, reset.seq, &now.reading) {
+        let TimeReset { at, undoes, seq, .. } = *reset;
+        match self.time.reset(Reset { at, undoes, seq }, &now.reading) {
             Ok(Ok(())) => Ok(Imported::TimeReset { from, to: floor() }),
             Ok(Err(error)) => Err(Refused::StateLost(format!("writing the time floor: {error}"))),
-            Err(ResetUsed(last)) => Err(Refused::Rollback(format!("time reset {}; reset {last} was taken", reset.seq))),
+            Err(ResetRefused::Used(last)) => {
+                Err(Refused::Rollback(format!("time reset {seq}; reset {last} was taken")))
+            }
+            Err(ResetRefused::NotReached(floor)) => {
+                let detail = format!("it takes back a floor of {undoes} or later; the device's is {floor}");
+                Err(Refused::ResetNotApplicable(detail))
+            }
         }
     }
 
     /// 17 for an enrolment: from here on the labels are its own.
     fn enrol(&mut self, held: Held, document: &Document) -> Result<Enrolment, Refused> {
-        let root = self.slots.trust().root.version();
-        let written = self.enrolled.1.write(&[&root.to_be_bytes()[..], &document.to_bytes()].concat());
-        written.map_err(|error| Refused::StateLost(format!("writing the enrolment: {error}")))?;
         let enrolment = held.enrolment.clone();
+        let written = self.enrolled.keep(held, document, &self.slots.trust().root);
+        written.map_err(|error| Refused::StateLost(format!("writing the enrolment: {error}")))?;
         self.device.labels.clone_from(&enrolment.labels);
-        self.enrolled.0 = Some(held);
         Ok(enrolment)
     }
 
@@ -380,7 +386,8 @@ impl<T> Importer<T> {
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
         match read_document(&mut &staged.file)? {
             Some(document) => {
-                let ruling = enrolment::judge(&document, &by, self.enrolled.0.as_ref(), found)?;
+                let taken = (self.enrolled.digest(), self.enrolled.places());
+                let ruling = enrolment::judge(&document, &by, taken, found)?;
                 Ok(Judged::Enrolment(ruling, document))
             }
             None => verify(&mut Whole(&staged.file), &by, self.compile, found).map(Judged::Bundle),
@@ -401,31 +408,6 @@ fn read_document(file: &mut &File) -> Result<Option<Document>, Refused> {
     // One byte more than there may be, so that a longer one is told as such.
     file.take(MAX_DOCUMENT + 1 - start).read_to_end(&mut bytes).map_err(unread)?;
     Document::parse(&bytes).map(Some)
-}
-
-/// The enrolment that is kept, judged by the root under which it was taken; and why there is none, where there was one.
-fn enrolled(kept: &Found, slots: &Slots, device: &DeviceFacts) -> (Option<Held>, Option<String>) {
-    let read = |body: &[u8]| {
-        let (root, bytes) = body.split_first_chunk().ok_or_else(|| Refused::StateLost("it is cut off".into()))?;
-        let trust = Trust::new(slots.root_of(u64::from_be_bytes(*root)).clone());
-        let by = Judge { trust: &trust, lower: UnixSeconds::MIN, device, purpose: Purpose::Serve };
-        match enrolment::judge(&Document::parse(bytes)?, &by, None, &mut Findings::default())? {
-            Ruling::Next(held) => Ok(held),
-            Ruling::AlreadyInstalled => Err(Refused::StateLost("it is none".into())),
-        }
-    };
-    match kept {
-        Found::Fresh => (None, None),
-        Found::Lost => (None, Some("both records of the enrolment; the device has no labels".into())),
-        Found::Record(body) | Found::Survivor(body) => match read(body) {
-            Ok(held) if matches!(kept, Found::Record(_)) => (Some(held), None),
-            Ok(held) => {
-                let what = "one of the two records of the enrolment; it may be the one before the last";
-                (Some(held), Some(what.into()))
-            }
-            Err(why) => (None, Some(format!("the enrolment ({}); the device has no labels", why.name()))),
-        },
-    }
 }
 
 /// What step 0 found out about the source.

@@ -1,9 +1,10 @@
 //! The drop folder: which files are ready to be imported, and where they go afterwards.
 //!
 //! A file is ready when its writer closed it or it was moved in (inotify), or when slow looks find it
-//! unchanged for long enough. The folder belongs to others: every name in it is hostile and may stand for
-//! another file at any moment, counts are bounded, nothing is followed, and no folder is gone into. What was
-//! refused is kept outside, where nobody else can put things in its way. It never parses; the importer judges.
+//! unchanged for long enough; one that only the moment refused is ready again later. The folder belongs to
+//! others: every name in it is hostile and may stand for another file at any moment, counts are bounded, nothing
+//! is followed, and no folder is gone into. What was refused is kept outside, where nobody else can put things in
+//! its way. It never parses; the importer judges.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -38,7 +39,10 @@ pub const MAX_RESULTS: usize = 64;
 /// from under the writer. Counted on the monotonic clock from when the change was seen: the wall clock may be set
 /// meanwhile, and `scp -p` gives a new file an old mtime. Only the rest before the start is read off the file's ctime.
 pub const REST: Duration = Duration::from_secs(60);
-/// Between two slow looks, if no file comes to rest before.
+/// The longest that a file waits which only the moment refused. Each wait is twice the one before it, from [`REST`]; what the
+/// hub or a stick brought long ago nobody offers again, and a disk that stays full must not be written to all day.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+/// Between two slow looks, if no file is due before.
 const SLOW: Duration = Duration::from_secs(60);
 /// Most files among which the oldest are looked for.
 const MAX_FOUND: usize = 16_384;
@@ -56,8 +60,11 @@ pub struct Look {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     identity: Identity,
-    since: Instant,
+    /// When it is ready, unless it was taken.
+    due: Instant,
     taken: bool,
+    /// How long it waits after a refusal of the moment.
+    wait: Duration,
 }
 
 /// The drop folder.
@@ -110,7 +117,7 @@ impl Inbox {
         Ok(look)
     }
 
-    /// One slow look: files that have rested for [`REST`] are ready.
+    /// One slow look: files that have rested for [`REST`] are ready, and those whose wait is over.
     pub fn look(&mut self, now: Instant) -> io::Result<Look> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -138,14 +145,13 @@ impl Inbox {
             let mut seen = as_before.unwrap_or_else(|| {
                 let rested = opened_at.map(|at| at.saturating_sub(identity.changed_at()));
                 let rested = Duration::from_secs(rested.and_then(|s| u64::try_from(s).ok()).unwrap_or(0)).min(REST);
-                Seen { identity, since: now.checked_sub(rested).unwrap_or(now), taken: false }
+                Seen { identity, due: now + (REST - rested), taken: false, wait: REST }
             });
-            let rested = seen.since + REST;
-            if !seen.taken && rested <= now {
+            if !seen.taken && seen.due <= now {
                 seen.taken = true;
                 look.ready.push(self.folder.join(&name));
             } else if !seen.taken {
-                self.next_look = self.next_look.min(rested);
+                self.next_look = self.next_look.min(seen.due);
             }
             self.seen.insert(name, seen);
         }
@@ -154,12 +160,18 @@ impl Inbox {
     }
 
     /// After an import: an accepted file goes, a refused one is moved to the rejected, and one whose refusal is the
-    /// moment's (no space, a copy under way) stays and is taken again once it changes. Only the very file that was
-    /// judged: another one that has its name now waits for its own judgement, and what is no file is left to its owner.
-    pub fn settle<T>(&mut self, path: &Path, outcome: &ImportOutcome<T>) -> io::Result<()> {
+    /// moment's (no space, a copy under way) stays and is ready again after a wait, or once it changes. Only the very file
+    /// that was judged: another one that has its name now waits for its own judgement, and what is no file is left to its
+    /// owner.
+    pub fn settle<T>(&mut self, path: &Path, outcome: &ImportOutcome<T>, now: Instant) -> io::Result<()> {
         let Some(name) = path.file_name().filter(|_| path.parent() == Some(&self.folder)) else { return Ok(()) };
         let judged = outcome.judged.filter(|judged| self.stat(name) == Some(*judged));
         let settled = match (judged, &outcome.result) {
+            // What could not even be opened, too.
+            (_, Imported::Refused(refused)) if refused.is_of_the_moment() => {
+                self.postpone(name, now);
+                Ok(())
+            }
             (None, _) => Ok(()),
             (
                 Some(_),
@@ -170,16 +182,17 @@ impl Inbox {
                 | Imported::Enrolled(_)
                 | Imported::AlreadyInstalled,
             ) => fs::remove_file(path),
-            (
-                Some(_),
-                Imported::Refused(
-                    Refused::NoSpace(_) | Refused::SourceIo(_) | Refused::SourceChanged(_) | Refused::StateLost(_),
-                ),
-            ) => Ok(()),
             (Some(judged), Imported::Refused(_)) => self.reject(path, name, judged),
         };
         prune(&self.folder, MAX_RESULTS, |name| name.as_bytes().ends_with(b".result.json"));
         settled
+    }
+
+    fn postpone(&mut self, name: &OsStr, now: Instant) {
+        if let Some(seen) = self.seen.get_mut(name) {
+            (seen.due, seen.taken) = (now + seen.wait, false);
+            seen.wait = (seen.wait * 2).min(LONGEST_WAIT);
+        }
     }
 
     /// Moves a refused file out, by a copy where the inbox is on another file system.
@@ -228,7 +241,7 @@ impl Inbox {
             return None;
         }
         if self.seen.len() < MAX_CANDIDATES {
-            self.seen.insert(name.to_owned(), Seen { identity, since: now, taken: true });
+            self.seen.insert(name.to_owned(), Seen { identity, due: now, taken: true, wait: REST });
         }
         Some(self.folder.join(name))
     }

@@ -46,6 +46,8 @@ pub const OFFER_BURST: u32 = 20;
 pub const OFFER_EVERY: Duration = Duration::from_secs(30);
 /// How often starts of one boot that all serve the same are written.
 pub const START_EVERY: Duration = Duration::from_secs(3_600);
+/// So many alarms of a process are written whatever came lately, each once.
+pub const MAX_ALARMS: usize = 16;
 
 /// A file is closed before a line that would pass [`MAX_FILE`]; no line is longer than this.
 const MAX_LINE: u64 = 16 << 10;
@@ -219,6 +221,8 @@ pub struct Journal {
     /// The newest file's last start, if nothing was activated since.
     started: Option<Line>,
     allowance: Allowance,
+    /// What was written beside the allowance.
+    alarms: Vec<Digest>,
 }
 
 impl Journal {
@@ -235,6 +239,7 @@ impl Journal {
             untold: None,
             started: None,
             allowance: Allowance { left: OFFER_BURST, since: Duration::ZERO, suppressed: 0 },
+            alarms: Vec::new(),
         };
         journal.resume_or_begin();
         journal
@@ -350,6 +355,19 @@ impl Journal {
     /// Appends the line of an offer that changed nothing, unless too many came lately; `boot` is CLOCK_BOOTTIME.
     pub fn append_unchanged(&mut self, line: Line, boot: Duration) -> io::Result<()> {
         if self.allowance.take(boot) { self.append(line) } else { Ok(()) }
+    }
+
+    /// The same for an alarm, which garbage must not keep out: the first line of each bundle is written in any case. It has
+    /// good signatures, so only who has the keys for it can make more; after [`MAX_ALARMS`] these are as others.
+    pub fn append_alarm(&mut self, line: Line, boot: Duration) -> io::Result<()> {
+        match line.digest {
+            Some(bundle) if self.alarms.len() < MAX_ALARMS && !self.alarms.contains(&bundle) => {
+                self.append(line)?;
+                self.alarms.push(bundle);
+                Ok(())
+            }
+            _ => self.append_unchanged(line, boot),
+        }
     }
 
     /// Appends a start: `why` it does not serve what was chosen, and what it serves. Nothing where the last start of

@@ -12,6 +12,7 @@ pub mod canonical;
 pub mod compile;
 pub mod container;
 pub mod document;
+pub mod enrolled;
 pub mod enrolment;
 pub mod entry;
 pub mod error;

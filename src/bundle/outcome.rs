@@ -77,11 +77,6 @@ impl<T> Imported<T> {
             _ => self.detail().into_owned(),
         }
     }
-
-    /// Whether everything is as it was: the same may come again and again.
-    pub(super) const fn is_unchanged(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::AlreadyInstalled)
-    }
 }
 
 /// Whether a receipt's result, a name of [`Imported::name`], says that the device has what was brought.

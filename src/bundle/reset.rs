@@ -14,7 +14,7 @@
 //! …    …     sig block    as a bundle's, over PAE("application/vnd.tidegate.time-reset.v1+json", the document); to the end
 //!
 //! document: at · author {reason,tool,who} · deployment · epoch · seq ·
-//!           target {"all":true | "devices":[] | "labels":{k:[v]}} · type "time-reset"
+//!           target {"all":true | "devices":[] | "labels":{k:[v]}} · type "time-reset" · undoes
 //! ```
 
 use std::io::{self, Read};
@@ -27,7 +27,6 @@ use super::error::{Refused, plain};
 use super::manifest::{Author, LAST_SECOND, Target, TargetForm, is_name};
 use super::pack::PackError;
 use super::root::{Role, RootDocument, Signers};
-use super::trust::plausible;
 use super::verify::{Findings, Judge};
 use crate::ids::Digest;
 use crate::keys::{SigningKey, sha256};
@@ -62,6 +61,9 @@ pub struct TimeReset {
     pub seq: u64,
     /// For which devices.
     pub target: Target,
+    /// The least floor that it takes back; after `at`. A device whose floor is earlier has no need of it, and whoever keeps
+    /// it must not wind that one's clock back years later.
+    pub undoes: UnixSeconds,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,6 +77,7 @@ struct Form {
     target: TargetForm,
     #[serde(rename = "type")]
     kind: String,
+    undoes: UnixSeconds,
 }
 
 impl TimeReset {
@@ -88,6 +91,7 @@ impl TimeReset {
             seq: self.seq,
             target: TargetForm::from(&self.target),
             kind: "time-reset".into(),
+            undoes: self.undoes,
         };
         let document = canonical::write(&form).map_err(|error| Refused::ManifestSchema(error.to_string()))?;
         if Self::parse(&document)?.target.is_empty() {
@@ -118,8 +122,8 @@ impl TimeReset {
             return Err(Refused::TypeMismatch(format!("the document says {:?}", plain(&form.kind))));
         }
         let target = form.check().map_err(Refused::ManifestSchema)?;
-        let Form { at, author, deployment, epoch, seq, .. } = form;
-        Ok(Self { at, author, deployment, epoch, seq, target })
+        let Form { at, author, deployment, epoch, seq, undoes, .. } = form;
+        Ok(Self { at, author, deployment, epoch, seq, target, undoes })
     }
 }
 
@@ -137,6 +141,9 @@ impl Form {
         }
         if !(0..=LAST_SECOND).contains(&self.at) {
             return Err("at is not between 1970 and 9999".into());
+        }
+        if !(self.at + 1..=LAST_SECOND).contains(&self.undoes) {
+            return Err("undoes is not between at and 9999: it takes nothing back".into());
         }
         self.target.check()
     }
@@ -170,8 +177,8 @@ pub(super) fn is_next(from: &mut dyn Read) -> io::Result<bool> {
     Ok(first.len() > SHARED && MAGIC.starts_with(&first))
 }
 
-/// Judges the reset in `from`, which is `length` bytes long, by the steps that it shares with bundles. The order (12) is
-/// judged where the number of the last one is kept, with the floor.
+/// Judges the reset in `from`, which is `length` bytes long, by the steps that it shares with bundles. The order (12), and
+/// whether there is anything to take back, is judged where the number of the last one is kept, with the floor.
 pub(super) fn verify(
     from: &mut dyn Read,
     length: u64,
@@ -194,9 +201,7 @@ pub(super) fn verify(
     let reset = TimeReset::parse(&parts.document)?;
     found.author = Some(reset.author.clone());
     found.seq = Some(reset.seq);
-    // 9 plausible; it raises no floor by itself
-    plausible(reset.at, by.lower)?;
-    // 10 deployment, epoch, target
+    // 9 it raises no floor; 10 deployment, epoch, target
     if reset.deployment != root.deployment() {
         let detail = format!("for {:?}; this device belongs to {:?}", reset.deployment, root.deployment());
         return Err(Refused::WrongDeployment(detail));

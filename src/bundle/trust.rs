@@ -221,22 +221,20 @@ impl Trust {
         if serving == Some(digest) {
             return Ok(Order::AlreadyInstalled);
         }
-        // The very bundle that was seen or activated last may come again: its slot may have rotted.
-        let again = self.history.active == Some(digest);
-        if let Some(highest) =
-            highest.filter(|highest| seq <= highest.seq && *highest != Seen { seq, digest } && !again)
-        {
+        // The active bundle may come again: its slot has rotted, or it would serve. The highest seen may not where a permit
+        // led away from it: whoever still offers it would undo the way back.
+        if self.history.active == Some(digest) {
+            return Ok(Order::Next);
+        }
+        if let Some(highest) = highest.filter(|highest| seq <= highest.seq) {
             if let Some(Permit { to, .. }) = pending {
                 return Err(Refused::PermitDigestMismatch(format!("the permit that was taken names bundle {to}")));
             }
-            if seq == highest.seq {
+            if seq == highest.seq && digest != highest.digest {
                 let detail = format!("sequence {seq} was already used by bundle {}", highest.digest);
                 return Err(Refused::Equivocation(detail));
             }
             return Err(Refused::Rollback(format!("sequence {seq}; the highest seen is {}", highest.seq)));
-        }
-        if again {
-            return Ok(Order::Next);
         }
         let floor = manifest.security_floor();
         if floor < security_floor || floor > seq {

@@ -78,7 +78,7 @@ impl Daemon {
     /// How old, at least, what is known of revocations is.
     fn revocations_age(&self) -> Option<u64> {
         let as_of = self.outcomes.policy.load().revocations_as_of()?;
-        Some(u64::try_from(self.bounds().lower.saturating_sub(as_of)).unwrap_or(0))
+        Some(self.bounds().least_age(as_of))
     }
 
     fn bounds(&self) -> TimeBounds {
@@ -201,6 +201,7 @@ impl admin::Answers for Daemon {
             },
             upload,
             imports: self.outcomes.recent(),
+            equivocations: self.outcomes.equivocations(),
             revocations_age_seconds: self.revocations_age(),
         }
     }

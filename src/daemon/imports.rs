@@ -15,12 +15,13 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::card;
-use super::timekeeper::moment;
+use super::timekeeper::{catch_up, moment};
 use crate::admin;
 use crate::bundle::enrolment::Labels;
 use crate::bundle::inbox::Inbox;
 use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
+use crate::gateway::TimeState;
 use crate::ids::Digest;
 use crate::keys::{PublicKey, SigningKey};
 use crate::policy::revocations::Revocations;
@@ -35,6 +36,8 @@ use crate::units::UnixSeconds;
 const WAIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// How long it rests when the inbox cannot be read.
 const REST: Duration = Duration::from_secs(5);
+/// The result that is an alarm.
+const ALARM: &str = "Equivocation";
 /// Imports that status shows.
 const SHOWN: usize = 16;
 
@@ -69,7 +72,8 @@ impl Outcomes {
             card: ArcSwap::default(),
             labels: ArcSwap::default(),
             recent: Mutex::default(),
-            counts: Mutex::default(),
+            // There from the start: what counts an alarm must show its first.
+            counts: Mutex::new(vec![(ALARM, 0)]),
         }
     }
 
@@ -102,6 +106,11 @@ impl Outcomes {
     /// Imports by result.
     pub(super) fn counts(&self) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bundles and enrolments of a number that another one had, since the start.
+    pub(super) fn equivocations(&self) -> u64 {
+        self.counts().iter().find(|(name, _)| *name == ALARM).map_or(0, |(_, count)| *count)
     }
 
     fn note(&self, name: &str, result: &'static str, at: UnixSeconds, seq: Option<u64>) {
@@ -138,6 +147,8 @@ pub(super) struct Work {
     /// The keys of the root's hub role, for the uploader.
     pub(super) hubs: watch::Sender<Arc<[PublicKey]>>,
     pub(super) time: Vec<TimeSource>,
+    /// The time that the gateway goes by.
+    pub(super) shown: Arc<ArcSwap<TimeState>>,
     pub(super) heart: Heart,
     /// All tasks, for the trial of a new policy.
     pub(super) hearts: Heartbeats,
@@ -216,7 +227,7 @@ impl Work {
         let now = moment(&self.time);
         let medium = &Medium::of_inbox(path.file_name().unwrap_or_default());
         let outcome = self.importer.import(path, medium, &now);
-        let settled = self.inbox.settle(path, &outcome);
+        let settled = self.inbox.settle(path, &outcome, Instant::now());
         let ImportOutcome { name, result, digest, resumed, root, judged: _, receipt, unrecorded } = outcome;
         if let Some(error) = unrecorded {
             warn!(%error, "an import could not be written into the journal or the time floor");
@@ -227,7 +238,9 @@ impl Work {
         if let Some(version) = root {
             info!(file = name, version, "a new root is trusted");
             self.hubs.send_replace(self.importer.hub_keys().cloned().collect());
+            self.outcomes.labels.store(Arc::new(self.importer.device().labels.clone()));
         }
+        catch_up(&self.shown, &self.importer.time(), &moment(&self.time));
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
         if let Some(list) = resumed.list {
             self.outcomes.put_list_in_force(list);
@@ -297,5 +310,9 @@ impl Work {
 
 fn warn_refused(name: &str, digest: Option<Digest>, refused: &Refused) {
     let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
-    warn!(file = name, digest, result = refused.name(), "refused: {refused}");
+    if refused.is_alarm() {
+        error!(file = name, digest, result = refused.name(), "refused: {refused}");
+    } else {
+        warn!(file = name, digest, result = refused.name(), "refused: {refused}");
+    }
 }

@@ -210,6 +210,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         spool: Arc::clone(&spool),
         hubs: rotated_hubs,
         time: config.time.trust.clone(),
+        shown: timekeeper.state(),
         heart: hearts.register("imports", Instant::now()),
         hearts: hearts.clone(),
         panics: telemetry::panics(),

@@ -79,15 +79,22 @@ impl Timekeeper {
                 ),
             }
         }
-        // Records carry the wall clock where it is trusted, else the later of it and the floor: a clock that is behind
-        // what is known is wrong, one that is ahead may be right.
-        let wall_ms = if bounds.upper.is_some() {
-            now.reading.wall_ms
-        } else {
-            now.reading.wall_ms.max(bounds.lower.saturating_mul(1_000))
-        };
-        self.state.store(Arc::new(TimeState { at: Instant::now(), bounds, wall_ms }));
+        self.state.store(Arc::new(state(bounds, now)));
     }
+}
+
+/// Shows the gateway at once what an import made of the floor, so that what comes into force is not judged by a time that was
+/// known before it.
+pub(super) fn catch_up(shown: &ArcSwap<TimeState>, file: &TimeFile, now: &Moment) {
+    shown.store(Arc::new(state(file.floor().bounds(&now.reading, now.trusted), now)));
+}
+
+/// Records carry the wall clock where it is trusted, else the later of it and the floor: a clock that is behind what is known
+/// is wrong, one that is ahead may be right.
+fn state(bounds: TimeBounds, now: &Moment) -> TimeState {
+    let wall_ms = now.reading.wall_ms;
+    let wall_ms = if bounds.upper.is_some() { wall_ms } else { wall_ms.max(bounds.lower.saturating_mul(1_000)) };
+    TimeState { at: Instant::now(), bounds, wall_ms }
 }
 
 /// Raises the floor to what the hub signed, as far as it may. On a thread of its own: it is written down.

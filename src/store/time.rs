@@ -54,6 +54,10 @@ const DRIFT: u32 = 5_000;
 /// a machine with a network, and a hub whose clock is wrong, or whose key is stolen, must not close every device for good.
 pub const HUB_LIMIT: UnixSeconds = 400 * 86_400;
 
+/// The end of the year 9999: no document and no token names a later moment, and canonical JSON has no room for the latest that
+/// a clock could say.
+const LATEST: UnixSeconds = 253_402_300_799;
+
 const VERSION: u8 = 2;
 const WITHOUT_ACCOUNT: u8 = 1;
 const LOST: u8 = 1;
@@ -77,7 +81,7 @@ impl TimeFloor {
     #[must_use]
     pub fn bounds(&self, reading: &Reading, trusted: bool) -> TimeBounds {
         let lower = self.lower_ms(reading).div_euclid(1_000);
-        let wall = reading.wall_ms.div_euclid(1_000);
+        let wall = reading.wall_ms.div_euclid(1_000).min(LATEST);
         if trusted && wall >= lower.saturating_sub(BEHIND) {
             return TimeBounds { lower: wall.max(lower), upper: Some(wall.max(lower)), quality: TimeQuality::Synced };
         }
@@ -139,9 +143,25 @@ pub struct ByHub {
     pub refused_ms: i64,
 }
 
-/// A reset whose number is not above that of the last one, and that one's number.
+/// The root's word on the floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResetUsed(pub u64);
+pub struct Reset {
+    /// What it is set to.
+    pub at: UnixSeconds,
+    /// The least floor that is taken back.
+    pub undoes: UnixSeconds,
+    /// Its place in the order.
+    pub seq: u64,
+}
+
+/// A reset that was not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetRefused {
+    /// Its number is not above that of the last one, which this is.
+    Used(u64),
+    /// The floor is this, and earlier than what it takes back.
+    NotReached(UnixSeconds),
+}
 
 fn to_bytes(floor: TimeFloor, account: Account, boot: BootId) -> Vec<u8> {
     let anchor = u64::try_from(floor.anchor.as_millis()).unwrap_or(u64::MAX);
@@ -289,15 +309,19 @@ impl TimeFile {
         (outcome, inside.persist(self.boot))
     }
 
-    /// Sets the floor to the moment that reset number `seq` of the root's names, be it earlier or later; never below the
-    /// build time. The hub's allowance begins anew: what it gave is taken back with the rest. On an error of the disk the
-    /// floor is as it was, for a reset that a restart forgets must not be told as done.
-    pub fn reset(&self, at: UnixSeconds, seq: u64, reading: &Reading) -> Result<io::Result<()>, ResetUsed> {
+    /// Sets the floor to the moment that a reset of the root's names, where it stands as far ahead as the reset says; never
+    /// below the build time. The hub's allowance begins anew: what it gave is taken back with the rest. On an error of the
+    /// disk the floor is as it was, for a reset that a restart forgets must not be told as done.
+    pub fn reset(&self, reset: Reset, reading: &Reading) -> Result<io::Result<()>, ResetRefused> {
         let mut inside = self.inside();
+        let Reset { at, undoes, seq } = reset;
         if seq <= inside.account.reset {
-            return Err(ResetUsed(inside.account.reset));
+            return Err(ResetRefused::Used(inside.account.reset));
         }
         let (before, account) = (inside.floor.moved(reading), inside.account);
+        if before.hard_ms < undoes.saturating_mul(1_000) {
+            return Err(ResetRefused::NotReached(before.hard_ms.div_euclid(1_000)));
+        }
         let floor = TimeFloor { anchor: before.anchor, ..TimeFloor::new(at.max(self.build), reading, false) };
         let taken_back = if before.hard_ms > floor.hard_ms { before.hard_ms } else { i64::MIN };
         let disowned_ms = account.disowned_ms.max(taken_back);

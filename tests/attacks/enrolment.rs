@@ -1,6 +1,7 @@
 //! Enrolments: which labels a device has, by the policy or the hub role, and in which order.
 
 use std::fs;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tidegate::bundle::document::{Document, DocumentKind};
@@ -8,7 +9,9 @@ use tidegate::bundle::enrolment::{Enrolment, Request};
 use tidegate::bundle::manifest::Target;
 use tidegate::bundle::root::RootDocument;
 use tidegate::bundle::{Imported, canonical, pack};
+use tidegate::disk::Machine;
 use tidegate::ids::hex;
+use tidegate::store::pair::Pair;
 
 use crate::rotation::{link, signed, third};
 use crate::world::{Case, Device, GOLDEN_AT, GOLDEN_SEQ, case, device_facts, draft, golden, key, root, sign};
@@ -180,8 +183,7 @@ fn other_labels_take_nothing_out_of_service() {
 fn an_enrolment_outlives_the_keys_that_signed_it_and_new_ones_need_the_new_keys() {
     let mut device = Device::with_golden();
     device.takes(&enrolment(1, "quay"));
-    let rotated = signed(&third(|_| ()), GOLDEN_SEQ + 1, "next", &[14, 15]);
-    device.takes(&pack::with_chain(&rotated, &[link(&third(|_| ()), &[1, 2, 11, 12])]).expect("it fits"));
+    device.takes(&with_third());
     for _ in 0..2 {
         assert_eq!(labels(&device), at("quay"));
         device.start();
@@ -189,6 +191,96 @@ fn an_enrolment_outlives_the_keys_that_signed_it_and_new_ones_need_the_new_keys(
     device.refuses(&case("ThresholdNotMet", "by the old keys", enrolment(2, "pier")));
     // Version 3 has a hub, whose word is enough.
     device.takes(&with(&[17], |body| *body = self::body(2, "pier")));
+    assert_eq!(labels(&device), at("pier"));
+}
+
+/// The bundle that brings the third root, whose policy keys are 14 to 16 and whose hub key is 17.
+fn with_third() -> Vec<u8> {
+    let rotated = signed(&third(|_| ()), GOLDEN_SEQ + 1, "next", &[14, 15]);
+    pack::with_chain(&rotated, &[link(&third(|_| ()), &[1, 2, 11, 12])]).expect("it fits")
+}
+
+fn under_third(seeds: &[u8], seq: u64, site: &str) -> Vec<u8> {
+    with(seeds, |body| {
+        *body = self::body(seq, site);
+        body["root_version"] = 3.into();
+    })
+}
+
+#[test]
+fn a_stolen_hub_key_locks_the_policy_role_out_by_no_number_and_undoes_nothing_of_it() {
+    const LAST: u64 = 1 << 53;
+    let (by_policy, by_hub) =
+        (|seq, site| under_third(&[14, 15], seq, site), |seq, site| under_third(&[17], seq, site));
+    let mut device = Device::with_golden();
+    device.takes(&with_third());
+    device.takes(&by_policy(5, "quay"));
+    device.refuses(&case("EnrolmentRollback", "the hub's, of an older number", by_hub(4, "pier")));
+    device.refuses(&case("EnrolmentRollback", "the hub's, of its number", by_hub(5, "pier")));
+    device.takes(&by_hub(LAST, "pier"));
+    for restart in [false, true] {
+        if restart {
+            device.start();
+        }
+        assert_eq!(labels(&device), at("pier"));
+        device.refuses(&case("EnrolmentRollback", "what was taken before the hub's", by_policy(5, "quay")));
+        device.refuses(&case("EnrolmentRollback", "an older one of the policy role", by_policy(4, "berth")));
+        device.refuses(&case("Equivocation", "another of the hub's number", by_hub(LAST, "berth")));
+    }
+    device.takes(&by_policy(6, "berth"));
+    for restart in [false, true] {
+        if restart {
+            device.start();
+        }
+        assert_eq!(labels(&device), at("berth"));
+        device.refuses(&case("EnrolmentRollback", "the hub's again", by_hub(LAST, "pier")));
+        device.refuses(&case("Equivocation", "another of the policy role's number", by_policy(6, "quay")));
+        assert!(matches!(device.offer(&by_policy(6, "berth")).result, Imported::AlreadyInstalled));
+    }
+}
+
+#[test]
+fn a_lost_root_that_is_found_again_brings_the_labels_back_and_no_older_enrolment_in() {
+    let mut device = Device::with_golden();
+    device.takes(&with_third());
+    device.takes(&under_third(&[14, 15], 5, "quay"));
+    fs::remove_file(device.state().join("trust/roots/3")).expect("removed");
+    device.start();
+    assert_ne!(labels(&device), at("quay"), "nobody can tell who signed it");
+    device.refuses(&case("StateLost", "while the root is lost", under_third(&[14, 15], 6, "berth")));
+    // The root comes again with whatever bundle; labels and order are as they were, without a start.
+    device.offer(&with_third());
+    for restart in [false, true] {
+        if restart {
+            device.start();
+        }
+        assert_eq!(labels(&device), at("quay"), "started: {restart}");
+        device.refuses(&case("EnrolmentRollback", "an older one", under_third(&[14, 15], 4, "pier")));
+    }
+}
+
+#[test]
+fn an_enrolment_that_no_root_vouches_for_any_more_keeps_its_place_in_the_order() {
+    let mut device = Device::with_golden();
+    device.takes(&enrolment(5, "quay"));
+    // The operator pins a later root by hand, whose keys are others.
+    fs::write(device.folder.path().join("root.json"), third(|_| ()).bytes()).expect("placed");
+    device.start();
+    assert_ne!(labels(&device), at("quay"));
+    device.refuses(&case("EnrolmentRollback", "an older one, by the new keys", under_third(&[14, 15], 4, "pier")));
+    device.takes(&under_third(&[14, 15], 6, "pier"));
+}
+
+#[test]
+fn an_enrolment_that_the_version_before_wrote_down_is_read() {
+    let mut device = Device::with_golden();
+    let (mut pair, _) = Pair::open(Arc::new(Machine), &device.state().join("trust"), "enrolment");
+    pair.write(&[&2_u64.to_be_bytes()[..], &enrolment(5, "quay")].concat()).expect("written");
+    device.start();
+    assert_eq!(labels(&device), at("quay"));
+    device.refuses(&case("EnrolmentRollback", "an older one", enrolment(4, "pier")));
+    device.takes(&enrolment(6, "pier"));
+    device.start();
     assert_eq!(labels(&device), at("pier"));
 }
 
@@ -201,8 +293,7 @@ fn the_hub_enrols_and_moves_no_time() {
         device.importer.as_ref().expect("it runs").time().floor().bounds(&now.reading, false).lower
     };
     let mut device = Device::with_golden();
-    let rotated = signed(&third(|_| ()), GOLDEN_SEQ + 1, "next", &[14, 15]);
-    device.takes(&pack::with_chain(&rotated, &[link(&third(|_| ()), &[1, 2, 11, 12])]).expect("it fits"));
+    device.takes(&with_third());
     device.takes(&with(&[17], with_hub));
     assert!(floor(&mut device) < GOLDEN_AT + 9_000);
     // The control: the policy role does move it.

@@ -64,6 +64,7 @@ fn every_name_has_a_case() {
         source::seen(),
         start::seen(),
         inbox::seen(),
+        time::seen(),
         trial::seen(),
     ]
     .concat();

@@ -60,6 +60,30 @@ fn the_active_bundle_offered_again_and_again_does_not_fill_the_journal() {
 }
 
 #[test]
+fn no_garbage_keeps_two_bundles_of_one_number_out_of_the_journal() {
+    let mut device = Device::with_golden();
+    let (path, now) = (device.folder.path().join("in/offered.tgb"), device.now());
+    let mut offer = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).expect("written");
+        let outcome = device.importer.as_mut().expect("it runs").import(&path, &Medium::Inbox, &now);
+        let told = device.journal();
+        (outcome.result.name(), told.len(), told.last().expect("a line").result.clone())
+    };
+    let full = (0..60).map(|_| offer(b"garbage").1).last().expect("lines");
+    assert_eq!(offer(b"garbage").1, full, "the control: the allowance is used up");
+    for (number, text) in ["other", "yet another"].into_iter().enumerate() {
+        for _ in 0..3 {
+            let (name, lines, last) = offer(&bundle(GOLDEN_SEQ, text));
+            assert_eq!((name, last.as_str()), ("Equivocation", "Equivocation"));
+            assert_eq!(lines, full + number + 1, "once each");
+        }
+    }
+    // Whoever has the keys for it writes no more than some lines more.
+    let flooded = (0..60).map(|n| offer(&bundle(GOLDEN_SEQ, &format!("flood {n}"))).1).last().expect("lines");
+    assert!(flooded <= full + 16, "{flooded}");
+}
+
+#[test]
 fn the_next_bundle_is_taken_and_the_one_before_never_again() {
     let mut device = Device::with_golden();
     device.takes(&bundle(GOLDEN_SEQ + 1, "next"));

@@ -117,11 +117,15 @@ fn a_permit_lets_the_named_bundle_in_and_uses_itself_up() {
         // What was seen stays: no other old bundle, and the next must be newer than the newest.
         device.refuses(&case("Rollback", "another old one", bundle(GOLDEN_SEQ - 1, "yet another")));
         assert!(matches!(device.offer(&to).result, Imported::AlreadyInstalled));
-        // The bundle that it led away from was seen, so it comes back by itself; the permit does not.
+        // Nor the bundle that it led away from: whoever still offers that one does not undo the way back.
+        device.refuses(&case("Rollback", "the bundle that it led away from", golden()));
+        device.start();
+        device.refuses(&case("Rollback", "the same after a start", golden()));
+        device.takes(&permit(2, &to, &golden()));
         device.takes(&golden());
-        device.refuses(&case(refused, "after the permit", to.clone()));
+        device.refuses(&case(refused, "after both permits", to.clone()));
         device.refuses(&case("PermitUsed", "the permit, though its state is back", leave));
-        device.takes(&permit(2, &golden(), &to));
+        device.takes(&permit(3, &golden(), &to));
         device.takes(&to);
         device.takes(&bundle(GOLDEN_SEQ + 1, "next"));
     }

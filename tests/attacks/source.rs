@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, mknodat};
 use tidegate::bundle::{Importer, OpenError};
 use tidegate::disk::{Disk, Machine};
 
+use crate::revocation;
 use crate::world::{Device, GOLDEN_SEQ, bundle, compile, golden, key};
 
 /// The refusals that show only here, as they were seen.
@@ -195,15 +196,20 @@ fn without_room_nothing_is_begun_and_with_room_again_it_goes_on() {
     device.was_refused(&outcome, "NoSpace", "full", &before);
     disk.fill(false);
 
-    // The room ends while the slot is written: in its head, and in one of its blobs.
-    for part in ["/head", "/routes"] {
+    // The room ends while the slot is written: in its head, in one of its blobs, and in the table of a list. What was
+    // written does not stay to fill the disk.
+    let list = revocation::list(1, revocation::table(&[(5, 1 << 40)], &[]));
+    for (part, offered) in [("/head", &next), ("/routes", &next), ("/head", &list), ("/revocations", &list)] {
         disk.fail(Some((part, io::ErrorKind::StorageFull)));
-        let outcome = device.offer(&next);
+        let outcome = device.offer(offered);
         assert_eq!(outcome.result.name(), "NoSpace", "{part}");
+        let slots = fs::read_dir(device.state().join("slots")).expect("the slots").count();
+        assert_eq!(slots, 1, "{part}: what serves, and no half of another");
         disk.fail(None);
         device.still_serves_golden();
     }
     device.takes(&next);
+    device.takes(&list);
 }
 
 #[test]

@@ -60,6 +60,29 @@ fn a_rotten_active_slot_falls_back_and_the_same_bundle_heals_it() {
 }
 
 #[test]
+fn a_bundle_that_does_not_serve_passes_no_trial() {
+    let mut device = Device::with_golden();
+    let passed = |device: &mut Device| {
+        (0..12).find_map(|_| {
+            let now = device.now();
+            device.importer.as_mut().expect("it runs").attend(&now, true).expect("written")
+        })
+    };
+    let next = bundle(GOLDEN_SEQ + 1, "next");
+    let digest = |bytes: &[u8]| pack::digest(bytes).expect("it has a digest");
+    assert_eq!(passed(&mut device), Some(digest(&golden())));
+    device.takes(&next);
+    rot(&slot(&device, &next).join("head"));
+    device.start();
+    assert_eq!(device.serving.as_ref().expect("the one before").1, "golden");
+    assert_eq!((device.importer.as_ref().expect("it runs").on_trial(), passed(&mut device)), (None, None));
+    // Its slot made good, it is on trial for as long as any.
+    device.takes(&next);
+    assert_eq!(device.importer.as_ref().expect("it runs").on_trial(), Some(digest(&next)));
+    assert_eq!(passed(&mut device), Some(digest(&next)));
+}
+
+#[test]
 fn a_slot_with_a_file_missing_or_a_file_more_is_rotten() {
     let mut device = Device::with_golden();
     let slot = slot(&device, &golden());

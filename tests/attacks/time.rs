@@ -35,6 +35,7 @@ fn value(seq: u64) -> Value {
         "seq": seq,
         "target": {"devices": [device_facts().id]},
         "type": "time-reset",
+        "undoes": WRONG,
     })
 }
 
@@ -86,10 +87,17 @@ fn cases() -> Vec<Case> {
         with("NotForThisDevice", "for another device", |v| v["target"] = json!({"devices": [DeviceId([8; 16])]})),
         with("NotForThisDevice", "for another site", |v| v["target"] = json!({"labels": {"site": ["quay"]}})),
         with("TargetEmpty", "for no device", |v| v["target"] = json!({})),
-        with("IssuedAtImplausible", "eleven years ahead", |v| v["at"] = (WRONG + 11 * 366 * DAY).into()),
+        with("ResetNotApplicable", "eleven years ahead", |v| {
+            (v["at"], v["undoes"]) = ((WRONG + 11 * 366 * DAY).into(), (WRONG + 12 * 366 * DAY).into());
+        }),
         with("ManifestSchema", "before 1970", |v| v["at"] = (-1).into()),
         with("ManifestSchema", "after 9999", |v| v["at"] = 253_402_300_800_i64.into()),
         with("ManifestSchema", "number 0", |v| v["seq"] = 0.into()),
+        with("ManifestSchema", "that takes nothing back", |v| v["undoes"] = RIGHT.into()),
+        with("ManifestSchema", "that does not say what it takes back", |v| {
+            v.as_object_mut().expect("members").remove("undoes");
+        }),
+        with("ResetNotApplicable", "of a floor further ahead", |v| v["undoes"] = (WRONG + 300 * DAY).into()),
         with("ManifestSchema", "with a member that nobody knows", |v| v["more"] = 1.into()),
         with("ManifestSchema", "without a moment", |v| drop(v.as_object_mut().expect("members").remove("at"))),
         with("TypeMismatch", "of another type", |v| v["type"] = "policy".into()),
@@ -123,13 +131,13 @@ fn near(floor: i64, expected: i64) -> bool {
 /// A device whose active policy says that it was made nine years ahead.
 fn led_astray() -> Device {
     let mut device = Device::with_golden();
-    device.takes(&astray());
+    device.takes(&astray(GOLDEN_SEQ + 1));
     assert!(near(lower(&device), WRONG));
     device
 }
 
-fn astray() -> Vec<u8> {
-    let mut draft = draft(GOLDEN_SEQ + 1, "astray");
+fn astray(seq: u64) -> Vec<u8> {
+    let mut draft = draft(seq, "astray");
     draft.issued_at = WRONG;
     sign(&draft.assemble(&root()).expect("a sound draft"))
 }
@@ -143,6 +151,28 @@ fn what_is_no_reset_of_the_root_for_this_device_leaves_the_floor_as_it_is() {
         assert_eq!(floor(&device), before, "{}", case.about);
     }
     // The control: the same file, whole and signed, is taken.
+    assert!(matches!(device.offer(&good(1)).result, Imported::TimeReset { .. }));
+    assert!(near(lower(&device), RIGHT));
+}
+
+/// The refusals that show only here, as they were seen.
+pub fn seen() -> Vec<String> {
+    vec![Device::with_golden().offer(&good(1)).result.name().to_owned()]
+}
+
+#[test]
+fn a_reset_that_a_device_had_no_need_of_winds_its_clock_back_at_no_later_day() {
+    let mut device = Device::with_golden();
+    for days in [1_i64, 100, 3_000] {
+        let mut next = draft(GOLDEN_SEQ + days.unsigned_abs(), "next");
+        next.issued_at = RIGHT + days * DAY;
+        device.takes(&sign(&next.assemble(&root()).expect("a sound draft")));
+        let before = floor(&device);
+        device.refuses(&case("ResetNotApplicable", format!("{days} days on"), good(1)));
+        assert_eq!(floor(&device), before);
+    }
+    // The control: it is good where the floor is as far ahead as it says.
+    device.takes(&astray(GOLDEN_SEQ + 4_000));
     assert!(matches!(device.offer(&good(1)).result, Imported::TimeReset { .. }));
     assert!(near(lower(&device), RIGHT));
 }
@@ -182,7 +212,7 @@ fn a_reset_is_the_way_back_and_works_once() {
     device.start();
     assert_eq!(device.serving.as_ref().expect("it serves").1, "astray");
     assert!(near(lower(&device), RIGHT));
-    assert!(matches!(device.offer(&astray()).result, Imported::AlreadyInstalled));
+    assert!(matches!(device.offer(&astray(GOLDEN_SEQ + 1)).result, Imported::AlreadyInstalled));
     assert!(near(lower(&device), RIGHT));
     device.refuses(&case("Rollback", "replayed after a start", good(3)));
     // A policy of today is not refused as one of long ago, and raises the floor as ever.
@@ -206,14 +236,16 @@ fn a_new_epoch_counts_resets_anew_and_takes_none_of_the_one_before() {
     let mut device = led_astray();
     assert!(matches!(device.offer(&good(9)).result, Imported::TimeReset { .. }));
     let epoch: RootDocument = third(|draft| draft.epoch = 2);
-    device.offer(&pack::with_chain(&astray(), &[link(&epoch, &[1, 2, 11, 12])]).expect("it fits"));
+    device.offer(&pack::with_chain(&astray(GOLDEN_SEQ + 1), &[link(&epoch, &[1, 2, 11, 12])]).expect("it fits"));
     let before = floor(&device);
     let old = good(10);
     assert_eq!(device.offer(&old).result.name(), "ThresholdNotMet", "its keys were rotated out");
     let of_old_epoch = reset_with(10, &[11, 12], |_| ());
     assert_eq!(device.offer(&of_old_epoch).result.name(), "EpochMismatch");
     assert_eq!(floor(&device), before);
-    let first = reset_with(1, &[11, 12], |v| v["epoch"] = 2.into());
+    let first = reset_with(1, &[11, 12], |v| {
+        (v["epoch"], v["at"], v["undoes"]) = (2.into(), (RIGHT - DAY).into(), RIGHT.into());
+    });
     assert!(matches!(device.offer(&first).result, Imported::TimeReset { .. }));
 }
 
@@ -226,11 +258,12 @@ fn what_the_tool_makes_is_what_devices_take() {
         epoch: 1,
         seq: 1,
         target: tidegate::bundle::manifest::Target::All,
+        undoes: WRONG,
     };
     let unsigned = made.assemble().expect("sound");
     let once = reset::sign(&unsigned, &root(), &key(2)).expect("key 2 may");
     assert!(reset::sign(&once, &root(), &key(2)).is_err() && reset::sign(&once, &root(), &key(4)).is_err());
-    let mut device = Device::new(Arc::new(Machine));
+    let mut device = led_astray();
     device.refuses(&case("ThresholdNotMet", "half signed", once.clone()));
     let both = reset::sign(&once, &root(), &key(1)).expect("key 1 may");
     assert!(matches!(device.offer(&both).result, Imported::TimeReset { .. }));
@@ -257,6 +290,10 @@ fn no_clock_and_no_jump_of_it_refuses_a_valid_bundle() {
         assert_eq!(outcome.result.name(), "Activated", "{first}, then {second}, trusted {trusted}: {outcome:?}");
         let again = importer.import(&file, &Medium::Inbox, &moment(first));
         assert_eq!(again.result.name(), "AlreadyInstalled", "{second}, then {first}: {again:?}");
+        for outcome in [&outcome, &again] {
+            assert!(outcome.unrecorded.is_none(), "{first}, then {second}, trusted {trusted}: {outcome:?}");
+            outcome.receipt.put_beside(&file, &key(9)).expect("a receipt");
+        }
         let lower = importer.time().floor().bounds(&moment(0).reading, false).lower;
         assert!(near(lower, GOLDEN_AT), "no clock is written down: {lower}");
     }

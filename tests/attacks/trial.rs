@@ -11,12 +11,13 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use tidegate::bundle::activate::Slots;
 use tidegate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
-use tidegate::bundle::{Origin, Refused};
+use tidegate::bundle::{Origin, Refused, pack};
 use tidegate::clock::BootId;
 use tidegate::disk::Disk;
 use tidegate::disk::double::CrashDisk;
 use tidegate::store::time::BUILD_TIME;
 
+use crate::revocation;
 use crate::world::{GOLDEN_SEQ, Policy, bundle, compile, device_facts, root};
 
 const STATE: &str = "/state";
@@ -92,13 +93,24 @@ impl Device {
     }
 
     fn offer(&mut self, number: usize) -> Result<(), Refused> {
+        self.import(bytes(number))
+    }
+
+    fn import(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let facts = device_facts();
         let trust = self.slots().trust().clone();
         let by = Judge { trust: &trust, lower: BUILD_TIME, device: &facts, purpose: Purpose::Install };
-        let mut source = Whole(Cursor::new(bytes(number)));
+        let mut source = Whole(Cursor::new(bytes));
         match verify(&mut source, &by, compile, &mut Findings::default())? {
             Verdict::Accepted(verified) => {
                 self.serving = Some(self.slots().activate(*verified)?.policy);
+                Ok(())
+            }
+            Verdict::Revocations(list) => {
+                self.slots().revoke(*list, &mut source)?;
+                if let Some(resumed) = self.slots().resume(&facts, compile).serving {
+                    self.serving = Some(resumed.policy);
+                }
                 Ok(())
             }
             Verdict::AlreadyInstalled(_) => Ok(()),
@@ -320,6 +332,26 @@ fn a_first_bundle_that_fails_leaves_safe_mode_and_says_why() {
     assert_eq!(device.serving, None);
     assert!(matches!(&device.origin, Origin::Nothing(Refused::KnownBad(_))), "{:?}", device.origin);
     device.offer(1).expect("the mended one");
+}
+
+#[test]
+fn what_serves_again_on_trial_is_counted_against_as_ever() {
+    let mut device = Device::new(true);
+    let list = |seq| revocation::list(seq, revocation::table(&[(5, 1 << 40)], &[]));
+    device.import(&list(1)).expect("a list");
+    device.offer(0).expect("the first");
+    device.slots().pass().expect("power");
+    device.offer(1).expect("the next");
+    // The list rots, so nothing serves; the next list brings the bundle on trial back, and that ends the process.
+    let slot = Path::new(STATE).join("slots").join(pack::digest(&list(1)).expect("a head").to_string());
+    device.disk.rot(&slot.join("head"), 40);
+    device.restart();
+    assert_eq!((&device.serving, device.on_trial()), (&None, false), "what does not serve is not on trial");
+    device.import(&list(2)).expect("the next list");
+    assert_eq!((&device.serving, device.on_trial()), (&Some(text(1)), true));
+    (0..3).for_each(|_| device.crash());
+    assert_eq!(device.serving, Some(text(0)), "three ends");
+    assert_eq!(device.offer(1).expect_err("bad").name(), "KnownBad");
 }
 
 #[test]

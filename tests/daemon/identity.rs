@@ -116,6 +116,15 @@ fn a_device_asks_is_enrolled_by_stick_and_takes_the_bundles_of_its_labels() {
     let told = site.tidegate(&[&by_enrolment[..], &["policy/root.json"]].concat());
     assert!(told.starts_with("result   Activated\n"), "{told}");
     daemon.stop();
+    // The desk judges by the labels that the device goes by; the control, without its state or by others.
+    fs::write(site.path("again.tgb"), &labelled).expect("written");
+    let verify = ["bundle", "verify", "again.tgb", "--root", "policy/root.json"];
+    let by_state = [&verify[..], &["--state", "state"]].concat();
+    assert!(site.tidegate(&by_state).contains("has it already"));
+    for other in [&verify[..], &[&by_state[..], &["--label", "site=pier"]].concat()] {
+        let told = String::from_utf8(tidegate(&site, other).stdout).expect("text");
+        assert!(told.starts_with("refused: NotForThisDevice"), "{told}");
+    }
 
     let daemon = site.start();
     assert_eq!(daemon.status().labels, [("site".to_owned(), "quay".to_owned())].into());

@@ -49,6 +49,30 @@ fn without_a_policy_every_route_is_refused_and_health_is_answered() {
 }
 
 #[test]
+fn two_bundles_of_one_number_are_an_alarm_in_log_status_and_metrics() {
+    let site = Site::new();
+    let first = site.bundle(upstream("one"));
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &first), "Activated");
+    let counted = |times: u64| {
+        assert_eq!(daemon.status().equivocations, times);
+        let line = format!("tidegate_bundle_imports_total{{result=\"Equivocation\"}} {times}");
+        let metrics = daemon.ask("/metrics").expect("an answer").1;
+        assert!(metrics.lines().any(|told| told == line), "{line} is not in\n{metrics}");
+    };
+    // There from the start, so that an alert sees the first one.
+    counted(0);
+    site.tidegate(&["bundle", "build", "policy", "-o", "other.tgb", "--seq", "1", "--reason", "another"]);
+    site.tidegate(&["bundle", "sign", "other.tgb", "--key", "policy/keys/policy.key", "--yes"]);
+    let other = std::fs::read(site.path("other.tgb")).expect("made");
+    assert_eq!(daemon.takes("other.tgb", &other), "Equivocation");
+    counted(1);
+    let log = daemon.log();
+    assert!(log.lines().any(|line| line.contains(" error ") && line.contains("Equivocation")), "{log}");
+    daemon.stop();
+}
+
+#[test]
 fn a_new_bundle_takes_over_without_a_request_refused_or_dropped() {
     let site = Site::new();
     let (token, first, second) = (site.token(), site.bundle(upstream("one")), site.bundle(upstream("two")));

@@ -194,7 +194,8 @@ fn a_trusted_clock_is_synced_in_status_metric_log_and_records_and_a_lost_floor_i
         assert!(daemon.log().contains(&format!("quality={name}")), "{}", daemon.log());
     };
     site.more = format!("{}[time]\ntrust = [\"rtc\"]\n", hub.settings());
-    let daemon = at(&site, &shim, "synced", wall(), 0);
+    // By the hub's own clock: else its word, whenever it comes, leaves this one too far behind to be trusted.
+    let daemon = at(&site, &shim, "synced", wall() + AHEAD, 0);
     assert_eq!(daemon.takes("first.tgb", &site.bundle(answers)), "Activated");
     serves(&site, &token, "one");
     shows(&daemon, TimeQuality::Synced);
@@ -223,23 +224,37 @@ fn a_trusted_clock_is_synced_in_status_metric_log_and_records_and_a_lost_floor_i
     daemon.stop();
 }
 
+/// The site's policy, whose API closes when what is known of revocations is older than 30 days, made at `at`.
+fn built(site: &Site, name: &str, at: i64) -> Vec<u8> {
+    let api = site.path("policy/apis/quay.toml");
+    let text = fs::read_to_string(&api).expect("it is there");
+    if !text.contains("revocations_max_age") {
+        fs::write(&api, text.replace("\n[[routes]]", "revocations_max_age = \"30d\"\n\n[[routes]]")).expect("written");
+    }
+    site.tidegate(&["bundle", "build", "policy", "-o", name, "--now", &at.to_string()]);
+    site.tidegate(&["bundle", "sign", name, "--key", "policy/keys/policy.key", "--yes"]);
+    fs::read(site.path(name)).expect("made")
+}
+
 #[test]
 fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_once() {
     let site = Site::new();
     let daemon = site.start();
     let answers = upstream("one");
     let token = token(&site);
-    assert_eq!(daemon.takes("first.tgb", &site.bundle(answers)), "Activated");
+    let reply = || get(site.gateway, "/quay/ping", Some(&token));
+    site.bundle(answers);
+    let first = built(&site, "first.tgb", wall());
+    assert_eq!(daemon.takes("first.tgb", &first), "Activated");
+    assert_eq!(reply().status, 200, "as fresh as it can be, the moment it is in force");
     // The clock of the desk is years ahead once.
-    site.tidegate(&["bundle", "build", "policy", "-o", "b.tgb", "--now", &(wall() + 3_000 * DAY).to_string()]);
-    site.tidegate(&["bundle", "sign", "b.tgb", "--key", "policy/keys/policy.key", "--yes"]);
-    assert_eq!(daemon.takes("ahead.tgb", &fs::read(site.path("b.tgb")).expect("made")), "Activated");
+    assert_eq!(daemon.takes("ahead.tgb", &built(&site, "b.tgb", wall() + 3_000 * DAY)), "Activated");
     let lower = || daemon.status().time.lower;
     until("the floor is raised", || (lower() >= wall() + 3_000 * DAY - 60).then_some(()));
-    until("tokens are refused", || (get(site.gateway, "/quay/ping", Some(&token)).status == 401).then_some(()));
+    until("tokens are refused", || (reply().status == 401).then_some(()));
 
     let device = daemon.status().device.to_string();
-    let now = wall().to_string();
+    let (now, undone) = (wall().to_string(), lower().to_string());
     let reset = [
         "time",
         "reset",
@@ -247,6 +262,8 @@ fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_
         "policy/root.json",
         "--at",
         &now,
+        "--undoes",
+        &undone,
         "--author",
         "ops",
         "--device",
@@ -266,7 +283,12 @@ fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_
     assert!(verdict.starts_with("accepted\nsets the time to"), "{verdict}");
     assert_eq!(daemon.takes("r.tgb", &file), "TimeReset");
     until("the floor is right", || (wall() - 60..=wall() + 60).contains(&lower()).then_some(()));
-    serves(&site, &token, "one");
+    // What the desk knew of revocations when its clock was ahead proves nothing.
+    let stale = reply();
+    assert!(stale.status == 503 && stale.body.contains("RevocationsStale"), "{stale:?}");
+    assert_eq!(daemon.status().revocations_age_seconds, Some(u64::MAX));
+    assert_eq!(daemon.takes("again.tgb", &built(&site, "again.tgb", wall())), "Activated");
+    assert_eq!(reply().status, 200);
     assert_eq!(daemon.takes("r.tgb", &file), "Rollback");
     daemon.stop();
     let daemon = site.start();
@@ -281,15 +303,7 @@ fn a_route_that_wants_fresh_revocations_closes_when_what_is_known_is_too_old_and
     site.more = "[time]\ntrust = [\"rtc\"]\n".into();
     let answers = upstream("one");
     site.bundle(answers);
-    let api = site.path("policy/apis/quay.toml");
-    let text = fs::read_to_string(&api).expect("it is there");
-    fs::write(&api, text.replace("\n[[routes]]", "revocations_max_age = \"30d\"\n\n[[routes]]")).expect("written");
-    let made = |name: &str, at: i64| {
-        site.tidegate(&["bundle", "build", "policy", "-o", name, "--now", &at.to_string()]);
-        site.tidegate(&["bundle", "sign", name, "--key", "policy/keys/policy.key", "--yes"]);
-        fs::read(site.path(name)).expect("made")
-    };
-    let (old, new) = (made("old.tgb", wall() - 31 * DAY), made("new.tgb", wall() - 29 * DAY));
+    let (old, new) = (built(&site, "old.tgb", wall() - 31 * DAY), built(&site, "new.tgb", wall() - 29 * DAY));
     let listed = site.tidegate(&["bundle", "inspect", "new.tgb"]);
     assert!(listed.contains("revocations not older than 30d"), "{listed}");
     let token = token(&site);

@@ -9,6 +9,8 @@ use anyhow::Context as _;
 
 use crate::bundle::activate::{Slots, Started};
 use crate::bundle::compile;
+use crate::bundle::enrolled::Enrolled;
+use crate::bundle::enrolment::Labels;
 use crate::bundle::manifest::DeviceFacts;
 use crate::bundle::root::RootDocument;
 use crate::bundle::trust::Trust;
@@ -25,6 +27,8 @@ pub(super) struct Records {
     pub(super) trust: Trust,
     /// The least that the time can be, by its own floor.
     pub(super) lower: UnixSeconds,
+    /// The labels of its enrolment.
+    pub(super) labels: Labels,
 }
 
 /// Reads the state folder of a device that was given `pinned`; a copy of the folder serves as well.
@@ -36,6 +40,11 @@ pub(super) fn read(state: &Path, pinned: RootDocument, device: &DeviceFacts) -> 
     let boot = BootId([0; 16]);
     let Started { slots, serving, list, .. } =
         Slots::open(Arc::clone(&disk), state, pinned, device, compile, boot).with_context(named)?;
+    let (enrolled, unenrolled) = Enrolled::open(Arc::clone(&disk), &state.join("trust"), &slots, device);
+    if let Some(what) = unenrolled {
+        eprintln!("note: {what}");
+    }
+    let labels = enrolled.enrolment().map(|enrolment| enrolment.labels.clone()).unwrap_or_default();
     let trust = slots.trust().clone();
     let signed = serving.map(|active| active.manifest.issued_at()).into_iter();
     let signed = signed.chain(list.map(|list| list.manifest.issued_at()));
@@ -48,17 +57,12 @@ pub(super) fn read(state: &Path, pinned: RootDocument, device: &DeviceFacts) -> 
     let now = Reading::now();
     let (time, _) = TimeFile::open(disk, &state.join("trust"), BootId::now(), &now, known);
     let lower = time.floor().bounds(&now, false).lower;
-    Ok(Records { trust, lower })
+    Ok(Records { trust, lower, labels })
 }
 
-/// The id of the device whose state it is; `None` where its key is not in the folder.
+/// The id of the device whose state it is; `None` where its key is not in the folder or cannot be read.
 pub(super) fn device_id(state: &Path) -> Option<DeviceId> {
-    // The key is only read where it is: to open a folder without one would make one.
-    state
-        .join(device_key::FILE)
-        .is_file()
-        .then(|| device_key::open(state, None).ok())?
-        .map(|key| key.public().id().into())
+    device_key::existing(state, None).ok().map(|key| key.public().id().into())
 }
 
 /// The machine's disk, to be looked at. What is not there is empty.

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use super::read_root;
 use super::records::{self, Records};
 use crate::bundle::compile::compile;
+use crate::bundle::enrolment::Labels;
 use crate::bundle::manifest::DeviceFacts;
 use crate::bundle::root::RootDocument;
 use crate::bundle::trust::Trust;
@@ -31,7 +32,7 @@ pub(in crate::cli) struct Verify {
     /// The device's id. Default: that of the key in its state folder, else one that no target names.
     #[arg(long, value_name = "ID")]
     device: Option<DeviceId>,
-    /// A label of the device, KEY=VALUE; may be given several times.
+    /// A label of the device, KEY=VALUE; may be given several times. Default: those of the enrolment in its state folder.
     #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::pair)]
     label: Vec<(String, String)>,
     /// The least that the time can be, in Unix seconds. Default: the floor in the state folder, else this machine's time.
@@ -43,11 +44,14 @@ pub(super) fn run(arguments: &Verify) -> anyhow::Result<()> {
     let pinned = read_root(&arguments.root)?;
     let id = arguments.device.or_else(|| records::device_id(arguments.state.as_deref()?));
     let labels: BTreeMap<_, _> = arguments.label.iter().cloned().collect();
-    let device = DeviceFacts { id: id.unwrap_or(DeviceId([0; 16])), labels };
+    let mut device = DeviceFacts { id: id.unwrap_or(DeviceId([0; 16])), labels };
     let records = match &arguments.state {
         Some(state) => records::read(state, pinned, &device)?,
-        None => Records { trust: Trust::new(pinned), lower: now() },
+        None => Records { trust: Trust::new(pinned), lower: now(), labels: Labels::new() },
     };
+    if device.labels.is_empty() {
+        device.labels = records.labels;
+    }
     let (trust, lower) = (records.trust, arguments.now.unwrap_or(records.lower));
     let judge = Judge { trust: &trust, lower, device: &device, purpose: Purpose::Install };
     let file = File::open(&arguments.bundle).with_context(|| format!("bundle {}", arguments.bundle.display()))?;

@@ -18,8 +18,8 @@ use crate::disk;
 pub(super) enum Command {
     /// Make a time reset and sign it with keys of the role root.
     #[command(
-        after_help = "Example:\n  tidegate time reset --root policy/root.json --key policy/keys/root.key --at 2026-11-26T10:00:00Z \\\n    \
-                            --device ID --author ops@example.com --reason \"the hub's clock ran ahead\" -o reset.tgb"
+        after_help = "Example:\n  tidegate time reset --root policy/root.json --key policy/keys/root-1.key --at 2026-11-26T10:00:00Z \\\n    \
+                            --undoes 2035-02-11T08:30:00Z --device ID --author ops@example.com --reason \"the hub's clock ran ahead\" -o reset.tgb"
     )]
     Reset(reset::Reset),
     /// Add signatures to a time reset that others have signed.
@@ -79,6 +79,7 @@ fn summary(reset: &TimeReset) -> String {
     print::pairs(&[
         ("sets the time floor to", format!("{} ({})", print::moment(reset.at), reset.at)),
         ("of", target),
+        ("where it is not before", format!("{} ({})", print::moment(reset.undoes), reset.undoes)),
         ("deployment", format!("{}, epoch {}", reset.deployment, reset.epoch)),
         ("number", reset.seq.to_string()),
         ("made by", format!("{}: {}", reset.author.who, reset.author.reason)),

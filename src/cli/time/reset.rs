@@ -18,9 +18,16 @@ pub(in crate::cli) struct Reset {
     /// What time it is, in Unix seconds or as 2026-11-26T10:00:00Z. Not later than it is: it becomes a lower bound.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: UnixSeconds,
-    /// A device that it is for; may be given several times. Default: every device of the deployment.
-    #[arg(long, value_name = "ID")]
+    /// The least floor that it takes back, likewise: `/status` tells that of a device (`time.lower`). Devices whose floor is
+    /// earlier refuse it, at any later day too.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    undoes: UnixSeconds,
+    /// A device that it is for; may be given several times.
+    #[arg(long, required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
     device: Vec<DeviceId>,
+    /// It is for every device of the deployment whose floor is that far ahead.
+    #[arg(long)]
+    all: bool,
     /// Its number, which must be above that of the last reset. Default: this machine's time in Unix seconds.
     #[arg(long)]
     seq: Option<u64>,
@@ -44,7 +51,8 @@ pub(super) fn run(arguments: &Reset) -> anyhow::Result<()> {
         deployment: root.deployment().into(),
         epoch: root.epoch(),
         seq: arguments.seq.unwrap_or_else(|| u64::try_from(now).unwrap_or(0).max(1)),
-        target: if arguments.device.is_empty() { Target::All } else { Target::Devices(arguments.device.clone()) },
+        target: if arguments.all { Target::All } else { Target::Devices(arguments.device.clone()) },
+        undoes: arguments.undoes,
     };
     print!("{}", summary(&reset));
     if reset.at > now {

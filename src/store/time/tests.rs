@@ -203,12 +203,16 @@ fn a_reset_takes_the_floor_back_once_and_for_good() {
     let wrong = 1_000_000 + 3_000 * DAY;
     file.raise(wrong, &at(0, 0)).unwrap();
     let right = 1_000_000 + 10 * DAY;
-    file.reset(right, 1, &at(0, 0)).unwrap().unwrap();
+    file.reset(Reset { at: right, undoes: wrong, seq: 1 }, &at(0, 0)).unwrap().unwrap();
     assert_eq!(file.floor().bounds(&at(0, 0), false), TimeBounds::floor(right));
     // The same number again, and any below the last, changes nothing.
     for seq in [0, 1] {
-        assert_eq!(file.reset(0, seq, &at(0, 0)).err(), Some(ResetUsed(1)));
+        assert_eq!(file.reset(Reset { at: 0, undoes: 1, seq }, &at(0, 0)).err(), Some(ResetRefused::Used(1)));
     }
+    // The next one does not wind the clock back where the floor is not as far ahead as it says.
+    let early = Reset { at: 0, undoes: right + 1, seq: 2 };
+    assert_eq!(file.reset(early, &at(0, 0)).err(), Some(ResetRefused::NotReached(right)));
+    assert_eq!(lower(&file, 0), right);
     // The document that went wrong serves: a start takes nothing from it, and bringing it again does nothing.
     let serving = Known { signed: wrong, ..KNOWN };
     let file = open(&disk, BootId([2; 16]), &at(0, 5), serving);
@@ -220,9 +224,9 @@ fn a_reset_takes_the_floor_back_once_and_for_good() {
     assert_eq!(lower(&file, 5), right + 100 * DAY);
     file.raise(wrong + 1, &at(0, 5)).unwrap();
     assert_eq!(lower(&file, 5), wrong + 1);
-    assert_eq!(file.reset(0, 1, &at(0, 5)).err(), Some(ResetUsed(1)));
+    assert_eq!(file.reset(Reset { seq: 1, ..early }, &at(0, 5)).err(), Some(ResetRefused::Used(1)));
     // Never below the build.
-    file.reset(0, 2, &at(0, 5)).unwrap().unwrap();
+    file.reset(early, &at(0, 5)).unwrap().unwrap();
     assert_eq!(lower(&file, 5), 1_000_000);
 }
 
@@ -230,7 +234,7 @@ fn a_reset_takes_the_floor_back_once_and_for_good() {
 fn a_reset_takes_back_what_the_hub_gave_and_its_allowance_begins_anew() {
     let file = open(&disk(), BOOT, &at(0, 0), KNOWN);
     file.raise_by_hub(i64::MAX, &at(0, 0)).1.unwrap();
-    file.reset(1_000_000, 1, &at(0, 0)).unwrap().unwrap();
+    file.reset(Reset { at: 1_000_000, undoes: 1_000_001, seq: 1 }, &at(0, 0)).unwrap().unwrap();
     assert_eq!(lower(&file, 0), 1_000_000);
     assert_eq!(file.raise_by_hub(1_000_000 + DAY, &at(0, 0)).0.raised_ms, DAY * 1_000);
 }
@@ -241,7 +245,7 @@ fn a_reset_that_cannot_be_written_is_not_done() {
     let file = open(&disk, BOOT, &at(0, 0), KNOWN);
     file.raise(9_000_000, &at(0, 0)).unwrap();
     disk.cut_after(0);
-    assert!(file.reset(2_000_000, 1, &at(0, 0)).unwrap().is_err());
+    assert!(file.reset(Reset { at: 2_000_000, undoes: 9_000_000, seq: 1 }, &at(0, 0)).unwrap().is_err());
     assert_eq!(lower(&file, 0), 9_000_000);
 }
 
