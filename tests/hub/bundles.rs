@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate::bundle::document::{Document, DocumentKind};
 use tidegate::bundle::enrolment::Enrolment;
@@ -18,7 +18,7 @@ use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
 use tidegate::upload::{Config, Known, Puller, Shelf, Status};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use crate::http::{raw, status};
@@ -127,6 +127,78 @@ async fn a_hub_without_such_a_folder_has_nothing() {
     hub.stop().await;
 }
 
+/// Asks for the policy, and reads nothing of the answer: little of it fits the socket.
+async fn ask_and_stall(hub: SocketAddr, id: DeviceId) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(8 << 10).expect("it is set");
+    let mut stream = socket.connect(hub).await.expect("the hub listens");
+    let head = format!("GET /v1/bundles/{id}/policy HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("it is sent");
+    stream
+}
+
+/// Bytes of memory that this process holds.
+fn resident() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
+}
+
+#[tokio::test]
+async fn devices_that_take_nothing_of_what_they_ask_for_cost_the_hub_no_memory_and_lose_their_places() {
+    let premises = Premises::new();
+    let bundles = folder(&premises);
+    let policy = bundle(1, Target::All, 4 << 20);
+    put(&bundles, "1.tgb", &policy);
+    let config = tidegate::hub::Config { bundles: Some(bundles), body_timeout: Span::secs(2), ..premises.config() };
+    let hub = Running::start(config).await;
+    let id = DeviceId::from(device().public().id());
+    let (before, begun) = (resident(), Instant::now());
+    let mut stalled = Vec::new();
+    for _ in 0..64 {
+        let mut stream = ask_and_stall(hub.address, id).await;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.expect("it answers");
+        assert_eq!(status(&head), "200");
+        stalled.push(stream);
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 100 << 20, "{grown} bytes for 64 answers of 4 MiB");
+    assert_eq!(status(&ask(hub.address, "GET", id, "policy", "").await), "503", "{:?}", begun.elapsed());
+    // They are ended, and the file is there for others.
+    while status(&ask(hub.address, "GET", id, "policy", "").await) != "200" {
+        assert!(begun.elapsed() < DEADLINE, "the places stay taken");
+    }
+    for mut stream in stalled {
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("it is closed");
+        assert!(rest.len() < policy.len(), "it got all of it");
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_device_gets_all_of_a_bundle_as_long_as_it_takes_some() {
+    let premises = Premises::new();
+    let bundles = folder(&premises);
+    let policy = bundle(1, Target::All, 1 << 20);
+    put(&bundles, "1.tgb", &policy);
+    let config = tidegate::hub::Config { bundles: Some(bundles), body_timeout: Span::millis(500), ..premises.config() };
+    let hub = Running::start(config).await;
+    let begun = Instant::now();
+    let mut stream = ask_and_stall(hub.address, DeviceId::from(device().public().id())).await;
+    let (mut answer, mut part) = (Vec::new(), vec![0; 16 << 10]);
+    loop {
+        match tokio::time::timeout(DEADLINE, stream.read(&mut part)).await.expect("it moves").expect("it is open") {
+            0 => break,
+            read => answer.extend_from_slice(&part[..read]),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(answer.ends_with(&policy));
+    assert!(begun.elapsed() > Duration::from_millis(600), "longer than its time-out");
+    hub.stop().await;
+}
+
 /// An inbox, and what fetches into it.
 struct Fetching {
     folder: tempfile::TempDir,
@@ -174,7 +246,7 @@ impl Fetching {
                 return names;
             }
             assert!(begun.elapsed() < DEADLINE, "{names:?}");
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
