@@ -159,11 +159,14 @@ impl Ledger {
     }
 
     fn try_seal(&mut self, seal: &Seal) -> Result<Report> {
-        if self.generations.disk_bytes()? >= self.setup.backlog_limit {
-            return Err(Error::Refused(BACKLOG_FULL));
-        }
         if disk::free_bytes(&self.setup.folder)? < self.setup.free_floor {
             return Err(Error::Refused(DISK_FULL));
+        }
+        if self.is_over_limit()? {
+            self.replace_spent()?;
+            if self.is_over_limit()? {
+                return Err(Error::Refused(BACKLOG_FULL));
+            }
         }
         self.newest()?;
         let folder = self.setup.folder.join("open");
@@ -185,6 +188,10 @@ impl Ledger {
         report.rows = rows;
         report.sealed.extend(finished.into_iter().map(|(id, _)| (id, DONE, 0)));
         Ok(report)
+    }
+
+    fn is_over_limit(&self) -> Result<bool> {
+        Ok(self.generations.disk_bytes()? >= self.setup.backlog_limit)
     }
 
     /// What a pass found without rows: logs that are done with.
@@ -243,7 +250,7 @@ impl Ledger {
     /// How the spool stands. Opens nothing: what left a generation that was not opened yet is not known, so
     /// there may be fewer files than it says, and never more.
     pub(super) fn report(&mut self) -> Result<Report> {
-        let Stock { files, bytes } = self.waiting()?;
+        let (Stock { files, bytes }, newest) = self.waiting()?;
         let sealed = self.state.cursors.iter().map(|cursor| (cursor.id, cursor.offset, cursor.rows)).collect();
         Ok(Report {
             stream: self.state.stream,
@@ -253,21 +260,28 @@ impl Ledger {
             left: self.left.iter().map(|(number, left)| (*number, *left)).collect(),
             sealed,
             rows: 0,
+            is_spent: newest.files == 0 && self.has_held(),
             left_over: self.left_over,
             notes: std::mem::take(&mut self.notes),
         })
     }
 
-    /// What waits for receipts, at most.
-    fn waiting(&mut self) -> Result<Stock> {
+    /// What waits for receipts, at most; in all generations, and in the newest.
+    fn waiting(&mut self) -> Result<(Stock, Stock)> {
         let names = self.generations.list()?;
         self.left.retain(|number, _| names.iter().any(|name| name.number == *number));
-        let mut waiting = Stock::default();
+        let (mut waiting, mut newest) = (Stock::default(), Stock::default());
         for name in names {
             let held = name.held.unwrap_or(self.state.sealed.without(self.before));
-            waiting.add(held.without(self.left.get(&name.number).copied().unwrap_or_default()));
+            newest = held.without(self.left.get(&name.number).copied().unwrap_or_default());
+            waiting.add(newest);
         }
-        Ok(waiting)
+        Ok((waiting, newest))
+    }
+
+    /// Whether a file was ever in the newest generation.
+    fn has_held(&self) -> bool {
+        self.state.sealed != self.before
     }
 
     /// Closes the newest generation, which must be open, and begins the next.

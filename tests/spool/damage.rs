@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use tidegate::keys::sha256;
 use tidegate::spool::backlog::Backlog as _;
-use tidegate::spool::record::{GapReason, Outcome, UsageRecord};
-use tidegate::spool::{Config, Intake, Spool};
+use tidegate::spool::record::{GapReason, Outcome};
+use tidegate::spool::{Config, Spool};
 use tidegate::units::Bytes;
 
-use crate::support::{Books, drain, patient, record, start, wait};
+use crate::support::{Books, append, drain, patient, record, start, wait};
 
 /// Sealed records, in files of this many; then some that are not, and requests that are only summed.
 const SEALED: u64 = 4500;
@@ -25,13 +25,6 @@ const SUMMED: u64 = 20;
 
 fn config() -> Config {
     Config { generation_size: Bytes((1 << 19) + 1), log_size: Bytes(64 << 10), unauthenticated_records: 0, ..patient() }
-}
-
-/// Appends a record that does not compress, so that few of them fill a generation.
-fn append(intake: &mut Intake, number: u64) {
-    let noise: String =
-        (0..4u64).map(|part| sha256(&[number.to_be_bytes(), part.to_be_bytes()].concat()).to_string()).collect();
-    intake.append(&UsageRecord { principal: &noise, ..record(number) });
 }
 
 /// A spool with several generations, an acknowledged file, unsealed rows and sums.
