@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -25,8 +25,6 @@ use crate::keys::{PublicKey, random};
 use crate::spool::protocol::BundleKind;
 use crate::telemetry::Heart;
 
-/// How long one file may take all in all, however well it moves.
-const FILE_TIME: Duration = Duration::from_secs(3_600);
 /// Bytes that are written at a time.
 const CHUNK: usize = 256 << 10;
 /// What must stay free beside the file, its private copy and its slot, in bytes.
@@ -104,18 +102,31 @@ impl Puller {
         }
     }
 
+    /// Every kind. What is wrong with one of them keeps none behind it from coming; the connection is not used again.
     async fn round(&mut self) -> Result<(), Failure> {
-        let mut connection = self.client.connect().await?;
+        let (mut idle, mut failed) = (None, None);
         for kind in BundleKind::ALL {
+            let mut connection = match idle.take() {
+                Some(connection) => connection,
+                None => self.client.connect().await?,
+            };
             let known = self.known.iter().find(|(of, _)| *of == kind).map(|(_, digest)| *digest);
-            let fetched = self.fetch(&mut connection, kind, known);
-            let digest = tokio::time::timeout(FILE_TIME, fetched).await.map_err(|_| Failure::RequestTimeout)??;
-            if let Some(digest) = digest {
-                self.known.retain(|(of, _)| *of != kind);
-                self.known.push((kind, digest));
+            match self.fetch(&mut connection, kind, known).await {
+                Ok(fetched) => {
+                    idle = Some(connection);
+                    if let Some(digest) = fetched {
+                        self.known.retain(|(of, _)| *of != kind);
+                        self.known.push((kind, digest));
+                    }
+                }
+                Err(failure @ (Failure::UnknownDevice | Failure::Busy)) => return Err(failure),
+                Err(failure) => {
+                    debug!(kind = kind.name(), %failure, "this kind is not fetched from the hub");
+                    failed = failed.or(Some(failure));
+                }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// One kind; its identity, if there is another one than `known`.

@@ -293,6 +293,36 @@ async fn hostile(answer: Vec<u8>) -> (SocketAddr, watch::Receiver<u32>) {
     (address, count)
 }
 
+/// A hub that answers as `answer` says for a path, one request a connection.
+async fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 2_048];
+            let read = stream.read(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            let _ = stream.write_all(&answer(head.split(' ').nth(1).unwrap_or_default())).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_kind_that_cannot_be_had_keeps_none_behind_it_from_coming() {
+    let good = format!("HTTP/1.1 200 OK\r\nETag: \"{}\"\r\nContent-Length: 3\r\n\r\nabc", "ab".repeat(32));
+    for bad in [
+        "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nETag: \"abababababababababababababababababababababababababababababababab\"\r\nContent-Length: 30\r\n\r\nabc",
+    ] {
+        let good = good.clone();
+        let hub = answering(move |path| if path.ends_with("policy") { good.clone() } else { bad.into() }.into()).await;
+        let fetching = Fetching::start(hub, Known::new(), 65_536, Span::secs(5));
+        fetching.until(|names| names.iter().any(|name| name.contains("=policy-"))).await;
+    }
+}
+
 #[tokio::test]
 async fn a_hostile_hub_gets_nothing_into_the_inbox() {
     let tag = format!("ETag: \"{}\"\r\n", "ab".repeat(32));
