@@ -95,7 +95,7 @@ impl Bundles {
         let list = self.list();
         let item = newest(&list, kind, &facts(&list, device))?;
         let tag = format!("\"{}\"", item.digest);
-        if known == Some(&tag) {
+        if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
             return Some((tag, None));
         }
         // It may have been replaced since it was listed: the device judges it, and the tag is right the next time.

@@ -12,7 +12,7 @@ use tidegate::bundle::enrolment::Enrolment;
 use tidegate::bundle::manifest::{Author, EntryKind, Target};
 use tidegate::bundle::pack::{self, Draft};
 use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
-use tidegate::ids::DeviceId;
+use tidegate::ids::{DeviceId, Digest};
 use tidegate::spool::protocol::BundleKind;
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
@@ -37,9 +37,8 @@ fn root() -> RootDocument {
     .expect("a sound root")
 }
 
-/// A bundle without signatures, of `size` bytes and some: the hub does not look.
-fn bundle(seq: u64, target: Target, size: usize) -> Vec<u8> {
-    let draft = Draft {
+fn draft(seq: u64, target: Target, entry: EntryKind, size: usize) -> Draft {
+    Draft {
         author: Author { who: "Ada".into(), tool: "tests".into(), reason: String::new() },
         target,
         seq,
@@ -48,9 +47,18 @@ fn bundle(seq: u64, target: Target, size: usize) -> Vec<u8> {
         expires_at: None,
         base: None,
         requires: Vec::new(),
-        entries: BTreeMap::from([(EntryKind::Routes, ("routes".into(), vec![b'x'; size]))]),
-    };
-    draft.assemble(&root()).expect("a sound draft")
+        entries: BTreeMap::from([(entry, ("part".into(), vec![b'x'; size]))]),
+    }
+}
+
+/// A bundle without signatures, of `size` bytes and some: the hub does not look.
+fn bundle(seq: u64, target: Target, size: usize) -> Vec<u8> {
+    draft(seq, target, EntryKind::Routes, size).assemble(&root()).expect("a sound draft")
+}
+
+/// A list of revocations, likewise.
+fn list(seq: u64) -> Vec<u8> {
+    draft(seq, Target::All, EntryKind::Revocations, 10).assemble_list(&root()).expect("a sound draft")
 }
 
 fn labelled(site: &str) -> Target {
@@ -202,6 +210,7 @@ async fn a_slow_device_gets_all_of_a_bundle_as_long_as_it_takes_some() {
 /// An inbox, and what fetches into it.
 struct Fetching {
     folder: tempfile::TempDir,
+    known: Arc<Known>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -212,8 +221,21 @@ impl Drop for Fetching {
 }
 
 impl Fetching {
-    fn start(hub: SocketAddr, known: Known, most: u64, request_timeout: Span) -> Self {
+    fn start(hub: SocketAddr, in_force: Vec<(BundleKind, Digest)>, most: u64, request_timeout: Span) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("inbox")).expect("made");
+        let known = Arc::new(Known::open(folder.path().join("fetched.json"), in_force));
+        let task = Self::task(hub, &folder.path().join("inbox"), &known, most, request_timeout);
+        Self { folder, known, task }
+    }
+
+    fn task(
+        hub: SocketAddr,
+        inbox: &Path,
+        known: &Arc<Known>,
+        most: u64,
+        request_timeout: Span,
+    ) -> tokio::task::JoinHandle<()> {
         let config = Config {
             hub: Some(format!("http://{hub}")),
             pull_interval: Span::millis(100),
@@ -221,17 +243,27 @@ impl Fetching {
             request_timeout,
             ..Config::default()
         };
-        let shelf = Shelf { inbox: folder.path().into(), most };
+        let shelf = Shelf { inbox: inbox.into(), most };
         let (_, link) = watch::channel(Status::default());
-        let puller =
-            Puller::new(config, device().public(), shelf, known, link, Arc::default()).expect("sound").expect("a hub");
+        let puller = Puller::new(config, device().public(), shelf, Arc::clone(known), link, Arc::default());
         let heart = Heartbeats::new(Instant::now(), DEADLINE).register("pull", Instant::now());
-        Self { folder, task: tokio::spawn(puller.run(heart)) }
+        tokio::spawn(puller.expect("sound").expect("a hub").run(heart))
+    }
+
+    /// The device stops and starts.
+    fn again(&mut self, hub: SocketAddr, in_force: Vec<(BundleKind, Digest)>) {
+        self.task.abort();
+        self.known = Arc::new(Known::open(self.folder.path().join("fetched.json"), in_force));
+        self.task = Self::task(hub, &self.inbox(), &self.known, 1 << 20, Span::secs(20));
+    }
+
+    fn inbox(&self) -> PathBuf {
+        self.folder.path().join("inbox")
     }
 
     /// What is in the inbox.
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path()).expect("the inbox");
+        let entries = fs::read_dir(self.inbox()).expect("the inbox");
         let mut names: Vec<_> =
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
@@ -259,19 +291,56 @@ async fn a_device_fetches_each_new_bundle_once_and_none_that_it_has() {
     put(&bundles, "1.tgb", &one);
     let hub = Running::start(tidegate::hub::Config { bundles: Some(bundles.clone()), ..premises.config() }).await;
     let named = |bundle: &[u8]| format!("pull=127.0.0.1=policy-{}.tgb", pack::digest(bundle).expect("a digest"));
-    let fresh = Fetching::start(hub.address, Known::new(), 1 << 20, Span::secs(20));
+    let fresh = Fetching::start(hub.address, Vec::new(), 1 << 20, Span::secs(20));
     let known = vec![(BundleKind::Policy, pack::digest(&one).expect("a digest"))];
     let has_it = Fetching::start(hub.address, known, 1 << 20, Span::secs(20));
 
     let names = fresh.until(|names| names.iter().any(|name| name.starts_with("pull="))).await;
     assert_eq!(names, [named(&one)]);
-    assert_eq!(fs::read(fresh.folder.path().join(&names[0])).expect("there"), one);
+    assert_eq!(fs::read(fresh.inbox().join(&names[0])).expect("there"), one);
     // The daemon takes it out; it does not come again, and the next one does.
-    fs::remove_file(fresh.folder.path().join(&names[0])).expect("there");
+    fs::remove_file(fresh.inbox().join(&names[0])).expect("there");
     put(&bundles, "2.tgb", &two);
     for device in [&fresh, &has_it] {
         assert_eq!(device.until(|names| names.contains(&named(&two))).await, [named(&two)]);
     }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_bundle_is_not_fetched_at_each_start_but_once_something_that_it_needed_was_accepted() {
+    let premises = Premises::new();
+    let bundles = folder(&premises);
+    let (one, two) = (bundle(1, Target::All, 10), bundle(2, Target::All, 10));
+    put(&bundles, "1.tgb", &one);
+    let hub = Running::start(tidegate::hub::Config { bundles: Some(bundles.clone()), ..premises.config() }).await;
+    let digest = |bundle: &[u8]| pack::digest(bundle).expect("a digest");
+    let named = |bundle: &[u8]| format!("pull=127.0.0.1=policy-{}.tgb", digest(bundle));
+    // A stick has brought a later policy than the hub has.
+    let in_force = || vec![(BundleKind::Policy, Digest([9; 32]))];
+    let mut device = Fetching::start(hub.address, in_force(), 1 << 20, Span::secs(20));
+    for start in 0..3 {
+        if start == 0 {
+            device.until(|names| names.contains(&named(&one))).await;
+            fs::remove_file(device.inbox().join(named(&one))).expect("the importer refuses it");
+        }
+        // Between two lists it has asked for everything once.
+        for seq in [1, 2] {
+            let list = list(2 * start + seq);
+            put(&bundles, "list.tgb", &list);
+            let list = digest(&list).to_string();
+            let came = device.until(|names| names.iter().any(|name| name.contains(&list))).await;
+            assert_eq!(came.len(), 1, "start {start}: {came:?}");
+            fs::remove_file(device.inbox().join(&came[0])).expect("taken");
+        }
+        device.again(hub.address, in_force());
+    }
+    // What it needed comes by hand.
+    device.known.accepted(BundleKind::Policy, Digest([8; 32]));
+    device.until(|names| names.contains(&named(&one))).await;
+    // The next is another one, and comes at once.
+    put(&bundles, "2.tgb", &two);
+    device.until(|names| names.contains(&named(&two))).await;
     hub.stop().await;
 }
 
@@ -318,7 +387,7 @@ async fn a_kind_that_cannot_be_had_keeps_none_behind_it_from_coming() {
     ] {
         let good = good.clone();
         let hub = answering(move |path| if path.ends_with("policy") { good.clone() } else { bad.into() }.into()).await;
-        let fetching = Fetching::start(hub, Known::new(), 65_536, Span::secs(5));
+        let fetching = Fetching::start(hub, Vec::new(), 65_536, Span::secs(5));
         fetching.until(|names| names.iter().any(|name| name.contains("=policy-"))).await;
     }
 }
@@ -338,7 +407,7 @@ async fn a_hostile_hub_gets_nothing_into_the_inbox() {
         ("it says nothing", String::new()),
     ] {
         let (address, mut count) = hostile(answer.into_bytes()).await;
-        let fetching = Fetching::start(address, Known::new(), 65_536, Span::millis(50));
+        let fetching = Fetching::start(address, Vec::new(), 65_536, Span::millis(50));
         // It gave up on the first answer, for it asks again.
         let again = tokio::time::timeout(DEADLINE, count.wait_for(|count| *count >= 3)).await;
         again.unwrap_or_else(|_| panic!("{about}: it hangs")).expect("the hub stands");
@@ -348,6 +417,6 @@ async fn a_hostile_hub_gets_nothing_into_the_inbox() {
     // The control: a good answer of the same form gets in.
     let good = format!("HTTP/1.1 200 OK\r\n{tag}Content-Length: 3\r\n\r\nabc");
     let (address, _count) = hostile(good.into_bytes()).await;
-    let fetching = Fetching::start(address, Known::new(), 65_536, Span::millis(50));
+    let fetching = Fetching::start(address, Vec::new(), 65_536, Span::millis(50));
     fetching.until(|names| names.iter().any(|name| name.starts_with("pull="))).await;
 }
