@@ -27,9 +27,11 @@ use crate::keys::{PublicKey, SigningKey};
 use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
+use crate::spool::protocol::BundleKind;
 use crate::store::hardware::Moved;
 use crate::telemetry::{Counts, Heart, Heartbeats, panics};
 use crate::units::UnixSeconds;
+use crate::upload;
 
 /// How long the thread waits for something in the inbox: so often it shows that it is alive, and so late
 /// at most is a slow look.
@@ -146,6 +148,8 @@ pub(super) struct Work {
     pub(super) spool: Arc<Spool>,
     /// The keys of the root's hub role, for the uploader.
     pub(super) hubs: watch::Sender<Arc<[PublicKey]>>,
+    /// What the hub need not send again.
+    pub(super) known: Arc<upload::Known>,
     pub(super) time: Vec<TimeSource>,
     /// The time that the gateway goes by.
     pub(super) shown: Arc<ArcSwap<TimeState>>,
@@ -239,14 +243,17 @@ impl Work {
             info!(file = name, version, "a new root is trusted");
             self.hubs.send_replace(self.importer.hub_keys().cloned().collect());
             self.outcomes.labels.store(Arc::new(self.importer.device().labels.clone()));
+            self.known.judged_anew();
         }
         catch_up(&self.shown, &self.importer.time(), &moment(&self.time));
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
         if let Some(list) = resumed.list {
+            self.known.accepted(BundleKind::Revocation, list.digest);
             self.outcomes.put_list_in_force(list);
         }
         if let Some(active) = resumed.serving {
             info!(digest = %active.digest, "what was kept serves again");
+            self.known.accepted(BundleKind::Policy, active.digest);
             self.spool.policy_is(self.outcomes.put_in_force(active, at));
         }
         let word = result.name();
@@ -255,6 +262,7 @@ impl Work {
                 let seq = active.manifest.seq();
                 let digest = self.outcomes.put_in_force(*active, at);
                 self.spool.policy_is(digest);
+                self.known.accepted(BundleKind::Policy, digest);
                 info!(file = name, %digest, seq, "a new policy is in force");
                 Some(seq)
             }
@@ -262,15 +270,20 @@ impl Work {
                 let seq = list.manifest.seq();
                 let (ids, cut_offs) = list.policy.len();
                 info!(file = name, seq, ids, cut_offs, "a new list of revocations is in force");
+                self.known.accepted(BundleKind::Revocation, list.digest);
                 self.outcomes.put_list_in_force(*list);
                 Some(seq)
             }
             Imported::Permitted(permit) => {
                 info!(file = name, from = %permit.from, to = %permit.to, "a permit waits for the bundle that it names");
+                if let Some(digest) = digest {
+                    self.known.accepted(BundleKind::Permit, digest);
+                }
                 None
             }
             Imported::TimeReset { from, to } => {
                 warn!(file = name, from, to, "the root has set the time floor");
+                self.known.judged_anew();
                 None
             }
             Imported::Enrolled(enrolment) => {
@@ -281,6 +294,9 @@ impl Work {
                     labels = enrolment.labels.len(),
                     "the device has the labels of a new enrolment"
                 );
+                if let Some(digest) = self.importer.enrolled() {
+                    self.known.accepted(BundleKind::Enrolment, digest);
+                }
                 self.outcomes.labels.store(Arc::new(enrolment.labels));
                 if let Err(error) = card::settle(&self.state) {
                     warn!(%error, "the record of the machine could not be written");

@@ -151,7 +151,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         (BundleKind::Revocation, list.as_ref().map(|list| list.digest)),
         (BundleKind::Policy, serving.as_ref().map(|active| active.digest)),
     ];
-    let known = known.into_iter().filter_map(|(kind, digest)| Some((kind, digest?))).collect();
+    let in_force = known.into_iter().filter_map(|(kind, digest)| Some((kind, digest?))).collect();
+    let known = Arc::new(upload::Known::open(config.state.join("fetched.json"), in_force));
 
     let outcomes = Arc::new(imports::Outcomes::new());
     outcomes.card.store(Arc::new(card));
@@ -186,7 +187,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
                 config.upload.clone(),
                 key.public(),
                 shelf,
-                known,
+                Arc::clone(&known),
                 uploader.status(),
                 Arc::clone(&wakes.bundles),
             )?
@@ -209,6 +210,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         outcomes: Arc::clone(&outcomes),
         spool: Arc::clone(&spool),
         hubs: rotated_hubs,
+        known,
         time: config.time.trust.clone(),
         shown: timekeeper.state(),
         heart: hearts.register("imports", Instant::now()),

@@ -104,6 +104,8 @@ pub(super) struct Writer {
     due: Due,
     shared: Arc<Shared>,
     left_over: bool,
+    /// The newest generation can give its disk back.
+    is_spent: bool,
     /// What failed last, until it works again.
     failing: Option<&'static str>,
     syncer: Syncer,
@@ -160,6 +162,7 @@ impl Writer {
             due: Due::default(),
             shared,
             left_over,
+            is_spent: false,
             failing: None,
             syncer,
             told,
@@ -341,7 +344,7 @@ impl Writer {
     /// Why nothing can be sealed, if that is known.
     fn no_room(&self) -> Option<&'static str> {
         let told = self.told.borrow();
-        let is_over = told.is_known && told.disk_bytes >= self.config.backlog_limit.0;
+        let is_over = told.is_known && !self.is_spent && told.disk_bytes >= self.config.backlog_limit.0;
         is_over.then_some(BACKLOG_FULL).or_else(|| self.disk_is_full().then_some(DISK_FULL))
     }
 
@@ -439,7 +442,7 @@ impl Writer {
         for (id, offset, rows) in &report.sealed {
             self.logs.sealed(*id, *offset, *rows);
         }
-        self.left_over = report.left_over;
+        (self.left_over, self.is_spent) = (report.left_over, report.is_spent);
         let Report { files, bytes, disk_bytes, .. } = *report;
         let stream = StreamId(report.stream);
         self.told.send_if_modified(|told| {
