@@ -224,7 +224,8 @@ impl<B: Backlog> Worker<B> {
                 Some(open) => open,
                 none => none.insert(self.client.connect().await.map_err(early)?),
             };
-            let file = self.backlog.oldest(self.refused.last).await.map_err(|_| early(Failure::Spool))?;
+            // The spool waits for its child for minutes, and has a heart of its own.
+            let file = heart.during(self.backlog.oldest(self.refused.last)).await.map_err(|_| early(Failure::Spool))?;
             let Some(file) = file else { break };
             let (at, digest, len) = (file.at, file.digest, file.bytes.len() as u64);
             let own = DeviceId::from(self.device.id());
@@ -238,7 +239,8 @@ impl<B: Backlog> Worker<B> {
                         self.hint = answer.bundles;
                         self.wakes.bundles.notify_one();
                     }
-                    self.backlog.acknowledge(at, &digest).await.map_err(|_| early(Failure::Spool))?;
+                    let acknowledged = heart.during(self.backlog.acknowledge(at, &digest)).await;
+                    acknowledged.map_err(|_| early(Failure::Spool))?;
                     self.record_success(len, receipt.at_ms);
                     info!(stream = %at.stream, seq = at.seq, bytes = len, "a usage file is at the hub");
                 }
