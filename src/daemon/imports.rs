@@ -150,7 +150,7 @@ impl Imports {
         let (stop, stopped) = UnixStream::pair()?;
         let thread = std::thread::Builder::new().name("imports".into()).spawn(move || {
             while work.wait(&stopped) {
-                work.look();
+                work.look(&stopped);
                 work.attend();
                 work.heart.beat(Instant::now());
             }
@@ -178,7 +178,7 @@ impl Work {
         }
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, stopped: &UnixStream) {
         let look = match self.inbox.wait(Duration::ZERO) {
             Ok(look) => look,
             Err(error) => {
@@ -194,6 +194,10 @@ impl Work {
             }
         }
         for path in look.ready {
+            // The rest is found again at the next start.
+            if is_readable(stopped) {
+                return;
+            }
             self.import(&path);
             // Many files on a slow card take longer than a heart may be silent.
             self.heart.beat(Instant::now());
@@ -293,6 +297,12 @@ impl Work {
             }
         }
     }
+}
+
+/// Whether there is something to read, or the other end is closed.
+fn is_readable(stream: &UnixStream) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 fn warn_refused(name: &str, digest: Option<Digest>, refused: &Refused) {

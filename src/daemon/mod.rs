@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   key ─▶ importer (state folder, slots, time) ─▶ spool ─▶ gateway ─▶ uploader ─▶ admin ─▶ READY
-//! stop    SIGTERM ─▶ gateway drains ─▶ uploader ─▶ importer ─▶ spool ─▶ time floor written ─▶ end
+//! stop    SIGTERM ─▶ importer (a trial's note closed) ─▶ time floor written ─▶ gateway drains ─▶ uploader ─▶ spool ─▶ end
 //! ```
 //!
 //! Threads: this one runs admin, uploader, signals and the watchdog on one runtime; each gateway worker
@@ -48,6 +48,9 @@ pub use check::{check, probe};
 const FEED: Duration = Duration::from_secs(5);
 /// How long a task may show no progress before the watchdog is fed no more: longer than a slow card takes for one step.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long all but the drain may take at the end: what the unit gives (`TimeoutStopSec`).
+const DOWN: Duration = Duration::from_secs(30);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -255,10 +258,18 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
     attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor).await;
 
-    // Down, in order: no new requests, no new bundles, no uploads; the spool last, for all of them feed it.
-    supervisor.stopping();
-    info!("stopping");
+    // Down, in order. First what a SIGKILL would harm, should the supervisor not wait: a policy on trial would be blamed
+    // for it. Then no new requests and no uploads; the spool last, for they feed it.
     let within = config.gateway.timeouts.drain.0;
+    supervisor.stopping(within.saturating_add(DOWN));
+    info!("stopping");
+    if tokio::task::spawn_blocking(move || imports.stop()).await.is_err() {
+        error!("the imports could not be ended");
+    }
+    if let Err(error) = timekeeper.close() {
+        warn!(%error, "the time floor could not be written");
+    }
+    info!(?within, "requests in flight may end");
     match tokio::task::spawn_blocking(move || gateway.drain(within)).await {
         Ok(drained) if drained.broken_off == 0 && drained.dead_threads == 0 => {}
         Ok(drained) => warn!(broken_off = drained.broken_off, dead_threads = drained.dead_threads, "drained in part"),
@@ -268,12 +279,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     for task in tasks {
         task.abort(); // safe at any moment: what was not acknowledged is sent again
     }
-    // Both are threads that end soon; the runtime has nothing left to do meanwhile.
-    imports.stop();
-    spool.stop();
-    if let Err(error) = timekeeper.close() {
-        warn!(%error, "the time floor could not be written");
-    }
+    spool.stop(); // the runtime has nothing left to do meanwhile
     info!("stopped");
     Ok(())
 }

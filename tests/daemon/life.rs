@@ -1,9 +1,11 @@
 //! Starts and ends: what a daemon finds again, and what it leaves behind.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
 use tidegate::admin::{PolicyStatus, Status};
 
 use crate::site::{Site, ended, serves, tidegated, until};
@@ -109,6 +111,39 @@ fn a_policy_that_brings_the_daemon_down_three_times_gives_way_to_the_one_before_
     assert!(!on_trial(&daemon.status()), "it passed its own");
     assert_eq!(daemon.takes("again.tgb", &second), "KnownBad");
     serves(&site, &token, "one");
+    daemon.stop();
+}
+
+#[test]
+fn a_policy_on_trial_is_not_blamed_for_a_stop_that_the_supervisor_cuts_short() {
+    let mut site = Site::new();
+    (site.more, site.trial) = ("[gateway.timeouts]\ndrain = \"10m\"\n".into(), "1s".into());
+    let (token, mute) = (site.token(), TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    mute.set_nonblocking(true).expect("it can be set");
+    let (first, second) = (site.bundle(upstream("one")), site.bundle(mute.local_addr().expect("bound")));
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &first), "Activated");
+    until("it has passed", || daemon.log().contains("has passed its trial").then_some(()));
+    daemon.stop();
+    site.trial = "1h".into();
+    let daemon = site.start();
+    assert_eq!(daemon.takes("second.tgb", &second), "Activated");
+    daemon.stop();
+    for number in 1..=4 {
+        let daemon = site.launch(&format!("gate{number}"), |_| {});
+        daemon.answers();
+        let mut caller = TcpStream::connect(site.gateway).expect("it listens");
+        let head = format!("GET /quay/ping HTTP/1.1\r\nHost: quay.example\r\nAuthorization: Bearer {token}\r\n\r\n");
+        caller.write_all(head.as_bytes()).expect("it reads");
+        // And never answers, so the drain lasts.
+        let _held = until("the second policy serves", || mute.accept().ok());
+        daemon.signal(Signal::TERM);
+        until("it drains", || daemon.log().contains("requests in flight may end").then_some(()));
+        daemon.kill();
+    }
+    let daemon = site.launch("last", |_| {});
+    daemon.answers();
+    assert!(!daemon.log().contains("KnownBad"), "{}", daemon.log());
     daemon.stop();
 }
 
