@@ -166,6 +166,11 @@ impl Imports {
             error!("the import thread panicked");
         }
     }
+
+    /// Leaves the thread to the process's end, which is none in order: a policy on trial is to be blamed for it.
+    pub(super) fn abandon(self) {
+        std::mem::forget(self.stop);
+    }
 }
 
 impl Work {

@@ -36,10 +36,9 @@ use crate::spool::protocol::BundleKind;
 use crate::spool::{self, Spool};
 use crate::store::device_key;
 use crate::store::time::TimeFile;
-use crate::telemetry::{self, Heartbeats};
+use crate::telemetry::{self, Heartbeats, Standstill};
 use crate::throttle::Throttle;
 use crate::{admin, exit, token, upload};
-use admin::Answers as _;
 use timekeeper::Timekeeper;
 
 pub use check::{check, probe};
@@ -52,7 +51,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How long all but the drain may take at the end: what the unit gives (`TimeoutStopSec`).
 const DOWN: Duration = Duration::from_secs(30);
 
-/// Why the daemon does not start.
+/// Why the daemon does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// See [`device_key::DeviceKeyError`].
@@ -82,6 +81,9 @@ pub enum Error {
     /// The system gives no thread, runtime or signal.
     #[error("cannot start")]
     System(#[source] std::io::Error),
+    /// A defect: report what the log says of it.
+    #[error("{0}; its log says why: please report it")]
+    Broken(Standstill),
 }
 
 impl Error {
@@ -95,6 +97,7 @@ impl Error {
             Self::DeviceKey(device_key::DeviceKeyError::Exposed { .. }) => exit::NO_PERMISSION,
             Self::DeviceKey(device_key::DeviceKeyError::Malformed { .. }) => exit::DATA,
             Self::Path(..) | Self::Spool(_) | Self::Bundle(_) => exit::IO,
+            Self::Broken(_) => exit::SOFTWARE,
             _ => exit::UNAVAILABLE,
         }
     }
@@ -256,7 +259,10 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
-    attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor).await;
+    if let Err(broken) = attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor).await {
+        imports.abandon();
+        return Err(Error::Broken(broken));
+    }
 
     // Down, in order. First what a SIGKILL would harm, should the supervisor not wait: a policy on trial would be blamed
     // for it. Then no new requests and no uploads; the spool last, for they feed it.
@@ -307,22 +313,23 @@ impl Signals {
     }
 }
 
-/// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress.
+/// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress. A task that has ended
+/// is an error where there is no watchdog to see to it: any supervisor starts again what exits.
 async fn attend(
     signals: &mut Signals,
     timekeeper: &mut Timekeeper,
     spool: &Spool,
     daemon: &answers::Daemon,
     supervisor: &notify::Supervisor,
-) {
+) -> Result<(), Standstill> {
     let Signals { term, int, hup } = signals;
     let mut sealing: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
     let mut second = tokio::time::interval(timekeeper::REFRESH);
     let mut feed = tokio::time::interval(supervisor.feed.unwrap_or(FEED));
     loop {
         tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
             // Bundles come through the inbox and settings need a restart; what HUP can do is not to wait.
             _ = hup.recv(), if sealing.is_none() => {
                 supervisor.reloading();
@@ -335,8 +342,9 @@ async fn attend(
             _ = second.tick() => timekeeper.refresh(),
             _ = feed.tick() => {
                 supervisor.status(&daemon.line());
-                match daemon.live() {
+                match daemon.hearts.all_fresh(Instant::now()) {
                     Ok(()) => supervisor.alive(),
+                    Err(broken @ Standstill::Ended(_)) if supervisor.feed.is_none() => return Err(broken),
                     Err(why) => error!("{why}; the watchdog is not fed"),
                 }
             }

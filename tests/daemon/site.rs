@@ -1,6 +1,7 @@
 //! A site in a folder of its own: keys and bundles by the operator's command, settings, and daemons on them.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -141,6 +142,26 @@ impl Site {
         let child = command.spawn().expect("it starts");
         Daemon { child, log, socket: self.path(&format!("{name}.sock")), inbox: self.path("inbox") }
     }
+}
+
+/// A library of this C, to be put in front of a program's own; none where there is no C compiler, which is told.
+pub(crate) fn shim(folder: &Path, source: &str) -> Option<PathBuf> {
+    let library = folder.join("shim.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-x", "c", "-", "-o"]).arg(&library).stdin(Stdio::piped());
+    let Ok(mut compiling) = cc.spawn() else {
+        skipped("there is no C compiler");
+        return None;
+    };
+    compiling.stdin.take().expect("a pipe").write_all(source.as_bytes()).expect("it reads");
+    assert!(compiling.wait().expect("it runs").success(), "the shim compiles");
+    Some(library)
+}
+
+/// Tells that a test does nothing here, and why. Past the test harness, which shows nothing of a test that passes.
+pub(crate) fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
 
 /// The daemon's own binary, with nothing of this process's environment that it would heed.

@@ -3,7 +3,6 @@
 #![cfg(feature = "hub")]
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -39,16 +38,7 @@ int clock_gettime(clockid_t id, struct timespec *now) {
 "#;
 
 fn shim(folder: &Path) -> Option<PathBuf> {
-    let library = folder.join("wall.so");
-    let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-x", "c", "-", "-o"]).arg(&library).stdin(Stdio::piped());
-    let Ok(mut compiling) = cc.spawn() else {
-        println!("skipped: there is no C compiler to move the clock with");
-        return None;
-    };
-    compiling.stdin.take().expect("a pipe").write_all(SHIM.as_bytes()).expect("it reads");
-    assert!(compiling.wait().expect("it runs").success(), "the shim compiles");
-    Some(library)
+    crate::site::shim(folder, SHIM)
 }
 
 fn wall() -> i64 {
