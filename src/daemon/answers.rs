@@ -91,8 +91,11 @@ impl Daemon {
     }
 
     fn connections(&self) -> Connections {
+        let Counters { accepted, accept_errors, upstream_connects, upstream_retries, .. } = &*self.counters;
+        let [accepted, accept_errors, upstream, upstream_retries] =
+            [accepted, accept_errors, upstream_connects, upstream_retries].map(|count| count.load(Ordering::Relaxed));
         let ended = ConnectionEnd::ALL.map(|end| (end.name(), self.counters.ended(end))).into();
-        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), ended }
+        Connections { open: self.counters.open(), accepted, ended, accept_errors, upstream, upstream_retries }
     }
 
     fn policy_in_force(&self) -> PolicyInForce {

@@ -4,14 +4,22 @@
 //! to try again. [`probe`] looks at the machine's folders, which may yet come (a disk that is mounted late): the daemon
 //! tells of them and tries. Called by `tidegated`, for `check` and before `run`.
 
+use std::io;
 use std::path::Path;
 
 use rustix::fs::{Access, access, statvfs};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{chain, sockets};
 use crate::bundle;
 use crate::config::{Config, Problem};
+use crate::gateway;
+
+/// Descriptors of all but the connections: logs of the spool, sockets, folders, the child; and the runtime, open logs and
+/// some idle connections to upstreams of each worker.
+const DESCRIPTORS: u64 = 64;
+const DESCRIPTORS_OF_A_WORKER: u64 = 16;
 
 /// Adds what is wrong with the settings themselves and with the files that they name.
 pub fn check(config: &Config, problems: &mut Vec<Problem>) {
@@ -31,10 +39,36 @@ pub fn check(config: &Config, problems: &mut Vec<Problem>) {
     if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
         found.push(problem("gateway.listeners", "names an address twice"));
     }
+    found.extend(descriptors(&config.gateway, getrlimit(Resource::Nofile).maximum));
     if let Err(error) = bundle::importer::pinned_root(&config.trust.root) {
         found.push(problem("trust.root", chain(&error)));
     }
     add(problems, found);
+}
+
+/// More connections than there are descriptors for: a request that is forwarded takes two, and the rest of the daemon a
+/// few. Beyond them nothing is accepted, no upstream is reached and no usage file is written. `limit` is what the system
+/// gives at most, for [`raise_descriptors`] takes it.
+fn descriptors(gateway: &gateway::Config, limit: Option<u64>) -> Option<Problem> {
+    let connections = u64::from(gateway.limits.connections);
+    let workers = u64::from(gateway.worker_count().min(gateway::WORKERS_LIMIT));
+    let needed = 2 * connections + DESCRIPTORS + DESCRIPTORS_OF_A_WORKER * workers;
+    let limit = limit.filter(|limit| *limit < needed)?;
+    let message = format!(
+        "{connections} take up to {needed} descriptors, and the system gives {limit}: ask for less, or raise the limit \
+         (LimitNOFILE= of the unit)"
+    );
+    Some(problem("gateway.limits.connections", message))
+}
+
+/// Takes all the descriptors that the system gives: most supervisors set far less for those who do not ask.
+pub(super) fn raise_descriptors() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        Ok(())
+    } else {
+        Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+    }
 }
 
 /// Adds what keeps this user from using the folders that the settings name.
@@ -125,6 +159,18 @@ mod tests {
         }
         assert!(writable(Path::new("/proc/nowhere"), Missing::IsMade).is_err());
         assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 2, "nothing was made");
+    }
+
+    #[test]
+    fn connections_that_there_are_no_descriptors_for_are_told() {
+        let with = |connections, limit| {
+            let limits = gateway::Limits { connections, ..gateway::Limits::default() };
+            descriptors(&gateway::Config { workers: 4, limits, ..gateway::Config::default() }, limit)
+        };
+        assert_eq!(with(1_024, Some(8_192)), None, "as it ships");
+        assert_eq!((with(4_032, Some(8_192)), with(65_536, None)), (None, None));
+        let told = with(4_033, Some(8_192)).expect("too many").message;
+        assert!(told.contains("8194 descriptors") && told.contains("gives 8192"), "{told}");
     }
 
     #[test]

@@ -107,6 +107,9 @@ impl Error {
 pub fn run(config: Config, spool_child: &str) -> Result<(), Error> {
     telemetry::start(&config.telemetry)?;
     token::install();
+    if let Err(error) = check::raise_descriptors() {
+        warn!(%error, "there may be too few descriptors: the limit could not be raised");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
     runtime.block_on(serve(config, spool_child))
 }

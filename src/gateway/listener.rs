@@ -8,11 +8,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::seldom::Seldom;
 use super::{ConnectionEnd, Counters, Error, ListenerConfig};
 
 /// How long accepting pauses when the system gives no descriptor or memory.
@@ -66,14 +67,17 @@ impl Listener {
     ) -> io::Result<()> {
         self.socket.set_nonblocking(true)?;
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
-        let mut turn = 0_usize;
+        let (mut turn, told) = (0_usize, Seldom::default());
         loop {
             let (stream, address) = loop {
                 match socket.accept().await {
                     Ok(accepted) => break accepted,
                     Err(error) if is_the_peers(&error) => {}
-                    Err(_) => {
+                    Err(error) => {
                         counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                        if told.may(Instant::now()) {
+                            tracing::error!(%error, "no connection can be accepted; trying again");
+                        }
                         tokio::time::sleep(PAUSE).await;
                     }
                 }

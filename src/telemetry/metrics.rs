@@ -29,7 +29,7 @@ pub type Counts = Vec<(&'static str, u64)>;
 pub struct Sources {
     /// Requests by outcome name.
     pub requests: Option<Read<Counts>>,
-    /// Downstream connections.
+    /// Connections, of both sides.
     pub connections: Option<Read<Connections>>,
     /// Counters in use that the throttle had to forget for want of room.
     pub throttle_forgotten: Option<Read<u64>>,
@@ -51,7 +51,7 @@ pub struct Sources {
     pub tasks: Option<Read<Ages>>,
 }
 
-/// Downstream connections since the start.
+/// Connections since the start: from downstream, and then those to upstreams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Connections {
     /// Open now.
@@ -60,6 +60,12 @@ pub struct Connections {
     pub accepted: u64,
     /// Ended since the start, by how; with those that are open they make up the accepted.
     pub ended: Counts,
+    /// Tries to accept one that failed.
+    pub accept_errors: u64,
+    /// Opened to upstreams.
+    pub upstream: u64,
+    /// Requests sent a second time because a connection that was kept had died.
+    pub upstream_retries: u64,
 }
 
 /// The policy in force; safe mode where there is none.
@@ -150,6 +156,11 @@ impl Collector for Sources {
             let help =
                 "Downstream connections ended, by how: an idle one by head_timeout, a broken one in mid-answer too";
             page.counters("connections_ended", help, "end", now.ended)?;
+            let help = "Tries to accept a connection that failed, for want of descriptors or memory";
+            page.counter("accept_errors", help, now.accept_errors)?;
+            page.counter("upstream_connections", "Connections opened to upstreams", now.upstream)?;
+            let help = "Requests sent again because a kept connection to an upstream had died";
+            page.counter("upstream_retries", help, now.upstream_retries)?;
         }
         if let Some(read) = &self.throttle_forgotten {
             let help = "Rates and quotas that began anew for want of room: raise throttle.slots";
@@ -266,7 +277,14 @@ mod tests {
     fn wired() -> Sources {
         Sources {
             requests: Some(Box::new(|| vec![("Admitted", 7), ("TokenExpired", 0)])),
-            connections: Some(Box::new(|| Connections { open: 2, accepted: 9, ended: vec![("broken", 1)] })),
+            connections: Some(Box::new(|| Connections {
+                open: 2,
+                accepted: 9,
+                ended: vec![("broken", 1)],
+                accept_errors: 4,
+                upstream: 6,
+                upstream_retries: 7,
+            })),
             throttle_forgotten: Some(Box::new(|| 3)),
             time: Some(Box::new(|| TimeBounds::floor(1_795_564_800))),
             policy: Some(Box::new(|| PolicyInForce::Active {
@@ -297,6 +315,9 @@ mod tests {
             "tidegate_connections_open 2",
             "tidegate_connections_accepted_total 9",
             "tidegate_connections_ended_total{end=\"broken\"} 1",
+            "tidegate_accept_errors_total 4",
+            "tidegate_upstream_connections_total 6",
+            "tidegate_upstream_retries_total 7",
             "tidegate_throttle_forgotten_total 3",
             "tidegate_time_quality{quality=\"synced\"} 0",
             "tidegate_time_quality{quality=\"floor\"} 1",

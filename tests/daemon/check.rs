@@ -93,6 +93,28 @@ fn nonsense_is_not_good() {
 }
 
 #[test]
+fn more_connections_than_descriptors_are_told_before_the_daemon_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (connections, is_told) in [(1_024, true), (600, false)] {
+        let text = format!("[gateway.limits]\nconnections = {connections}\n");
+        for task in ["check", "run"] {
+            let path = on(folder.path(), task, &text).1;
+            let mut command = Command::new("sh");
+            command.args([
+                "-c",
+                "ulimit -n 2000; exec \"$@\"",
+                "sh",
+                env!("CARGO_BIN_EXE_tidegated"),
+                task,
+                "--config",
+            ]);
+            let (code, said) = ended(command.arg(path).env("TIDEGATE_TRUST__ROOT", "/absent.json"));
+            assert_eq!((code, keys(&said).contains(&"gateway.limits.connections")), (CONFIG, is_told), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_folder_that_may_yet_come_is_told_of_but_is_no_reason_to_wait_for_a_person() {
     let site = Site::new();
     let text = format!(

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit};
 use tidegate::admin::{PolicyStatus, Status};
 
 use crate::site::{Site, ended, serves, tidegated, until};
@@ -144,6 +144,27 @@ fn a_policy_on_trial_is_not_blamed_for_a_stop_that_the_supervisor_cuts_short() {
     let daemon = site.launch("last", |_| {});
     daemon.answers();
     assert!(!daemon.log().contains("KnownBad"), "{}", daemon.log());
+    daemon.stop();
+}
+
+#[test]
+fn descriptors_that_run_out_are_told_once_and_counted_and_connections_come_again_with_them() {
+    let site = Site::new();
+    let daemon = site.start();
+    let ours = getrlimit(Resource::Nofile);
+    let taken = daemon.descriptors(Rlimit { current: Some(0), ..ours });
+    assert_eq!(taken.current, ours.maximum, "it takes what it is given");
+    let _caller = TcpStream::connect(site.gateway).expect("the kernel takes it");
+    let told = || daemon.log().matches("no connection can be accepted").count();
+    until("it is told", || (told() > 0).then_some(()));
+    daemon.descriptors(taken);
+    let errors = || {
+        let metrics = daemon.ask("/metrics")?.1;
+        metrics.lines().find_map(|line| line.strip_prefix("tidegate_accept_errors_total ")?.parse::<u64>().ok())
+    };
+    assert!(until("it answers", errors) > 0);
+    assert_eq!(get(site.gateway, "/", None).status, 503, "and it serves");
+    assert_eq!(told(), 1);
     daemon.stop();
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate::admin::{Status, client};
@@ -215,9 +215,17 @@ impl Daemon {
         text["body"]["result"].as_str().expect("a result has a name").to_owned()
     }
 
+    fn pid(&self) -> Pid {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, signal).expect("it runs");
+        kill_process(self.pid(), signal).expect("it runs");
+    }
+
+    /// Sets how many descriptors it may have; gives what was set before.
+    pub(crate) fn descriptors(&self, limit: Rlimit) -> Rlimit {
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("it is our child")
     }
 
     /// Waits for its end.
