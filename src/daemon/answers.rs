@@ -129,14 +129,13 @@ impl Daemon {
 
     fn uploaded(&self) -> Uploaded {
         let status = self.upload.as_ref().map(|status| *status.borrow()).unwrap_or_default();
-        Uploaded { files: status.files, failures: status.failures, last_success: since(status.receipt_ms) }
+        Uploaded { files: status.files, failures: status.failures, last_success: since(status.receipt) }
     }
 }
 
-/// How long ago a receipt's time is, by this device's clock.
-fn since(receipt_ms: Option<i64>) -> Option<Duration> {
-    let ms = Reading::now().wall_ms.saturating_sub(receipt_ms?);
-    Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+/// How long ago a moment of this boot was.
+fn since(boot: Option<Duration>) -> Option<Duration> {
+    Some(Reading::now().boot.saturating_sub(boot?))
 }
 
 impl admin::Answers for Daemon {
@@ -177,7 +176,7 @@ impl admin::Answers for Daemon {
                 failures: status.failures,
                 passed_over: status.passed_over,
                 by_another_key: status.by_another_key,
-                last_success_seconds: since(status.receipt_ms).map(|age| age.as_secs()),
+                last_success_seconds: since(status.receipt).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }
         });

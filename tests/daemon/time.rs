@@ -150,6 +150,8 @@ fn a_device_at_any_clock_takes_its_policy_serves_reaches_its_hub_over_tls_and_ge
         let status = told_by_hub(&daemon);
         assert_eq!((status.time.quality, status.time.upper), (TimeQuality::Floor, None), "{target}");
         until("its usage is at the hub", || Some(daemon.status().upload?.files > 0).filter(|is| *is));
+        let age = daemon.status().upload.and_then(|upload| upload.last_success_seconds);
+        assert!(age.is_some_and(|age| age < 600), "it was just now, at {target} too: {age:?}");
         let metrics = daemon.ask("/metrics").expect("an answer").1;
         assert!(metrics.contains("tidegate_time_quality{quality=\"floor\"} 1"), "{metrics}");
         assert!(metrics.contains("\ntidegate_time_lower_bound_timestamp_seconds "), "{metrics}");
