@@ -16,7 +16,7 @@ use crate::ids::DeviceId;
 use crate::spool::Spool;
 use crate::spool::record::Outcome;
 use crate::store::hardware::Moved;
-use crate::telemetry::{Connections, Counts, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded};
+use crate::telemetry::{Connections, Counts, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded, panics};
 use crate::throttle::Throttle;
 use crate::units::TimeBounds;
 use crate::upload;
@@ -54,6 +54,7 @@ impl Daemon {
             spool: Some(Box::new(move || spool.spooled())),
             upload: upload.upload.is_some().then(|| Box::new(move || upload.uploaded()) as Box<_>),
             tasks: Some(Box::new(move || tasks.hearts.ages(Instant::now()))),
+            panics: Some(Box::new(panics)),
         };
         // Only the first declaration counts, and there is one.
         let _ = daemon.metrics.set(Metrics::new(sources));

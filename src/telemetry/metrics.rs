@@ -49,6 +49,8 @@ pub struct Sources {
     pub upload: Option<Read<Uploaded>>,
     /// How long each task has been silent: [`super::Heartbeats::ages`].
     pub tasks: Option<Read<Ages>>,
+    /// Panics: [`super::panics`].
+    pub panics: Option<Read<u64>>,
 }
 
 /// Connections since the start: from downstream, and then those to upstreams.
@@ -204,6 +206,9 @@ impl Collector for Sources {
             let ages = read().into_iter().map(|(task, silent)| (task, silent.as_secs_f64()));
             page.gauges("task_heartbeat_age_seconds", "Time since each task's last heartbeat", "task", ages)?;
         }
+        if let Some(read) = &self.panics {
+            page.counter("panics", "Panics, each a defect that the log tells", read())?;
+        }
         Ok(())
     }
 }
@@ -303,6 +308,7 @@ mod tests {
                 last_success: Some(Duration::from_millis(1500)),
             })),
             tasks: Some(Box::new(|| vec![("writer".into(), Duration::from_secs(2))])),
+            panics: Some(Box::new(|| 8)),
         }
     }
 
@@ -333,6 +339,7 @@ mod tests {
             "tidegate_upload_failures_total 2",
             "tidegate_upload_last_success_age_seconds 1.5",
             "tidegate_task_heartbeat_age_seconds{task=\"writer\"} 2.0",
+            "tidegate_panics_total 8",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }

@@ -125,6 +125,7 @@ fn a_task_that_ends_takes_the_daemon_down_even_where_no_watchdog_does_and_that_c
     let daemon = broken("watched", Some("400000"));
     until("it is not fed", || daemon.log().contains("task accept has ended; the watchdog is not fed").then_some(()));
     assert!(daemon.ask("/livez").is_some_and(|(status, _)| status == 503));
+    assert!(daemon.ask("/metrics").is_some_and(|(_, text)| text.contains("\ntidegate_panics_total 1\n")));
     daemon.kill();
 
     let daemon = site.start();
