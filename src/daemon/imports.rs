@@ -73,8 +73,9 @@ impl Outcomes {
         }
     }
 
-    /// Puts a bundle's policy in force: requests that begin from here on are judged by it.
-    pub(super) fn put_in_force(&self, active: Active<Policy>, now: UnixSeconds) -> Digest {
+    /// Puts a bundle's policy in force: requests that begin from here on are judged by it. `on_trial` as in
+    /// [`Self::trial_is`].
+    pub(super) fn put_in_force(&self, active: Active<Policy>, now: UnixSeconds, on_trial: Option<Digest>) -> Digest {
         let Active { digest, manifest, policy, .. } = active;
         let id = PolicyId { digest, seq: manifest.seq(), epoch: manifest.epoch() };
         self.in_force.store(Arc::new(InForce { activated_at: now, expires_at: manifest.expires_at() }));
@@ -85,7 +86,14 @@ impl Outcomes {
             issued_at,
             ..Snapshot::clone(now)
         });
+        self.trial_is(on_trial);
         digest
+    }
+
+    /// Which bundle is on trial; what serves may be another.
+    fn trial_is(&self, on_trial: Option<Digest>) {
+        let in_force = self.policy.load().id.map(|id| id.digest);
+        self.on_trial.store(on_trial.is_some() && on_trial == in_force, Ordering::Relaxed);
     }
 
     /// Puts a list of revocations in force, beside the policy that is.
@@ -218,7 +226,7 @@ impl Work {
             Ok(Some(digest)) => info!(%digest, "the policy in force has passed its trial"),
             Err(refused) => warn!(result = refused.name(), "the end of a trial could not be written down: {refused}"),
         }
-        self.outcomes.on_trial.store(self.importer.on_trial().is_some(), Ordering::Relaxed);
+        self.outcomes.trial_is(self.importer.on_trial());
     }
 
     fn import(&mut self, path: &Path) {
@@ -243,13 +251,13 @@ impl Work {
         }
         if let Some(active) = resumed.serving {
             info!(digest = %active.digest, "what was kept serves again");
-            self.spool.policy_is(self.outcomes.put_in_force(active, at));
+            self.spool.policy_is(self.outcomes.put_in_force(active, at, self.importer.on_trial()));
         }
         let word = result.name();
         let seq = match result {
             Imported::Activated(active) => {
                 let seq = active.manifest.seq();
-                let digest = self.outcomes.put_in_force(*active, at);
+                let digest = self.outcomes.put_in_force(*active, at, self.importer.on_trial());
                 self.spool.policy_is(digest);
                 info!(file = name, %digest, seq, "a new policy is in force");
                 Some(seq)

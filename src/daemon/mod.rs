@@ -170,7 +170,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     }
     if let Some(active) = serving {
         let at = importer.time().floor().bounds(&now.reading, now.trusted).lower;
-        spool.policy_is(outcomes.put_in_force(active, at));
+        spool.policy_is(outcomes.put_in_force(active, at, importer.on_trial()));
     }
 
     // Everything that can be refused is made before the first connection is taken.

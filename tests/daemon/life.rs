@@ -95,10 +95,11 @@ fn a_policy_that_brings_the_daemon_down_three_times_gives_way_to_the_one_before_
     site.trial = "1h".into();
     let mut daemon = site.start();
     assert_eq!(daemon.takes("second.tgb", &second), "Activated");
-    until("it is on trial", || on_trial(&daemon.status()).then_some(()));
+    assert!(on_trial(&daemon.status()), "from the first moment");
     for _ in 0..2 {
         daemon.kill();
         daemon = site.start();
+        assert!(on_trial(&daemon.status()), "and again after a start");
         serves(&site, &token, "two");
     }
     daemon.stop();
