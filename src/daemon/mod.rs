@@ -91,7 +91,8 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Bundle(bundle::OpenError::Root(_) | bundle::OpenError::NoRoot(..))
+            Self::Bundle(bundle::OpenError::Root(_) | bundle::OpenError::NoRoot(..) | bundle::OpenError::Newer)
+            | Self::Admin(admin::Error::NotASocket { .. })
             | Self::Upload(_)
             | Self::Gateway(gateway::Error::Tls(_)) => exit::CONFIG,
             Self::DeviceKey(device_key::DeviceKeyError::Exposed { .. }) => exit::NO_PERMISSION,
@@ -121,8 +122,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
 
     // Who this device is.
     state_folder(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let key = device_key::open(&config.state, credentials.as_deref())?;
+    let key = device_key::open(&config.state, credentials().as_deref())?;
     // Its labels come from its enrolment, which the importer keeps.
     let device = DeviceFacts { id: DeviceId::from(key.public().id()), labels: BTreeMap::new() };
     let device_id = device.id;
@@ -293,6 +293,11 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The folder of what systemd gives this service to keep secret.
+fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
 /// The state folder, for this user's eyes only where it is made here.
 fn state_folder(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
@@ -418,4 +423,19 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_person_can_help_waits_for_one_and_what_may_pass_is_tried_again() {
+        let not_a_socket = admin::Error::NotASocket { path: "/run/tidegate".into() };
+        for error in [Error::Bundle(bundle::OpenError::Newer), Error::Admin(not_a_socket)] {
+            assert_eq!(error.exit_code(), exit::CONFIG, "{error}");
+        }
+        let in_use = admin::Error::SocketInUse { path: "/run/tidegate".into() };
+        assert_eq!(Error::Admin(in_use).exit_code(), exit::UNAVAILABLE);
+    }
 }

@@ -1,8 +1,9 @@
 //! `tidegated check`, what `run` says of settings that cannot be right, and the command line.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -90,6 +91,30 @@ fn nonsense_is_not_good() {
         let [told] = keys(&said)[..] else { panic!("{key} = {value}: {said}") };
         assert!(key.starts_with(told), "{key} = {value}: {said}");
     }
+}
+
+#[test]
+fn a_key_that_others_can_read_and_a_file_where_the_socket_goes_are_told_before_a_start() {
+    let site = Site::new();
+    site.start().stop();
+    let settings = site.path("gate.toml");
+    let check = || ended(&mut tidegated(&["check", "--config", settings.to_str().expect("UTF-8")]));
+    assert_eq!(check().0, Some(0), "the control: {}", check().1);
+    let key = site.path("state/device.key");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("set");
+    fs::write(site.path("gate.sock"), "").expect("written");
+    let (code, said) = check();
+    assert_eq!((code, keys(&said)), (CONFIG, vec!["admin.socket", "state"]), "{said}");
+    assert!(said.contains("chmod 600") && said.contains("not a socket"), "{said}");
+
+    // A start that only a person can help still says so by its code.
+    assert_eq!(site.launch("gate", |_| {}).end().code(), CONFIG);
+    fs::remove_file(site.path("gate.sock")).expect("it is there");
+    assert_eq!(site.launch("gate", |_| {}).end().code(), Some(exit::NO_PERMISSION.into()));
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("set");
+    fs::write(&key, "rot").expect("written");
+    assert!(keys(&check().1) == ["state"], "{}", check().1);
+    assert_eq!(site.launch("gate", |_| {}).end().code(), Some(exit::DATA.into()));
 }
 
 #[test]
