@@ -122,6 +122,10 @@ impl Daemon {
         Spooled {
             backlog_bytes: status.bytes,
             backlog_files: status.files,
+            disk_bytes: status.disk_bytes,
+            open_bytes: status.open_bytes,
+            unsynced_bytes: status.unsynced_bytes,
+            fails: status.last_error.is_some(),
             appended: status.appended,
             rolled_up: status.rolled_up,
             lost: status.lost,
@@ -130,7 +134,13 @@ impl Daemon {
 
     fn uploaded(&self) -> Uploaded {
         let status = self.upload.as_ref().map(|status| *status.borrow()).unwrap_or_default();
-        Uploaded { files: status.files, failures: status.failures, last_success: since(status.receipt) }
+        Uploaded {
+            files: status.files,
+            failures: status.failures,
+            passed_over: status.passed_over,
+            by_another_key: status.by_another_key,
+            last_success: since(status.receipt),
+        }
     }
 }
 

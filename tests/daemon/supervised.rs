@@ -65,6 +65,9 @@ fn a_supervisor_hears_of_start_life_reload_and_end() {
         let spool = daemon.status().spool;
         assert_eq!((spool.backlog_files, &spool.last_error), (files, &None), "{spool:?}");
         assert!(spool.stream.is_some() && spool.disk_bytes >= spool.backlog_bytes, "{spool:?}");
+        let metrics = daemon.ask("/metrics").expect("an answer").1;
+        assert!(metrics.contains(&format!("\ntidegate_spool_disk_bytes {}\n", spool.disk_bytes)), "{metrics}");
+        assert!(metrics.contains("\ntidegate_spool_failing 0\n"), "{metrics}");
         serves(&site, &token, "one");
     }
 
