@@ -8,13 +8,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::seldom::Seldom;
 use super::{ConnectionEnd, Counters, Error, ListenerConfig};
 
 /// How long accepting pauses when the system gives no descriptor or memory.
@@ -72,7 +73,7 @@ impl Listener {
             reason = "its successor is unsafe; a listener of std keeps its one descriptor, as it must"
         )]
         let socket = AsyncFd::with_interest(self.socket, Interest::READABLE)?;
-        let mut turn = 0_usize;
+        let (mut turn, told) = (0_usize, Seldom::default());
         loop {
             let mut ready = socket.readable().await?;
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
@@ -84,6 +85,9 @@ impl Listener {
                 Ok(Ok(accepted)) => accepted,
                 Ok(Err(error)) if !is_the_peers(&error) => {
                     counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                    if told.may(Instant::now()) {
+                        tracing::error!(%error, "no connection can be accepted; trying again");
+                    }
                     drop((permit, place));
                     tokio::time::sleep(PAUSE).await;
                     continue;

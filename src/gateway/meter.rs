@@ -234,7 +234,7 @@ impl Entry {
             tracing::error!(%request, route, "a request ended in a defect of the gateway");
         }
         self.worker.append(&record, caller, now);
-        self.worker.shared.counters.count_request(self.outcome, bytes_in, self.bytes_out);
+        self.worker.shared.counters.count_request(self.outcome);
     }
 }
 

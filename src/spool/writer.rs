@@ -279,9 +279,7 @@ impl Writer {
 
     /// It lives: called wherever it may have waited for the disk or for the child.
     fn beat(&self) {
-        if let Some(heart) = &self.heart {
-            heart.beat(Instant::now());
-        }
+        beat(self.heart.as_ref());
     }
 
     /// Looks after things. Tells whether it has sealed something: then there may be more.
@@ -398,8 +396,8 @@ impl Writer {
         let after = after.map(|after| (after.stream.0, after.seq));
         match self.ask(&Request::Oldest { after, now_ms: Reading::now().wall_ms })? {
             Reply::File { stream, seq, digest, .. } => {
-                let at = Cursor { stream: StreamId(stream), seq };
-                Ok(Some(UsageFile { at, digest, bytes: self.runner.bytes()? }))
+                let (at, heart) = (Cursor { stream: StreamId(stream), seq }, self.heart.as_ref());
+                Ok(Some(UsageFile { at, digest, bytes: self.runner.bytes(&|| beat(heart))? }))
             }
             Reply::NoFile(_) => Ok(None),
             _ => Err(io::ErrorKind::InvalidData.into()),
@@ -422,7 +420,8 @@ impl Writer {
 
     /// Has the child do something, and takes to heart what it reports.
     fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        let reply = self.runner.ask(request);
+        let heart = self.heart.as_ref();
+        let reply = self.runner.ask(request, &|| beat(heart));
         for report in self.runner.heard() {
             self.apply(&report);
         }
@@ -477,6 +476,12 @@ impl Writer {
         if let Some(heart) = self.heart {
             heart.retire();
         }
+    }
+}
+
+fn beat(heart: Option<&Heart>) {
+    if let Some(heart) = heart {
+        heart.beat(Instant::now());
     }
 }
 
