@@ -5,9 +5,10 @@
 //! DIR/keys/root-N.key       the root role: any two of three sign the next root
 //! DIR/keys/policy.key       the policy role: signs bundles; policy-N.key where it has several keys
 //! DIR/keys/hub.key          the hub role: signs receipts
-//! DIR/keys/revocation.key   these roles sign types of bundles that devices do not take yet; they are in the first
-//! DIR/keys/permit.key       root all the same, so that no device needs another root when it does
-//! DIR/keys/release.key
+//! DIR/keys/revocation.key   the revocation role: signs lists of revocations
+//! DIR/keys/permit.key       the permit role: signs permits
+//! DIR/keys/release.key      the release role: signs what devices do not take yet; it is in the first root all the same,
+//!                           so that no device needs another root when they do
 //! DIR/keys/issuer.pem       signs tokens for a first try; its public half is pinned in issuers/site.toml
 //! DIR/root.json             root version 1, byte for byte what devices are given
 //! DIR/root.sigs             its signature block

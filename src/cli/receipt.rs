@@ -99,7 +99,7 @@ pub(super) fn told(receipt: &Receipt) -> String {
 }
 
 /// A device's public key: 64 hex digits, as `device request` prints them.
-fn read_public(path: &Path) -> anyhow::Result<PublicKey> {
+pub(super) fn read_public(path: &Path) -> anyhow::Result<PublicKey> {
     let named = || format!("key {}", path.display());
     let bytes = read_limited(path, 65).with_context(named)?;
     let raw = std::str::from_utf8(&bytes).ok().and_then(|text| unhex::<32>(text.trim_end()).ok());

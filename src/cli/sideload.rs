@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use super::carry::{inbox_name, is_of, unverified};
+use super::receipt::read_public;
 use super::root::read_root;
 use super::{Refusal, print};
 use crate::bundle::container::MAX_FILE;
@@ -46,6 +47,10 @@ pub(super) struct Sideload {
     /// The daemon's state folder: later roots and the device's id are read there, where that may be read.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/tidegate")]
     state: PathBuf,
+    /// The device's public key, a file of 64 hex digits, where the private one does not lie in the state folder: a systemd
+    /// credential.
+    #[arg(long, value_name = "FILE")]
+    device_key: Option<PathBuf>,
     /// How long the daemon may take for each file, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u64,
@@ -53,7 +58,10 @@ pub(super) struct Sideload {
 
 pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
     let root = known_root(&read_root(&arguments.root)?, &arguments.state);
-    let key = device_key::existing(&arguments.state, None).ok().map(|key| key.public());
+    let key = match &arguments.device_key {
+        Some(path) => Some(read_public(path)?),
+        None => device_key::existing(&arguments.state, None).ok().map(|key| key.public()),
+    };
     let device = key.as_ref().map(|key| DeviceId::from(key.id()));
     let Scan { candidates, refused } = match scan(&arguments.folder, &root, device) {
         Ok(scan) => scan,

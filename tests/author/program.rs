@@ -312,29 +312,34 @@ fn an_import_is_ready_to_build() {
     assert!(done(at, &["bundle", "build", "p", "-o", "a.tgb"]).contains("2 APIs, 13 routes"));
 }
 
+/// The commands below one, by its help.
+fn subcommands(help: &str) -> Vec<String> {
+    let listed = help.split("\nCommands:\n").nth(1).unwrap_or_default().lines().take_while(|line| !line.is_empty());
+    let name = |line: &str| {
+        line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?.split(' ').next().map(str::to_owned)
+    };
+    listed.filter_map(name).filter(|name| name != "help").collect()
+}
+
 #[test]
 fn every_command_has_help_with_an_example_and_a_wrong_line_is_64() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
-    for command in [
-        "init",
-        "import openapi",
-        "bundle build",
-        "bundle sign",
-        "bundle inspect",
-        "bundle verify",
-        "device request",
-        "device enrol",
-        "receipt verify",
-        "sideload",
-        "push",
-        "token mint",
-        "token keygen",
-        "token check",
-    ] {
-        let mut arguments: Vec<_> = command.split(' ').collect();
-        arguments.push("--help");
-        assert!(done(at, &arguments).contains("Example:\n  tidegate "), "{command}");
+    let mut with_example = Vec::new();
+    let mut left = vec![Vec::new()];
+    while let Some(command) = left.pop() {
+        let words: Vec<_> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = done(at, &words);
+        match subcommands(&help) {
+            below if below.is_empty() => {
+                assert!(help.contains("Example:\n  tidegate ") || help.contains("Examples:\n  tidegate "), "{words:?}");
+                with_example.push(command.join(" "));
+            }
+            below => left.extend(below.into_iter().map(|name| [&command[..], &[name]].concat())),
+        }
+    }
+    for known in ["init", "bundle sign", "sideload", "token check"] {
+        assert!(with_example.iter().any(|command| command == known), "{known} is not in {with_example:?}");
     }
     refused(at, exit::USAGE, &["bundle", "frobnicate"]);
     refused(at, exit::USAGE, &["bundle", "verify", "a.tgb"]);

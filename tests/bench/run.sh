@@ -14,29 +14,18 @@
 set -eu
 rounds=${1:-7} turns=${2:-8}
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../.." && pwd)
-BARE=${BARE:-$root/../shared/bench/bare-forwarder}
-BUILD=${BUILD:-${TMPDIR:-/tmp}/tidegate-bench}
-for tool in wrk taskset python3 nginx; do
-    command -v $tool >/dev/null || { echo "skipped: $tool is not installed"; exit 0; }
-done
+BARE=${BARE:-$here/../../../shared/bench/bare-forwarder}
 [ -d "$BARE" ] || { echo "skipped: no bare forwarder at $BARE (set BARE)"; exit 0; }
-
-run=$BUILD/run
-rm -rf "$run"
-mkdir -p "$BUILD/bare" "$run"
+name=run
+# shellcheck source=tests/bench/common.sh
+. "$here/common.sh"
+mkdir -p "$BUILD/bare"
 cp -r "$BARE/." "$BUILD/bare"
 chmod -R u+w "$BUILD/bare"
-echo "building" >&2
 (cd "$BUILD/bare" && CARGO_TARGET_DIR=$BUILD/target cargo build -q --release)
-(cd "$root" && CARGO_TARGET_DIR=$BUILD/target cargo build -q --no-default-features --profile dist --bin tidegated --bin tidegate)
 bare=$BUILD/target/release/bare-forwarder
-daemon=$BUILD/target/dist/tidegated
-tidegate() { "$BUILD/target/dist/tidegate" "$@" >>"$run/tidegate.log" 2>&1 || { cat "$run/tidegate.log"; exit 1; }; }
 
 # --- the site: a policy of some 60 KiB, 1,000 tokens -------------------------------------------------------------------
-site=$run/site
-tidegate init "$site" --deployment bench --no-passphrase
 python3 "$here/site.py" "$site" 127.0.0.1:19100
 tidegate bundle build "$site" -o "$run/bench.tgb"
 tidegate bundle sign "$run/bench.tgb" --key "$site/keys/policy.key" --yes
@@ -49,44 +38,16 @@ tidegate bundle sign "$run/bench.tgb" --key "$site/keys/policy.key" --yes
     cat "$here/tokens.lua"
 } >"$run/tokens.lua"
 sed -n '2s/^ *"\(.*\)",$/\1/p' "$run/tokens.lua" >"$run/token"
-mkdir -p "$run/inbox" "$run/state"
-cat >"$run/tidegated.toml" <<CONF
-state = "$run/state"
-inbox = "$run/inbox"
-[trust]
-root = "$site/root.json"
-[time]
-trust = ["rtc"]
-[gateway]
-workers = 1
-[[gateway.listeners]]
-address = "127.0.0.1:19102"
-[admin]
-socket = "$run/admin.sock"
-CONF
+settings 19102
 
 # --- nginx: the upstream, and the peer ---------------------------------------------------------------------------------
-nginx_conf() { # name, listener and location of a server
-    cat <<CONF
-worker_processes 1; daemon off; pid $run/$1.pid; error_log $run/$1.error warn;
-events { worker_connections 1024; }
-http {
-  client_body_temp_path $run/body; proxy_temp_path $run/proxy; fastcgi_temp_path $run/f;
-  uwsgi_temp_path $run/u; scgi_temp_path $run/s;
-  keepalive_requests 1000000000; keepalive_timeout 3600s;
-  $2
-}
-CONF
-}
 nginx_conf up 'access_log off; server { listen 127.0.0.1:19100 backlog=1024;
-  location / { default_type application/json; return 200 "{\"id\":7,\"name\":\"Tide\",\"status\":\"available\"}"; } }' >"$run/up.conf"
+  location / { default_type application/json; return 200 "{\"id\":7,\"name\":\"Tide\",\"status\":\"available\"}"; } }'
 nginx_conf peer "access_log $run/access.log; limit_req_zone \$http_authorization zone=z:10m rate=1000000r/s;
   upstream up { server 127.0.0.1:19100; keepalive 64; }
   server { listen 127.0.0.1:19103 backlog=1024; limit_req zone=z burst=100000 nodelay;
-  location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; } }" >"$run/peer.conf"
+  location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; } }"
 
-pids=
-trap 'kill $pids 2>/dev/null || true; wait 2>/dev/null || true' EXIT INT TERM
 on() { # core, command: starts it there
     core=$1; shift
     taskset -c "$core" "$@" 2>>"$run/servers.log" & last=$!; pids="$pids $last"
@@ -94,10 +55,7 @@ on() { # core, command: starts it there
 on 1 nginx -c "$run/up.conf"
 on 0 "$bare" 127.0.0.1:19101 127.0.0.1:19100; p_bare=$last
 on 0 nginx -c "$run/peer.conf"; p_nginx=$last
-
-# As its unit starts it.
-setting=$(sed -n 's/^Environment=//p' "$root/systemd/tidegated.service")
-export "${setting?}"
+as_unit
 
 # --- start, idle, load -------------------------------------------------------------------------------------------------
 measure="python3 $here/measure.py"

@@ -106,6 +106,28 @@ fn an_enrolment_on_the_stick_comes_before_the_policy_for_its_labels_and_a_stick_
 }
 
 #[test]
+fn where_the_devices_key_is_no_file_of_the_state_folder_its_public_half_can_be_named() {
+    let site = Site::new();
+    let daemon = site.start();
+    fs::create_dir(site.path("stick")).expect("made");
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("one"))).expect("written");
+    let public = device_key::open(&site.path("state"), None).expect("there").public();
+    let stranger = tidegate::keys::SigningKey::generate().expect("random").public();
+    fs::write(site.path("device.pub"), hex(public.raw())).expect("written");
+    fs::write(site.path("stranger.pub"), hex(stranger.raw())).expect("written");
+    let bring = |key: &str| {
+        let at = ["--inbox", "inbox", "--root", "policy/root.json", "--state", "elsewhere", "--device-key", key];
+        let output = tidegate(&site, &[&["sideload", "stick"][..], &at].concat(), None);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, told) = bring("stranger.pub");
+    assert!(code == Some(65) && told.contains("signed by key"), "the control: {told}");
+    let (code, told) = bring("device.pub");
+    assert!(code == Some(0) && told.contains("a.tgb: AlreadyInstalled"), "{told}");
+    daemon.stop();
+}
+
+#[test]
 fn without_a_daemon_nothing_stays_in_the_inbox() {
     let site = Site::new();
     fs::create_dir(site.path("inbox")).expect("made");
