@@ -99,16 +99,28 @@ impl Daemon {
         Connections { open: self.counters.open(), accepted, ended, accept_errors, upstream, upstream_retries }
     }
 
-    fn policy_in_force(&self) -> PolicyInForce {
+    fn policy(&self) -> PolicyStatus {
         let in_force = **self.outcomes.in_force.load();
         match self.outcomes.policy.load().id {
-            None => PolicyInForce::SafeMode,
-            Some(id) => PolicyInForce::Active {
+            None => PolicyStatus::SafeMode,
+            Some(id) => PolicyStatus::Active {
+                id: id.digest,
                 seq: id.seq,
+                epoch: id.epoch,
                 activated_at: in_force.activated_at,
+                expires_at: in_force.expires_at,
                 stale: in_force.expires_at.is_some_and(|at| at < self.bounds().lower),
                 on_trial: self.outcomes.on_trial.load(Ordering::Relaxed),
             },
+        }
+    }
+
+    fn policy_in_force(&self) -> PolicyInForce {
+        match self.policy() {
+            PolicyStatus::SafeMode => PolicyInForce::SafeMode,
+            PolicyStatus::Active { seq, activated_at, stale, on_trial, .. } => {
+                PolicyInForce::Active { seq, activated_at, stale, on_trial }
+            }
         }
     }
 
@@ -167,19 +179,6 @@ impl admin::Answers for Daemon {
 
     fn status(&self) -> Status {
         let spool = self.spool.status();
-        let in_force = **self.outcomes.in_force.load();
-        let policy = match self.outcomes.policy.load().id {
-            None => PolicyStatus::SafeMode,
-            Some(id) => PolicyStatus::Active {
-                id: id.digest,
-                seq: id.seq,
-                epoch: id.epoch,
-                activated_at: in_force.activated_at,
-                expires_at: in_force.expires_at,
-                stale: in_force.expires_at.is_some_and(|at| at < self.bounds().lower),
-                on_trial: self.outcomes.on_trial.load(Ordering::Relaxed),
-            },
-        };
         let upload = self.upload.as_ref().map(|status| {
             let status = *status.borrow();
             UploadStatus {
@@ -198,7 +197,7 @@ impl admin::Answers for Daemon {
             card: self.outcomes.card.load().map(|moved| moved.name().to_owned()),
             uptime_seconds: self.started.elapsed().as_secs(),
             not_ready: self.ready().err(),
-            policy,
+            policy: self.policy(),
             time: self.bounds().into(),
             spool: SpoolStatus {
                 stream: spool.stream.map(|stream| stream.to_string()),

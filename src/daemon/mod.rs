@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 use crate::bundle::{self, DeviceFacts, Importer, Opened, Origin};
@@ -187,6 +187,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let inbox = bundle::inbox::Inbox::open(&config.inbox, &config.state.join("rejected"), wall)
         .map_err(|error| Error::Path(config.inbox.clone(), error))?;
     let wakes = upload::Wakes::default();
+    let kick = Arc::clone(&wakes.kick);
     let (rotated_hubs, hubs) = watch::channel(hub_keys);
     let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
     let puller = match &uploader {
@@ -265,7 +266,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
-    if let Err(broken) = attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor).await {
+    if let Err(broken) = attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor, &kick).await {
         imports.abandon();
         return Err(Error::Broken(broken));
     }
@@ -332,6 +333,7 @@ async fn attend(
     spool: &Spool,
     daemon: &answers::Daemon,
     supervisor: &notify::Supervisor,
+    kick: &Notify,
 ) -> Result<(), Standstill> {
     let Signals { term, int, hup } = signals;
     let mut sealing: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
@@ -348,6 +350,7 @@ async fn attend(
             }
             () = async { if let Some(end) = &mut sealing { end.await } }, if sealing.is_some() => {
                 sealing = None;
+                kick.notify_one();
                 supervisor.ready(&daemon.line());
             }
             _ = second.tick() => timekeeper.refresh(),

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use crate::clock;
 use crate::disk;
 use crate::keys;
 use crate::spool::counts::{self, SLOT, SLOTS, Sum};
@@ -135,11 +136,9 @@ impl Sums {
     }
 }
 
-/// The machine's boot; all zero where Linux does not tell, which is never the same as another zero.
+/// The machine's boot. Where Linux does not tell, no two processes have the same.
 pub(super) fn boot_id() -> BootId {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    crate::ids::unhex(&digits).unwrap_or_default()
+    clock::BootId::now().0
 }
 
 /// Counts one up.

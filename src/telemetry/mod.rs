@@ -1,7 +1,8 @@
 //! What the daemon tells about itself: logs, every metric in one file, and the heartbeats behind the watchdog.
 //!
-//! It never blocks a caller, never asks the network, and never shows a secret: values are bounded and
-//! escaped before they are written, and no label takes a value that a caller of the gateway controls.
+//! It never asks the network, and never shows a secret: values are bounded and escaped before they are written, and no
+//! label takes a value that a caller of the gateway controls. Metrics and heartbeats block nobody; a line of the log is a
+//! write to stderr, which waits while nobody reads there: so what a caller of the gateway can cause is told seldom.
 //!
 //! | file | is |
 //! |---|---|

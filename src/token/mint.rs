@@ -138,12 +138,16 @@ impl MintKey {
             decoded.ok_or(MintError::BadKey("a member of the private JWK is missing or not base64url"))
         };
         let said = text("alg").and_then(Alg::from_name);
+        if alg.is_some() && said.is_some() && alg != said {
+            return Err(MintError::BadKey("the JWK is for another algorithm"));
+        }
+        let alg = alg.or(said);
         let key = match (text("kty"), text("crv")) {
             (Some("OKP"), Some("Ed25519")) => {
                 let seed = der::element(der::OCTET_STRING, &der::element(der::OCTET_STRING, &bytes("d")?));
                 let algorithm = der::element(der::SEQUENCE, der::ED25519);
                 let pkcs8 = der::element(der::SEQUENCE, &[VERSION_0, &algorithm, &seed].concat());
-                Self::from_pkcs8(&pkcs8, alg.or(said).unwrap_or(Alg::EdDsa))
+                Self::from_pkcs8(&pkcs8, alg.unwrap_or(Alg::EdDsa))
             }
             (Some("EC"), Some(curve @ ("P-256" | "P-384"))) => {
                 let (curve, only) = if curve == "P-256" { (der::P256, Alg::Es256) } else { (der::P384, Alg::Es384) };
@@ -155,14 +159,14 @@ impl MintKey {
                 let algorithm = der::element(der::SEQUENCE, curve);
                 let wrapped = der::element(der::OCTET_STRING, &private);
                 let pkcs8 = der::element(der::SEQUENCE, &[VERSION_0, &algorithm, &wrapped].concat());
-                Self::from_pkcs8(&pkcs8, alg.or(said).unwrap_or(only))
+                Self::from_pkcs8(&pkcs8, alg.unwrap_or(only))
             }
             (Some("RSA"), _) => {
                 let mut content = VERSION_0.to_vec();
                 for name in ["n", "e", "d", "p", "q", "dp", "dq", "qi"] {
                     content.extend(der::integer(&bytes(name)?));
                 }
-                Self::from_rsa_der(&der::element(der::SEQUENCE, &content), alg.or(said).unwrap_or(Alg::Rs256))
+                Self::from_rsa_der(&der::element(der::SEQUENCE, &content), alg.unwrap_or(Alg::Rs256))
             }
             _ => Err(MintError::BadKey("not an RSA, P-256, P-384 or Ed25519 JWK")),
         }?;

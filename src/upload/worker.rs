@@ -40,7 +40,7 @@ const TIME_AGAIN: Duration = Duration::from_secs(6 * 3600);
 pub struct Wakes {
     /// A usage file was sealed: ends the wait between rounds, not the wait after a failure.
     pub sealed: Arc<Notify>,
-    /// A link came, or somebody asks: ends any wait.
+    /// Somebody asks: ends any wait.
     pub kick: Arc<Notify>,
     /// The uploader's own word to whoever fetches bundles: the hub has others than before.
     pub bundles: Arc<Notify>,

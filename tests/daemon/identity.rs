@@ -12,7 +12,7 @@ use tidegate::keys::{SigningKey, sha256};
 use tidegate::store::device_key;
 use tidegate::store::hardware::Hardware;
 
-use crate::site::{Site, serves, until};
+use crate::site::{Site, serves, skipped, until};
 use crate::wire::upstream;
 
 /// The device's key, as the daemon made it.
@@ -147,8 +147,7 @@ fn a_card_from_another_machine_is_told_until_it_is_enrolled_and_its_usage_is_par
     let site = Site::new();
     let here = Hardware::here();
     if here == Hardware::default() {
-        eprintln!("skipped: this machine has neither a serial number nor a machine id");
-        return;
+        return skipped("this machine has neither a serial number nor a machine id");
     }
     let daemon = site.start();
     assert_eq!(daemon.takes("first.tgb", &site.bundle(upstream("one"))), "Activated");

@@ -78,6 +78,22 @@ fn a_supervisor_hears_of_start_life_reload_and_end() {
     assert_eq!(daemon.end().code(), Some(0), "{}", daemon.log());
 }
 
+#[test]
+fn a_reload_tries_the_hub_at_once_however_long_it_was_out_of_reach() {
+    let mut site = Site::new();
+    let hub = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    hub.set_nonblocking(true).expect("it can be set");
+    let address = hub.local_addr().expect("bound");
+    site.more =
+        format!("[upload]\nhub = \"http://{address}\"\nretry_base = \"1h\"\nretry_cap = \"1h\"\npull = false\n");
+    let daemon = site.start();
+    drop(until("it asks for the time", || hub.accept().ok()));
+    until("that has failed", || daemon.status().upload.filter(|upload| upload.failures == 1));
+    daemon.signal(Signal::HUP);
+    drop(until("it asks again", || hub.accept().ok()));
+    daemon.stop();
+}
+
 /// Fails what a thread that is called `ENDS` waits by: its runtime takes that for a defect and panics.
 const ENDS: &str = r#"
 #define _GNU_SOURCE

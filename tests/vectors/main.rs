@@ -7,6 +7,7 @@ mod pinning;
 mod refusals;
 mod wycheproof;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// A file or folder of the shared test data; prints why the test skips where it is absent.
@@ -15,6 +16,12 @@ fn shared(path: &str) -> Option<PathBuf> {
     if full.exists() {
         return Some(full);
     }
-    println!("skipped: {} is not here; it comes with the shared test data, not with the project", full.display());
+    skipped(&format!("{} is not here; it comes with the shared test data, not with the project", full.display()));
     None
+}
+
+/// Tells that a test does nothing here, and why. Past the test harness, which shows nothing of a test that passes.
+fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
