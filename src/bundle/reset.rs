@@ -28,6 +28,7 @@ use super::manifest::{Author, LAST_SECOND, Target, TargetForm, is_name};
 use super::pack::PackError;
 use super::root::{Role, RootDocument, Signers};
 use super::verify::{Findings, Judge};
+use crate::ids::Digest;
 use crate::keys::{SigningKey, sha256};
 use crate::units::UnixSeconds;
 
@@ -139,6 +140,11 @@ impl Form {
         }
         self.target.check()
     }
+}
+
+/// What the reset in `file` is called: SHA-256 of its document.
+pub fn digest(file: &[u8]) -> Result<Digest, Refused> {
+    Ok(sha256(&Parts::read(&mut &*file, file.len() as u64)?.document))
 }
 
 /// `file` with one more signature, its key ids still ascending.

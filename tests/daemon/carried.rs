@@ -95,7 +95,7 @@ fn an_enrolment_on_the_stick_comes_before_the_policy_for_its_labels_and_a_stick_
     let (code, told) = sideload(&site, "stick");
     assert!(code == Some(65) && told.contains("a.tgb: NotForThisDevice"), "the control: {told}");
     site.tidegate(&["device", "request", "--state", "state", "-o", "ask.tgd"]);
-    let enrol = ["device", "enrol", "ask.tgd", "--key", "policy/keys/policy.key", "--label", "site=quay"];
+    let enrol = ["device", "enrol", "ask.tgd", "--yes", "--key", "policy/keys/policy.key", "--label", "site=quay"];
     site.tidegate(&[&enrol[..], &["-o", "stick/z.tgd"]].concat());
     let (code, told) = sideload(&site, "stick");
     assert_eq!(code, Some(0), "{told}");
