@@ -4,6 +4,8 @@
 //! real one, [`double::CrashDisk`] the one that loses power where a test says.
 
 pub mod double;
+#[cfg(test)]
+pub(crate) mod stuck;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write as _};

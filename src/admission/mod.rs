@@ -186,15 +186,21 @@ where
         Miss::Method { allow } if method == Some(Method::Options) => Reject::Options { allow },
         Miss::Method { allow } => Reject::MethodNotAllowed { allow },
     })?;
-    if let Some(plain) = without_parameters(parts.path) {
-        check_path(&plain)?;
-        if policy.router.find(host, &plain, method) != Ok(found) {
+    let plain = without_parameters(parts.path);
+    if let Some(plain) = &plain {
+        check_path(plain)?;
+        if policy.router.find(host, plain, method) != Ok(found) {
             return Err(BadPath::Parameter.into());
         }
     }
-    let route = policy.route(found.route);
+    let bare = plain.as_deref().unwrap_or(parts.path).strip_suffix('/').filter(|bare| !bare.is_empty());
+    let without_slash = bare.map_or(Err(Miss::NoRoute), |bare| policy.router.find(host, bare, method));
+    if without_slash != Err(Miss::NoRoute) && without_slash != Ok(found) {
+        return Err(BadPath::TrailingSlash.into());
+    }
+    let route = policy.route(found);
     let api = policy.api(route.api);
-    (facts.api, facts.route) = (Some(route.api), Some(found.route));
+    (facts.api, facts.route) = (Some(route.api), Some(found));
 
     if route.auth == Auth::Token {
         // The least age: a floor that stands still closes nothing, and one that is known closes for certain.
@@ -252,7 +258,7 @@ where
     let first = || route.methods.iter().next().map_or("", Method::name);
     charges
         .add(policy, Level::Resource, route.plan, || NameHash::of(&[&route.template, first()]).and(api.hash.get()))?;
-    Ok(found.route)
+    Ok(found)
 }
 
 /// What the route says of a token that the clock leaves in doubt.

@@ -68,6 +68,13 @@ fn policy_behind(key: &MintKey, others: PlanIndex) -> Policy {
             methods: [Method::Get, Method::Post].into_iter().collect(),
             ..route("/two", Uncertain::Allow, Some(1))
         },
+        route("/area/x", Uncertain::Allow, None),
+        Route {
+            methods: [Method::Get, Method::Post].into_iter().collect(),
+            auth: Auth::None,
+            scopes: Box::default(),
+            ..route("/area/*", Uncertain::Allow, None)
+        },
     ];
     let router = Router::build(
         routes.iter().zip(0..).map(|(route, at)| (&[] as &[Box<str>], "/pets", &*route.template, route.methods, at)),
@@ -208,6 +215,19 @@ fn a_path_parameter_leads_to_no_route_that_the_path_without_it_does_not() {
     }
     for path in ["/pets/;x/c", "/pets/..;x/c", "/pets/x;/.."] {
         assert!(matches!(verdict(path), Err(Reject::BadPath(_) | Reject::NoRoute)), "{path}");
+    }
+}
+
+#[test]
+fn a_slash_at_the_end_leads_around_no_route_that_the_path_without_it_has() {
+    let key = key();
+    let policy = policy(&key);
+    let verdict = |path| ask(&policy, path, "", TimeBounds::exact(1_500)).1.map(|admitted| admitted.route);
+    for path in ["/pets/area/x/", "/pets/area/x;v/"] {
+        assert!(matches!(verdict(path), Err(Reject::BadPath(BadPath::TrailingSlash))), "{path}: {:?}", verdict(path));
+    }
+    for path in ["/pets/area", "/pets/area/", "/pets/area/y/", "/pets/area/x/z/"] {
+        assert_eq!(verdict(path).ok(), Some(6), "{path}");
     }
 }
 

@@ -111,7 +111,7 @@ fn refusal(change: impl FnOnce(&mut Source)) -> SemanticProblem {
 fn a_sound_bundle_becomes_a_policy_with_every_reference_resolved() {
     let policy = compile(&Source::sound().entries()).expect("sound");
     let found = policy.router.find("any.example", "/pets/1/pet/7", Some(crate::policy::Method::Get)).expect("a route");
-    let route = policy.route(found.route);
+    let route = policy.route(found);
     assert_eq!(&*policy.api(route.api).name, "pets");
     assert_eq!(&*policy.upstream(route.upstream).endpoints[0].prefix, "/v2");
     let miss = policy.router.find("any.example", "/pets/2", Some(crate::policy::Method::Get));
@@ -119,7 +119,7 @@ fn a_sound_bundle_becomes_a_policy_with_every_reference_resolved() {
     let subscriber = policy.subscribers.find("client-1", route.api).expect("known");
     let subscription = subscriber.subscription.expect("subscribed");
     assert_eq!(policy.plan(subscription.plan).limits.len(), 2);
-    assert_eq!(policy.issuer(policy.api(route.api).issuers[0]).name(), "site");
+    assert_eq!(policy.issuers.at(policy.api(route.api).issuers[0]).expect("pinned").name(), "site");
 }
 
 #[test]
@@ -214,4 +214,33 @@ fn a_missing_a_cut_and_a_loose_entry_are_refused() {
     let mut entries = Source::sound().entries();
     entries.get_mut(&EntryKind::Routes).expect("there").push(b' ');
     assert!(compile(&entries).is_err(), "white space after the JSON");
+}
+
+#[test]
+fn a_key_that_no_token_can_name_and_a_claim_that_is_no_path_are_refused_at_the_desk() {
+    let with_kid = |kid: &str| {
+        let mut source = Source::sound();
+        source.issuers.issuers[0].keys[0].kid = Some(kid.into());
+        compile(&source.entries()).map(|_| ())
+    };
+    assert_eq!(with_kid(&"k".repeat(256)), Ok(()));
+    for kid in ["", "a\nb", &"k".repeat(257)] {
+        let refused = with_kid(kid).expect_err("no token can name it");
+        assert!(format!("{refused:?}").contains("no token can name it"), "{kid:?}: {refused:?}");
+    }
+    let refused = refusal(|source| source.issuers.issuers[0].keys[0].x5t = Some("\t".into()));
+    assert!(format!("{refused:?}").contains("no token can name it"), "{refused:?}");
+
+    let with_claim = |claim: &str| {
+        let mut source = Source::sound();
+        source.issuers.issuers[0].claims.application = vec![claim.into()];
+        compile(&source.entries()).map(|_| ())
+    };
+    for claim in ["azp", "/application/uuid", "http://wso2.org/claims/applicationid"] {
+        assert_eq!(with_claim(claim), Ok(()), "{claim}");
+    }
+    for claim in ["/azp", "/", "//", "/azp/", "//uuid"] {
+        let refused = with_claim(claim).expect_err("it would be a claim of that very name");
+        assert!(format!("{refused:?}").contains("a path is of two names"), "{claim}: {refused:?}");
+    }
 }

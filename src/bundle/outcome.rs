@@ -79,6 +79,12 @@ impl<T> Imported<T> {
     }
 }
 
+/// Whether a receipt's result, a name of [`Imported::name`], says that the device has what was brought.
+#[must_use]
+pub fn is_taken(result: &str) -> bool {
+    matches!(result, "Activated" | "Permitted" | "TimeReset" | "Enrolled" | "AlreadyInstalled")
+}
+
 /// An import, ended.
 #[derive(Debug)]
 pub struct ImportOutcome<T> {

@@ -55,7 +55,7 @@ pub struct Receipt {
     pub name: String,
     /// What the time is worth.
     pub quality: TimeQuality,
-    /// `Activated`, `Permitted`, `Enrolled`, `AlreadyInstalled`, or a refusal's name.
+    /// The name of how it ended: `Activated`, `TimeReset`, …, or that of a refusal.
     pub result: String,
     /// The version of the root that came with it and is trusted from here on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

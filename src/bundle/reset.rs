@@ -107,6 +107,13 @@ impl TimeReset {
         Ok((Self::parse(&parts.document)?, parts.signers(root)?))
     }
 
+    /// The same of a file whose threshold of `root` signed it, and its digest.
+    pub(super) fn signed(file: &[u8], root: &RootDocument) -> Result<(Self, Digest), Refused> {
+        let parts = Parts::read(&mut &*file, file.len() as u64)?;
+        parts.signers(root)?.meet(Role::Root)?;
+        Ok((Self::parse(&parts.document)?, sha256(&parts.document)))
+    }
+
     /// Step 8: canonical JSON, schema, type.
     fn parse(document: &[u8]) -> Result<Self, Refused> {
         let value = canonical::read(document).map_err(|error| Refused::ManifestNotCanonical(error.to_string()))?;

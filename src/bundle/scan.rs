@@ -6,16 +6,17 @@
 //! into.
 //!
 //! ```text
-//! order   what brings the newest root · enrolments · lists of revocations · permits · policies · releases;
-//!         of each kind the highest sequence number first
+//! order   time resets by the root that the device has · what brings the newest root · other time resets · enrolments ·
+//!         lists of revocations · permits · policies · releases; of each kind the highest sequence number first
 //! ```
+//!
+//! Memory held: one head at a time. A head is read again when it is judged, for anybody can fill a stick with heads.
 
 use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::container::{self, BundleType, Head, MAX_LINK};
 use super::document::{self, Document, DocumentKind, MAX_DOCUMENT};
@@ -23,6 +24,7 @@ use super::enrolment::Enrolment;
 use super::error::Refused;
 use super::inbox::{MAX_CANDIDATES, is_candidate};
 use super::manifest::{Manifest, Target};
+use super::reset::{self, TimeReset};
 use super::root::{Role, RootDocument};
 use super::staging::open_regular;
 use super::trust::{Rotated, follow};
@@ -33,6 +35,8 @@ use crate::keys::sha256;
 /// What a file is. In the order in which they are offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// A time reset: while the floor is wrong, the rest may be refused for it.
+    TimeReset,
     /// Labels.
     Enrolment,
     /// A list of revocations.
@@ -106,39 +110,45 @@ pub fn scan(folder: &Path, root: &RootDocument, device: Option<DeviceId>) -> Res
         }
     }
     names.sort_unstable();
-    let mut refused = Vec::new();
-    let mut read: Vec<(PathBuf, Content)> = Vec::new();
-    for path in names.into_iter().map(|name| folder.join(name)) {
-        match Content::read(&path) {
-            Ok(content) => read.push((path, content)),
-            Err(why) => refused.push((path, why)),
-        }
-    }
+    let paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
 
     // The newest root that the chains lead to, each from where the others have come.
-    let mut newest = Arc::new(root.clone());
-    while let Some(next) = read.iter().filter_map(|(_, content)| content.leads_to(&newest)).max_by_key(|r| r.version())
-    {
-        newest = Arc::new(next);
+    let mut newest = root.clone();
+    let claims = paths.iter().filter_map(|path| Some((path, Content::read(path).ok()?.claims()?)));
+    let claims: Vec<(&PathBuf, u64)> = claims.collect();
+    loop {
+        let further = claims.iter().filter(|(_, version)| *version > newest.version());
+        let led = further.filter_map(|(path, _)| Content::read(path).ok()?.leads_to(&newest));
+        match led.max_by_key(RootDocument::version) {
+            Some(next) => newest = next,
+            None => break,
+        }
     }
-    let mut candidates = Vec::new();
-    for (path, content) in read {
-        match content.judge(&newest, device) {
-            Ok(Found { kind, seq, digest, permits }) => {
-                let brings_root = newest.version() > root.version() && content.holds(&newest);
-                candidates.push(Candidate { path, kind, seq, digest, brings_root, permits });
+    let (mut candidates, mut refused) = (Vec::new(), Vec::new());
+    for path in paths {
+        let judged = Content::read(&path).and_then(|content| {
+            let found = content.judge(&newest, device)?;
+            let brings_root = newest.version() > root.version() && content.holds(&newest);
+            let is_first = brings_root || (found.kind == Kind::TimeReset && content.judge(root, device).is_ok());
+            Ok((found, brings_root, is_first))
+        });
+        match judged {
+            Ok((Found { kind, seq, digest, permits }, brings_root, is_first)) => {
+                candidates.push((is_first, Candidate { path, kind, seq, digest, brings_root, permits }));
             }
             Err(why) => refused.push((path, why)),
         }
     }
-    candidates.sort_by_key(|candidate| (!candidate.brings_root, candidate.kind, Reverse(candidate.seq)));
+    candidates.sort_by_key(|(is_first, candidate)| (!is_first, candidate.kind, Reverse(candidate.seq)));
+    let candidates = candidates.into_iter().map(|(_, candidate)| candidate).collect();
     Ok(Scan { candidates, refused })
 }
 
-/// A file's head.
+/// A file's head; of a time reset, all of it.
 enum Content {
     Bundle(Box<Head>),
     Document(Document),
+    Reset(Vec<u8>),
 }
 
 struct Found {
@@ -159,7 +169,19 @@ impl Content {
             return Document::parse(&start).map(Self::Document);
         }
         file.seek(SeekFrom::Start(0)).map_err(unread)?;
+        if reset::is_next(&mut &*start).map_err(unread)? {
+            start.clear();
+            file.take(reset::MAX_FILE + 1).read_to_end(&mut start).map_err(unread)?;
+            return Ok(Self::Reset(start));
+        }
         Head::read(&mut file, length).map(|head| Self::Bundle(Box::new(head)))
+    }
+
+    /// The newest root that its chain is said to hold; nobody has vouched for it.
+    fn claims(&self) -> Option<u64> {
+        let Self::Bundle(head) = self else { return None };
+        let versions = head.chain().ok()?.into_iter().filter_map(|link| RootDocument::parse(link.document).ok());
+        versions.map(|root| root.version()).max()
     }
 
     /// The root that its chain leads to from `root`; links before one that is refused count.
@@ -178,7 +200,21 @@ impl Content {
 
     fn judge(&self, root: &RootDocument, device: Option<DeviceId>) -> Result<Found, Refused> {
         let another = |id: DeviceId| Refused::NotForThisDevice(format!("it does not name device {id}"));
+        let deployed = |name: &str| match name == root.deployment() {
+            true => Ok(()),
+            false => Err(Refused::WrongDeployment(format!("for {name:?}; the root is of {:?}", root.deployment()))),
+        };
+        let targeted = |target: &Target| match (device, target) {
+            (Some(id), Target::Devices(ids)) if !ids.contains(&id) => Err(another(id)),
+            _ => Ok(()),
+        };
         match self {
+            Self::Reset(file) => {
+                let (reset, digest) = TimeReset::signed(file, root)?;
+                deployed(&reset.deployment)?;
+                targeted(&reset.target)?;
+                Ok(Found { kind: Kind::TimeReset, seq: reset.seq, digest, permits: None })
+            }
             Self::Document(document) => {
                 document.expect(DocumentKind::Enrolment)?;
                 let enrolment = Enrolment::verify(document, root)?.enrolment;
@@ -194,15 +230,8 @@ impl Content {
                 let (media_type, signatures) = (bundle_type.media_type(), head.signatures()?);
                 root.signers(role, media_type, head.manifest(), &signatures)?.meet(role)?;
                 let manifest = Manifest::parse(head.manifest(), bundle_type)?;
-                if manifest.deployment() != root.deployment() {
-                    let detail = format!("for {:?}; the root is of {:?}", manifest.deployment(), root.deployment());
-                    return Err(Refused::WrongDeployment(detail));
-                }
-                if let (Some(id), Target::Devices(ids)) = (device, &manifest.target)
-                    && !ids.contains(&id)
-                {
-                    return Err(another(id));
-                }
+                deployed(manifest.deployment())?;
+                targeted(&manifest.target)?;
                 let kind = match bundle_type {
                     BundleType::Policy => Kind::Policy,
                     BundleType::Revocation => Kind::Revocation,

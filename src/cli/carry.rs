@@ -1,12 +1,10 @@
-//! What `sideload` and `push` share: names that are safe anywhere, and the words of a receipt.
+//! What `sideload` and `push` share: names that are safe anywhere, and which receipt is a file's.
 
 use std::ffi::OsStr;
 
-use crate::bundle::Receipt;
 use crate::bundle::document::{Document, DocumentKind};
-
-/// Results by which a device has what was brought.
-pub(super) const TAKEN: [&str; 4] = ["Activated", "Permitted", "Enrolled", "AlreadyInstalled"];
+use crate::bundle::{Receipt, is_taken};
+use crate::ids::Digest;
 
 /// Longest name that a file gets in an inbox, of its own.
 const MAX_NAME: usize = 96;
@@ -23,6 +21,12 @@ pub(super) fn inbox_name(medium: &str, from: &str, name: &OsStr) -> String {
 fn safe(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | ':');
     text.chars().take(MAX_NAME).map(|c| if plain(c) { c } else { '_' }).collect()
+}
+
+/// Whether it is the word on the file that was sent, by that one's SHA-256. A receipt without one is of a file that the
+/// device could not copy: of any file, but never of one that was taken.
+pub(super) fn is_of(receipt: &Receipt, sent: Digest) -> bool {
+    receipt.file_sha256.map_or(!is_taken(&receipt.result), |judged| judged == sent)
 }
 
 /// A receipt as it was found, not verified.

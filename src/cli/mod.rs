@@ -4,6 +4,17 @@
 //! standard output, everything else on standard error. Only `push` touches the network, by the system's ssh, and nothing ever writes over a key.
 //! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
 
+/// As the standard library's, which panic where nobody reads any more (`| head`); these go by [`print::out`].
+macro_rules! print {
+    ($($text:tt)*) => { $crate::cli::print::out(format_args!($($text)*)) };
+}
+macro_rules! println {
+    ($($text:tt)*) => { $crate::cli::print::out(format_args!("{}\n", format_args!($($text)*))) };
+}
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::cli::print::aside(format_args!("{}\n", format_args!($($text)*))) };
+}
+
 mod bundle;
 mod carry;
 mod confirm;
@@ -27,8 +38,10 @@ pub mod source;
 mod time;
 mod token;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 pub use import::{Import, Imported, import};
@@ -148,6 +161,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::DemoRole(role) => demo::play(role),
     };
+    let done = done.and_then(|()| print::finish().context("standard output"));
     match done {
         Ok(()) => ExitCode::from(exit::OK),
         Err(error) if error.is::<Refusal>() => ExitCode::from(exit::DATA),
@@ -164,7 +178,10 @@ pub fn run() -> ExitCode {
 pub fn unparsed(error: &clap::Error) -> ExitCode {
     // Help and version are asked for; everything else is a wrong command line.
     let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
-    if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(exit::IO) }
+    match error.print() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::from(exit::IO),
+        _ => ExitCode::from(code),
+    }
 }
 
 /// The name with which a device would refuse it, where that is why the command ends.
@@ -178,9 +195,9 @@ fn refusal_of(error: &anyhow::Error) -> Option<&'static str> {
 /// The exit code that fits what went wrong at the bottom of it.
 fn code_of(error: &anyhow::Error) -> u8 {
     match error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-        Some(std::io::ErrorKind::AlreadyExists) => exit::CANT_CREATE,
-        Some(std::io::ErrorKind::PermissionDenied) => exit::NO_PERMISSION,
-        Some(std::io::ErrorKind::FileTooLarge) => exit::DATA,
+        Some(ErrorKind::AlreadyExists) => exit::CANT_CREATE,
+        Some(ErrorKind::PermissionDenied) => exit::NO_PERMISSION,
+        Some(ErrorKind::FileTooLarge) => exit::DATA,
         Some(_) => exit::IO,
         None => exit::DATA,
     }

@@ -1,12 +1,41 @@
 //! How commands print: aligned pairs, times as people read them, and nothing of a file that could steer a terminal
 //! or that a person would not see.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
+use std::sync::OnceLock;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::units::UnixSeconds;
+
+/// Why standard output takes nothing any more.
+static LOST: OnceLock<ErrorKind> = OnceLock::new();
+
+/// Prints to standard output. What it does not take is dropped, and told by [`finish`]: a command goes on to its end, so
+/// that its exit code and what it leaves behind do not depend on who reads along.
+pub(super) fn out(text: fmt::Arguments<'_>) {
+    if LOST.get().is_none()
+        && let Err(error) = io::stdout().write_fmt(text)
+    {
+        let _ = LOST.set(error.kind());
+    }
+}
+
+/// Prints to standard error, if anybody reads that.
+pub(super) fn aside(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_fmt(text);
+}
+
+/// An error where standard output did not take all, but where its reader went away: that one has all that it wanted.
+pub(super) fn finish() -> io::Result<()> {
+    let unflushed = io::stdout().flush().err().map(|error| error.kind());
+    match LOST.get().copied().or(unflushed) {
+        None | Some(ErrorKind::BrokenPipe) => Ok(()),
+        Some(kind) => Err(kind.into()),
+    }
+}
 
 /// Lines of `label  value`, the values aligned.
 #[must_use]

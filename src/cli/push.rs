@@ -6,15 +6,21 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::carry::{TAKEN, inbox_name, unverified};
+use super::carry::{inbox_name, is_of, unverified};
 use super::{Refusal, receipt};
-use crate::bundle::Receipt;
+use crate::bundle::container::MAX_FILE;
 use crate::bundle::document::MAX_DOCUMENT;
 use crate::bundle::receipt::ENDING;
+use crate::bundle::{Receipt, is_taken};
 use crate::disk;
+use crate::ids::Digest;
+use crate::keys::sha256;
 
 /// What the remote side ends with where no receipt came in time: EX_TEMPFAIL of sysexits.
 const NO_RECEIPT: i32 = 75;
+
+/// How a receipt begins to name the file that it is of; no text in it can hold these quotes.
+const MEMBER: &str = r#""file_sha256":""#;
 
 /// Copy a bundle to a device over ssh, wait until it is judged, and print the receipt.
 #[derive(Debug, clap::Args)]
@@ -49,7 +55,9 @@ pub(super) fn run(arguments: &Push) -> anyhow::Result<()> {
     }
     let key = arguments.believe.key()?;
     // Absolute, so that no name is taken for an option or for a host.
-    let source = file.canonicalize().with_context(|| format!("bundle {}", file.display()))?;
+    let named = || format!("bundle {}", file.display());
+    let source = file.canonicalize().with_context(named)?;
+    let sent = sha256(&disk::read_limited(&source, MAX_FILE).with_context(named)?);
     let name = inbox_name("scp", &peer(), source.file_name().unwrap_or_default());
 
     let status = Command::new("scp")
@@ -64,7 +72,7 @@ pub(super) fn run(arguments: &Push) -> anyhow::Result<()> {
     let mut child = Command::new("ssh")
         .arg("--")
         .arg(to)
-        .arg(script(inbox, &name, *wait))
+        .arg(script(inbox, &name, sent, *wait))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -76,19 +84,24 @@ pub(super) fn run(arguments: &Push) -> anyhow::Result<()> {
     let status = child.wait().context("waiting for ssh")?;
     match status.code() {
         Some(0) => {}
-        Some(NO_RECEIPT) => bail!("no receipt within {wait} s: is tidegated running on {to}? The bundle is in {inbox}"),
+        Some(NO_RECEIPT) => {
+            bail!("no receipt of this file within {wait} s: is tidegated running on {to}? The bundle is in {inbox}")
+        }
         _ => bail!("ssh to {to} failed: {status}"),
     }
-    keep(arguments.receipt.as_deref(), &bytes)?;
     let receipt = match key {
         Some(key) => Receipt::verify(&bytes, &key)?,
         None => unverified(&bytes).context("the device's answer")?,
     };
+    if !is_of(&receipt, sent) {
+        bail!("the receipt that came is of another file, or {} changed while it was sent: push again", file.display());
+    }
+    keep(arguments.receipt.as_deref(), &bytes)?;
     print!("{}", receipt::told(&receipt));
     if arguments.believe.is_blind() {
         println!("not verified: name the device's key with --device-key, or its enrolment");
     }
-    if TAKEN.contains(&receipt.result.as_str()) { Ok(()) } else { Err(Refusal.into()) }
+    if is_taken(&receipt.result) { Ok(()) } else { Err(Refusal.into()) }
 }
 
 fn keep(path: Option<&Path>, bytes: &[u8]) -> anyhow::Result<()> {
@@ -96,13 +109,15 @@ fn keep(path: Option<&Path>, bytes: &[u8]) -> anyhow::Result<()> {
     disk::replace(path, bytes, 0o644).with_context(|| format!("writing {}", path.display()))
 }
 
-/// For the device's own shell: moves the copy in, waits for the receipt, prints it.
-fn script(inbox: &str, name: &str, wait: u32) -> String {
+/// For the device's own shell: moves the copy in, waits for its receipt, prints it. One of another file that had the same
+/// name is passed over; one that names no file may be this one's, and is judged here.
+fn script(inbox: &str, name: &str, sent: Digest, wait: u32) -> String {
     let (dir, part) = (quoted(inbox), quoted(&format!(".{name}.part")));
     let (name, result) = (quoted(name), quoted(&format!("{name}{ENDING}")));
     format!(
         "cd {dir} && rm -f -- {result} && chmod 640 -- {part} && mv -f -- {part} {name} && n=0 && \
-         while [ ! -f {result} ]; do [ $n -lt {wait} ] || exit {NO_RECEIPT}; n=$((n+1)); sleep 1; done && \
+         until [ -f {result} ] && {{ grep -q '{MEMBER}{sent}\"' {result} || ! grep -q '{MEMBER}' {result}; }}; do \
+         [ $n -lt {wait} ] || exit {NO_RECEIPT}; n=$((n+1)); sleep 1; done && \
          exec cat -- {result}"
     )
 }

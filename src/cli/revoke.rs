@@ -22,6 +22,7 @@ use crate::units::UnixSeconds;
 
 /// Make a list of what is revoked, or the next one after it.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whose").args(["jti", "sub", "client", "kid"]).multiple(true))]
 #[command(after_help = "Examples:\n  tidegate revoke policy -o list-1.tgb\n  \
                         tidegate revoke --previous list-1.tgb --root policy/root.json -o list-2.tgb \\\n    \
                         --issuer https://tokens.example.com --sub mallory --before 2026-01-31T12:00:00Z")]
@@ -39,7 +40,7 @@ pub(super) struct Revoke {
     #[arg(long, requires = "previous")]
     keep: bool,
     /// Who issued the tokens: the name of an issuer of the folder, or its exact iss.
-    #[arg(long)]
+    #[arg(long, requires = "whose")]
     issuer: Option<String>,
     /// A token's jti; may be given several times.
     #[arg(long, requires = "issuer")]
@@ -54,10 +55,10 @@ pub(super) struct Revoke {
     #[arg(long, requires = "before", requires = "issuer")]
     kid: Vec<String>,
     /// Only tokens that were issued before this moment: a cut-off, which costs a row for any number of tokens.
-    #[arg(long, value_name = "TIME", value_parser = super::moment)]
+    #[arg(long, value_name = "TIME", value_parser = super::moment, requires = "issuer")]
     before: Option<UnixSeconds>,
     /// When the last of these tokens has expired, so that the row may go. Default: never.
-    #[arg(long, value_name = "TIME", value_parser = super::moment, conflicts_with = "before")]
+    #[arg(long, value_name = "TIME", value_parser = super::moment, requires = "issuer", conflicts_with = "before")]
     until: Option<UnixSeconds>,
     /// Its sequence number. Default: one more than that of the list before it, else 1.
     #[arg(long)]

@@ -5,24 +5,24 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::carry::{TAKEN, inbox_name, unverified};
+use super::carry::{inbox_name, is_of, unverified};
 use super::root::read_root;
 use super::{Refusal, print};
 use crate::bundle::container::MAX_FILE;
 use crate::bundle::document::MAX_DOCUMENT;
 use crate::bundle::scan::{Candidate, Kind, Scan, known_root, scan};
 use crate::bundle::staging::open_regular;
-use crate::bundle::{Receipt, Refused};
+use crate::bundle::{Receipt, Refused, is_taken};
 use crate::disk::read_limited;
-use crate::ids::DeviceId;
-use crate::keys::PublicKey;
+use crate::ids::{DeviceId, Digest};
+use crate::keys::{PublicKey, sha256};
 use crate::store::device_key;
 
 /// Refusals after which a lower number of the same kind is refused too.
@@ -84,12 +84,15 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
             Err(error) => return Err(error),
         };
         say(&candidate.path, &receipt.result, &receipt.detail);
-        if TAKEN.contains(&receipt.result.as_str()) {
+        let is_last_word = is_taken(&receipt.result) || OUT_OF_ORDER.contains(&&*receipt.result);
+        // What brings a root comes before higher numbers; what a permit leads back to is meant to stay.
+        let is_higher = |other: &Candidate| other.kind == candidate.kind && other.seq > candidate.seq;
+        if is_last_word && (Some(candidate.digest) == permitted || !left.iter().any(is_higher)) {
+            done.insert(candidate.kind);
+        }
+        if is_taken(&receipt.result) {
             taken += 1;
-            done.insert(candidate.kind);
             permitted = permitted.or(candidate.permits);
-        } else if OUT_OF_ORDER.contains(&receipt.result.as_str()) {
-            done.insert(candidate.kind);
         }
         if let Err(error) = put_beside(&candidate.path, &bytes) {
             eprintln!("tidegate: no receipt on the stick ({error}); it stays in {}", arguments.inbox.display());
@@ -103,7 +106,7 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
 }
 
 /// The next to offer: of kinds that are not done; the bundle that a permit of this stick names before other policies.
-fn next(left: &mut Vec<Candidate>, done: &BTreeSet<Kind>, permitted: Option<crate::ids::Digest>) -> Option<Candidate> {
+fn next(left: &mut Vec<Candidate>, done: &BTreeSet<Kind>, permitted: Option<Digest>) -> Option<Candidate> {
     let named = |candidate: &Candidate| candidate.kind == Kind::Policy && Some(candidate.digest) == permitted;
     let at = left.iter().position(|candidate| !done.contains(&candidate.kind))?;
     let is_policy = left.get(at).is_some_and(|candidate| candidate.kind == Kind::Policy && !candidate.brings_root);
@@ -121,24 +124,31 @@ fn offer(
     let name = inbox_name("usb", medium, path.file_name().unwrap_or_default());
     let inbox = &arguments.inbox;
     let (part, place) = (inbox.join(format!(".{name}.part")), inbox.join(&name));
-    let copied = copy(path, &part).and_then(|()| {
+    let copied = copy(path, &part).and_then(|sent| {
         // What is there already tells of another time.
         remove(&Receipt::beside(&place))?;
-        fs::rename(&part, &place).with_context(|| format!("the inbox {}", inbox.display()))
+        fs::rename(&part, &place).with_context(|| format!("the inbox {}", inbox.display()))?;
+        Ok(sent)
     });
     if copied.is_err() {
         let _ = fs::remove_file(&part);
     }
-    copied?;
+    let sent = copied?;
     let deadline = Instant::now() + Duration::from_secs(arguments.wait);
     loop {
+        let mut of_another = "";
         if fs::symlink_metadata(Receipt::beside(&place)).is_ok() {
-            return receipt(&Receipt::beside(&place), key)
-                .map_err(|why| anyhow::anyhow!("the daemon's receipt: {why:#}"));
+            let found = receipt(&Receipt::beside(&place), key)
+                .map_err(|why| anyhow::anyhow!("the daemon's receipt: {why:#}"))?;
+            if is_of(&found.0, sent) {
+                return Ok(found);
+            }
+            of_another = " (the receipt there is of another file)";
         }
         if Instant::now() >= deadline {
             let _ = fs::remove_file(&place);
-            bail!("the daemon took nothing from {} within {} s: is it running?", inbox.display(), arguments.wait);
+            let (inbox, wait) = (inbox.display(), arguments.wait);
+            bail!("the daemon took nothing from {inbox} within {wait} s{of_another}: is it running?");
         }
         std::thread::sleep(PAUSE);
     }
@@ -157,8 +167,8 @@ fn receipt(path: &Path, key: Option<&PublicKey>) -> anyhow::Result<(Receipt, Vec
     Ok((receipt, bytes))
 }
 
-/// Copies what is a regular file and no longer than a bundle, so that the daemon's user may read it.
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// Copies what is a regular file and no longer than a bundle, so that the daemon's user may read it; gives its SHA-256.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<Digest> {
     let (source, length) = open_regular(from)?.into_file();
     if length > MAX_FILE {
         return Err(Refused::SectionTooLarge(format!("{length} bytes; a bundle has at most {MAX_FILE}")).into());
@@ -167,8 +177,10 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     remove(to)?; // of a copy that was cut off
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(to).with_context(named)?;
     file.set_permissions(Permissions::from_mode(0o640)).with_context(named)?;
-    io::copy(&mut source.take(MAX_FILE), &mut file).with_context(named)?;
-    Ok(())
+    let mut bytes = Vec::new();
+    source.take(MAX_FILE).read_to_end(&mut bytes).with_context(|| from.display().to_string())?;
+    file.write_all(&bytes).with_context(named)?;
+    Ok(sha256(&bytes))
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {
@@ -186,7 +198,7 @@ fn put_beside(source: &Path, receipt: &[u8]) -> io::Result<()> {
     let part = PathBuf::from(part);
     let _ = fs::remove_file(&part);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?;
-    io::Write::write_all(&mut file, receipt)?;
+    file.write_all(receipt)?;
     file.sync_all()?;
     fs::rename(&part, &path)
 }

@@ -104,10 +104,12 @@ pub(super) fn load<T: Serialize + DeserializeOwned + Default>(
 
     let mut merged = Table::new();
     for setting in &given {
-        match try_alone::<T>(setting, &known) {
+        match try_alone::<T>(&setting.path, &setting.value, &known) {
             Ok(()) => insert(&mut merged, &setting.path, setting.value.clone()),
             Err(message) => {
-                problems.push(Problem { source: setting.source.clone(), key: setting.path.join("."), message })
+                let messages = by_block::<T>(setting, &known).unwrap_or_else(|| vec![message]);
+                let of = |message| Problem { source: setting.source.clone(), key: setting.path.join("."), message };
+                problems.extend(messages.into_iter().map(of));
             }
         }
     }
@@ -198,11 +200,26 @@ fn read_environment(
     }
 }
 
+/// What is wrong with a list of blocks (`[[gateway.listeners]]`), each line of each block tried alone; `None` where it is
+/// no such list, or where nothing of it is wrong by itself.
+fn by_block<T: DeserializeOwned>(setting: &Given, known: &Table) -> Option<Vec<String>> {
+    let mut messages = Vec::new();
+    for (number, block) in setting.value.as_array()?.iter().enumerate() {
+        for (key, value) in block.as_table()? {
+            let line = Value::Array(vec![Value::Table(Table::from_iter([(key.clone(), value.clone())]))]);
+            if let Err(message) = try_alone::<T>(&setting.path, &line, known) {
+                messages.push(format!("block {}: {key}: {message}", number + 1));
+            }
+        }
+    }
+    (!messages.is_empty()).then_some(messages)
+}
+
 /// Reads the defaults with this one setting changed.
-fn try_alone<T: DeserializeOwned>(setting: &Given, known: &Table) -> Result<(), String> {
-    unknown_name(&setting.path, known)?;
+fn try_alone<T: DeserializeOwned>(path: &[String], value: &Value, known: &Table) -> Result<(), String> {
+    unknown_name(path, known)?;
     let mut alone = Table::new();
-    insert(&mut alone, &setting.path, setting.value.clone());
+    insert(&mut alone, path, value.clone());
     T::deserialize(Value::Table(alone)).map(drop).map_err(|error| error.message().to_owned())
 }
 

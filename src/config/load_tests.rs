@@ -12,6 +12,7 @@ use crate::units::{Bytes, Span};
 struct Sample {
     name: String,
     part: Part,
+    blocks: Vec<Inner>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ struct Inner {
 
 impl Default for Sample {
     fn default() -> Self {
-        Self { name: "n".into(), part: Part::default() }
+        Self { name: "n".into(), part: Part::default(), blocks: Vec::new() }
     }
 }
 
@@ -65,7 +66,7 @@ fn later_sources_win_key_by_key() {
     )
     .expect("a good configuration");
     let part = Part { wait: Span::secs(2), limit: Bytes(1024), extra: Some(7), ..Part::default() };
-    assert_eq!(config, Sample { name: "a".into(), part });
+    assert_eq!(config, Sample { name: "a".into(), part, ..Sample::default() });
 }
 
 #[test]
@@ -93,6 +94,20 @@ fn all_problems_come_at_once_each_with_its_key_and_its_source() {
     ] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
+}
+
+#[test]
+fn each_mistake_in_each_block_of_a_list_is_told() {
+    let text = "[[blocks]]\ncount = -1\n[[blocks]]\ncount = 1\n[[blocks]]\ncuont = 1\nnames = 5\n";
+    let problems = loaded(text, None, &[]).expect_err("three mistakes");
+    let told: Vec<_> = problems.0.iter().map(|problem| (problem.key.as_str(), problem.message.as_str())).collect();
+    assert_eq!(told.len(), 3, "{problems}");
+    for ((key, message), starts) in told.into_iter().zip(["block 1: count: ", "block 3: cuont: ", "block 3: names: "]) {
+        assert!(key == "blocks" && message.starts_with(starts), "{problems}");
+    }
+    let good = loaded("[[blocks]]\ncount = 1\n[[blocks]]\ncount = 2\n", None, &[]).expect("no mistake");
+    assert_eq!(good.blocks.iter().map(|block| block.count).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(loaded("blocks = 5\n", None, &[]).expect_err("no list").0.len(), 1);
 }
 
 #[test]
@@ -127,7 +142,10 @@ fn the_environment_reaches_every_level_and_leaves_the_names_of_others_alone() {
         ],
     );
     let inner = Inner { count: 9, names: [("one".into(), 1)].into() };
-    assert_eq!(config, Ok(Sample { name: "from outside".into(), part: Part { inner, ..Part::default() } }));
+    assert_eq!(
+        config,
+        Ok(Sample { name: "from outside".into(), part: Part { inner, ..Part::default() }, ..Sample::default() })
+    );
 
     let wrong = [("TIDEGATE_PART__INNER__CUONT", "9"), ("TIDEGATE_PRAT__WAIT", "1s"), ("TIDEGATE_PART__INNER", "{}")];
     let text = loaded("", None, &wrong).expect_err("three mistakes").to_string();

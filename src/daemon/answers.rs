@@ -16,7 +16,7 @@ use crate::ids::DeviceId;
 use crate::spool::Spool;
 use crate::spool::record::Outcome;
 use crate::store::hardware::Moved;
-use crate::telemetry::{Connections, Counts, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded};
+use crate::telemetry::{Connections, Counts, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded, panics};
 use crate::throttle::Throttle;
 use crate::units::TimeBounds;
 use crate::upload;
@@ -54,6 +54,7 @@ impl Daemon {
             spool: Some(Box::new(move || spool.spooled())),
             upload: upload.upload.is_some().then(|| Box::new(move || upload.uploaded()) as Box<_>),
             tasks: Some(Box::new(move || tasks.hearts.ages(Instant::now()))),
+            panics: Some(Box::new(panics)),
         };
         // Only the first declaration counts, and there is one.
         let _ = daemon.metrics.set(Metrics::new(sources));
@@ -91,8 +92,11 @@ impl Daemon {
     }
 
     fn connections(&self) -> Connections {
+        let Counters { accepted, accept_errors, upstream_connects, upstream_retries, .. } = &*self.counters;
+        let [accepted, accept_errors, upstream, upstream_retries] =
+            [accepted, accept_errors, upstream_connects, upstream_retries].map(|count| count.load(Ordering::Relaxed));
         let ended = ConnectionEnd::ALL.map(|end| (end.name(), self.counters.ended(end))).into();
-        Connections { open: self.counters.open(), accepted: self.counters.accepted.load(Ordering::Relaxed), ended }
+        Connections { open: self.counters.open(), accepted, ended, accept_errors, upstream, upstream_retries }
     }
 
     fn policy_in_force(&self) -> PolicyInForce {
@@ -118,6 +122,10 @@ impl Daemon {
         Spooled {
             backlog_bytes: status.bytes,
             backlog_files: status.files,
+            disk_bytes: status.disk_bytes,
+            open_bytes: status.open_bytes,
+            unsynced_bytes: status.unsynced_bytes,
+            fails: status.last_error.is_some(),
             appended: status.appended,
             rolled_up: status.rolled_up,
             lost: status.lost,
@@ -126,14 +134,19 @@ impl Daemon {
 
     fn uploaded(&self) -> Uploaded {
         let status = self.upload.as_ref().map(|status| *status.borrow()).unwrap_or_default();
-        Uploaded { files: status.files, failures: status.failures, last_success: since(status.receipt_ms) }
+        Uploaded {
+            files: status.files,
+            failures: status.failures,
+            passed_over: status.passed_over,
+            by_another_key: status.by_another_key,
+            last_success: since(status.receipt),
+        }
     }
 }
 
-/// How long ago a receipt's time is, by this device's clock.
-fn since(receipt_ms: Option<i64>) -> Option<Duration> {
-    let ms = Reading::now().wall_ms.saturating_sub(receipt_ms?);
-    Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+/// How long ago a moment of this boot was.
+fn since(boot: Option<Duration>) -> Option<Duration> {
+    Some(Reading::now().boot.saturating_sub(boot?))
 }
 
 impl admin::Answers for Daemon {
@@ -174,7 +187,7 @@ impl admin::Answers for Daemon {
                 failures: status.failures,
                 passed_over: status.passed_over,
                 by_another_key: status.by_another_key,
-                last_success_seconds: since(status.receipt_ms).map(|age| age.as_secs()),
+                last_success_seconds: since(status.receipt).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }
         });

@@ -4,14 +4,25 @@
 //! to try again. [`probe`] looks at the machine's folders, which may yet come (a disk that is mounted late): the daemon
 //! tells of them and tries. Called by `tidegated`, for `check` and before `run`.
 
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use rustix::fs::{Access, access, statvfs};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{chain, sockets};
+use super::{chain, credentials, sockets};
 use crate::bundle;
 use crate::config::{Config, Problem};
+use crate::gateway::{self, ListenerConfig};
+use crate::store::device_key::{self, DeviceKeyError};
+
+/// Descriptors of all but the connections: logs of the spool, sockets, folders, the child; and the runtime, open logs and
+/// some idle connections to upstreams of each worker.
+const DESCRIPTORS: u64 = 64;
+const DESCRIPTORS_OF_A_WORKER: u64 = 16;
 
 /// Adds what is wrong with the settings themselves and with the files that they name.
 pub fn check(config: &Config, problems: &mut Vec<Problem>) {
@@ -26,18 +37,59 @@ pub fn check(config: &Config, problems: &mut Vec<Problem>) {
             found.push(problem("gateway.listeners", format!("{}: {}", listener.address, chain(&error))));
         }
     }
-    let mut addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
-    addresses.sort_unstable();
-    if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
-        found.push(problem("gateway.listeners", "names an address twice"));
+    found.extend(overlaps(listeners, config.admin.listen.map(|listen| listen.address())));
+    if config.admin.socket.symlink_metadata().is_ok_and(|at| !at.file_type().is_socket()) {
+        found.push(problem("admin.socket", format!("{} is there, and is not a socket", config.admin.socket.display())));
     }
+    found.extend(descriptors(&config.gateway, getrlimit(Resource::Nofile).maximum));
     if let Err(error) = bundle::importer::pinned_root(&config.trust.root) {
         found.push(problem("trust.root", chain(&error)));
     }
     add(problems, found);
 }
 
-/// Adds what keeps this user from using the folders that the settings name.
+/// Addresses of which only one can be bound. `[::]` beside an IPv4 address is not judged: where systemd passes the sockets
+/// it may have IPv6 to itself.
+fn overlaps(listeners: &[ListenerConfig], admin: Option<SocketAddr>) -> Vec<Problem> {
+    let listeners = listeners.iter().map(|listener| ("gateway.listeners", listener.address));
+    let all: Vec<_> = listeners.chain(admin.map(|listen| ("admin.listen", listen))).collect();
+    let is_same = |a: SocketAddr, b: SocketAddr| {
+        let is_wide = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+        a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || is_wide)
+    };
+    let of = |(at, &(key, address)): (usize, &(&str, SocketAddr))| {
+        let (_, other) = all.iter().take(at).find(|(_, before)| is_same(*before, address))?;
+        Some(problem(key, format!("{address} is taken by {other} of gateway.listeners")))
+    };
+    all.iter().enumerate().filter_map(of).collect()
+}
+
+/// More connections than there are descriptors for: a request that is forwarded takes two, and the rest of the daemon a
+/// few. Beyond them nothing is accepted, no upstream is reached and no usage file is written. `limit` is what the system
+/// gives at most, for [`raise_descriptors`] takes it.
+fn descriptors(gateway: &gateway::Config, limit: Option<u64>) -> Option<Problem> {
+    let connections = u64::from(gateway.limits.connections);
+    let workers = u64::from(gateway.worker_count().min(gateway::WORKERS_LIMIT));
+    let needed = 2 * connections + DESCRIPTORS + DESCRIPTORS_OF_A_WORKER * workers;
+    let limit = limit.filter(|limit| *limit < needed)?;
+    let message = format!(
+        "{connections} take up to {needed} descriptors, and the system gives {limit}: ask for less, or raise the limit \
+         (LimitNOFILE= of the unit)"
+    );
+    Some(problem("gateway.limits.connections", message))
+}
+
+/// Takes all the descriptors that the system gives: most supervisors set far less for those who do not ask.
+pub(super) fn raise_descriptors() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        Ok(())
+    } else {
+        Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+    }
+}
+
+/// Adds what keeps this user from using the folders that the settings name, and what is in them.
 pub fn probe(config: &Config, problems: &mut Vec<Problem>) {
     let door = config.admin.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folders = [
@@ -45,8 +97,13 @@ pub fn probe(config: &Config, problems: &mut Vec<Problem>) {
         ("inbox", writable(&config.inbox, Missing::IsMade)),
         ("admin.socket", writable(door, Missing::IsWrong)),
     ];
-    let found = folders.into_iter().filter_map(|(key, result)| Some(problem(key, result.err()?)));
-    add(problems, found.collect());
+    let mut found: Vec<_> = folders.into_iter().filter_map(|(key, result)| Some(problem(key, result.err()?))).collect();
+    // The daemon ends with a code of its own for each.
+    let key = device_key::existing(&config.state, credentials().as_deref());
+    if let Err(error @ (DeviceKeyError::Exposed { .. } | DeviceKeyError::Malformed { .. })) = key {
+        found.push(problem("state", error.to_string()));
+    }
+    add(problems, found);
 }
 
 /// Adds what is not about a setting that has a problem already.
@@ -125,6 +182,41 @@ mod tests {
         }
         assert!(writable(Path::new("/proc/nowhere"), Missing::IsMade).is_err());
         assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 2, "nothing was made");
+    }
+
+    #[test]
+    fn addresses_that_cannot_all_be_bound_are_told_whatever_their_order() {
+        let told = |listeners: &[&str], admin: Option<&str>| {
+            let at = |text: &&str| text.parse::<SocketAddr>().expect("an address");
+            let block = |address| ListenerConfig { address: at(address), ..ListenerConfig::default() };
+            let listeners: Vec<_> = listeners.iter().map(block).collect();
+            let found = overlaps(&listeners, admin.as_ref().map(at));
+            found.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        for pair in [
+            ["127.0.0.1:80", "127.0.0.1:80"],
+            ["0.0.0.0:80", "127.0.0.1:80"],
+            ["127.0.0.1:80", "0.0.0.0:80"],
+            ["[::1]:80", "[::]:80"],
+        ] {
+            assert_eq!(told(&pair, None), ["gateway.listeners"], "{pair:?}");
+            assert_eq!(told(&pair[..1], Some(pair[1])), ["admin.listen"], "{pair:?}");
+        }
+        assert_eq!(told(&["0.0.0.0:80", "127.0.0.1:80", "127.0.0.2:80"], Some("127.0.0.1:80")).len(), 3);
+        let good = ["127.0.0.1:80", "127.0.0.2:80", "127.0.0.1:81", "[::]:80", "127.0.0.1:0", "127.0.0.1:0"];
+        assert!(told(&good, Some("[::1]:81")).is_empty());
+    }
+
+    #[test]
+    fn connections_that_there_are_no_descriptors_for_are_told() {
+        let with = |connections, limit| {
+            let limits = gateway::Limits { connections, ..gateway::Limits::default() };
+            descriptors(&gateway::Config { workers: 4, limits, ..gateway::Config::default() }, limit)
+        };
+        assert_eq!(with(1_024, Some(8_192)), None, "as it ships");
+        assert_eq!((with(4_032, Some(8_192)), with(65_536, None)), (None, None));
+        let told = with(4_033, Some(8_192)).expect("too many").message;
+        assert!(told.contains("8194 descriptors") && told.contains("gives 8192"), "{told}");
     }
 
     #[test]

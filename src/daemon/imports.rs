@@ -27,9 +27,11 @@ use crate::keys::{PublicKey, SigningKey};
 use crate::policy::revocations::Revocations;
 use crate::policy::{Policy, PolicyId, Snapshot};
 use crate::spool::Spool;
+use crate::spool::protocol::BundleKind;
 use crate::store::hardware::Moved;
 use crate::telemetry::{Counts, Heart, Heartbeats, panics};
 use crate::units::UnixSeconds;
+use crate::upload;
 
 /// How long the thread waits for something in the inbox: so often it shows that it is alive, and so late
 /// at most is a slow look.
@@ -77,8 +79,9 @@ impl Outcomes {
         }
     }
 
-    /// Puts a bundle's policy in force: requests that begin from here on are judged by it.
-    pub(super) fn put_in_force(&self, active: Active<Policy>, now: UnixSeconds) -> Digest {
+    /// Puts a bundle's policy in force: requests that begin from here on are judged by it. `on_trial` as in
+    /// [`Self::trial_is`].
+    pub(super) fn put_in_force(&self, active: Active<Policy>, now: UnixSeconds, on_trial: Option<Digest>) -> Digest {
         let Active { digest, manifest, policy, .. } = active;
         let id = PolicyId { digest, seq: manifest.seq(), epoch: manifest.epoch() };
         self.in_force.store(Arc::new(InForce { activated_at: now, expires_at: manifest.expires_at() }));
@@ -89,7 +92,14 @@ impl Outcomes {
             issued_at,
             ..Snapshot::clone(now)
         });
+        self.trial_is(on_trial);
         digest
+    }
+
+    /// Which bundle is on trial; what serves may be another.
+    fn trial_is(&self, on_trial: Option<Digest>) {
+        let in_force = self.policy.load().id.map(|id| id.digest);
+        self.on_trial.store(on_trial.is_some() && on_trial == in_force, Ordering::Relaxed);
     }
 
     /// Puts a list of revocations in force, beside the policy that is.
@@ -146,6 +156,8 @@ pub(super) struct Work {
     pub(super) spool: Arc<Spool>,
     /// The keys of the root's hub role, for the uploader.
     pub(super) hubs: watch::Sender<Arc<[PublicKey]>>,
+    /// What the hub need not send again.
+    pub(super) known: Arc<upload::Known>,
     pub(super) time: Vec<TimeSource>,
     /// The time that the gateway goes by.
     pub(super) shown: Arc<ArcSwap<TimeState>>,
@@ -161,7 +173,7 @@ impl Imports {
         let (stop, stopped) = UnixStream::pair()?;
         let thread = std::thread::Builder::new().name("imports".into()).spawn(move || {
             while work.wait(&stopped) {
-                work.look();
+                work.look(&stopped);
                 work.attend();
                 work.heart.beat(Instant::now());
             }
@@ -177,6 +189,11 @@ impl Imports {
             error!("the import thread panicked");
         }
     }
+
+    /// Leaves the thread to the process's end, which is none in order: a policy on trial is to be blamed for it.
+    pub(super) fn abandon(self) {
+        std::mem::forget(self.stop);
+    }
 }
 
 impl Work {
@@ -189,7 +206,7 @@ impl Work {
         }
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, stopped: &UnixStream) {
         let look = match self.inbox.wait(Duration::ZERO) {
             Ok(look) => look,
             Err(error) => {
@@ -205,6 +222,10 @@ impl Work {
             }
         }
         for path in look.ready {
+            // The rest is found again at the next start.
+            if is_readable(stopped) {
+                return;
+            }
             self.import(&path);
             // Many files on a slow card take longer than a heart may be silent.
             self.heart.beat(Instant::now());
@@ -220,7 +241,7 @@ impl Work {
             Ok(Some(digest)) => info!(%digest, "the policy in force has passed its trial"),
             Err(refused) => warn!(result = refused.name(), "the end of a trial could not be written down: {refused}"),
         }
-        self.outcomes.on_trial.store(self.importer.on_trial().is_some(), Ordering::Relaxed);
+        self.outcomes.trial_is(self.importer.on_trial());
     }
 
     fn import(&mut self, path: &Path) {
@@ -239,22 +260,26 @@ impl Work {
             info!(file = name, version, "a new root is trusted");
             self.hubs.send_replace(self.importer.hub_keys().cloned().collect());
             self.outcomes.labels.store(Arc::new(self.importer.device().labels.clone()));
+            self.known.judged_anew();
         }
         catch_up(&self.shown, &self.importer.time(), &moment(&self.time));
         let at = self.importer.time().floor().bounds(&now.reading, now.trusted).lower;
         if let Some(list) = resumed.list {
+            self.known.accepted(BundleKind::Revocation, list.digest);
             self.outcomes.put_list_in_force(list);
         }
         if let Some(active) = resumed.serving {
             info!(digest = %active.digest, "what was kept serves again");
-            self.spool.policy_is(self.outcomes.put_in_force(active, at));
+            self.known.accepted(BundleKind::Policy, active.digest);
+            self.spool.policy_is(self.outcomes.put_in_force(active, at, self.importer.on_trial()));
         }
         let word = result.name();
         let seq = match result {
             Imported::Activated(active) => {
                 let seq = active.manifest.seq();
-                let digest = self.outcomes.put_in_force(*active, at);
+                let digest = self.outcomes.put_in_force(*active, at, self.importer.on_trial());
                 self.spool.policy_is(digest);
+                self.known.accepted(BundleKind::Policy, digest);
                 info!(file = name, %digest, seq, "a new policy is in force");
                 Some(seq)
             }
@@ -262,15 +287,20 @@ impl Work {
                 let seq = list.manifest.seq();
                 let (ids, cut_offs) = list.policy.len();
                 info!(file = name, seq, ids, cut_offs, "a new list of revocations is in force");
+                self.known.accepted(BundleKind::Revocation, list.digest);
                 self.outcomes.put_list_in_force(*list);
                 Some(seq)
             }
             Imported::Permitted(permit) => {
                 info!(file = name, from = %permit.from, to = %permit.to, "a permit waits for the bundle that it names");
+                if let Some(digest) = digest {
+                    self.known.accepted(BundleKind::Permit, digest);
+                }
                 None
             }
             Imported::TimeReset { from, to } => {
                 warn!(file = name, from, to, "the root has set the time floor");
+                self.known.judged_anew();
                 None
             }
             Imported::Enrolled(enrolment) => {
@@ -281,6 +311,9 @@ impl Work {
                     labels = enrolment.labels.len(),
                     "the device has the labels of a new enrolment"
                 );
+                if let Some(digest) = self.importer.enrolled() {
+                    self.known.accepted(BundleKind::Enrolment, digest);
+                }
                 self.outcomes.labels.store(Arc::new(enrolment.labels));
                 if let Err(error) = card::settle(&self.state) {
                     warn!(%error, "the record of the machine could not be written");
@@ -306,6 +339,12 @@ impl Work {
             }
         }
     }
+}
+
+/// Whether there is something to read, or the other end is closed.
+fn is_readable(stream: &UnixStream) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 fn warn_refused(name: &str, digest: Option<Digest>, refused: &Refused) {

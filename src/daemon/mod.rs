@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   key ─▶ importer (state folder, slots, time) ─▶ spool ─▶ gateway ─▶ uploader ─▶ admin ─▶ READY
-//! stop    SIGTERM ─▶ gateway drains ─▶ uploader ─▶ importer ─▶ spool ─▶ time floor written ─▶ end
+//! stop    SIGTERM ─▶ importer (a trial's note closed) ─▶ time floor written ─▶ gateway drains ─▶ uploader ─▶ spool ─▶ end
 //! ```
 //!
 //! Threads: this one runs admin, uploader, signals and the watchdog on one runtime; each gateway worker
@@ -36,10 +36,9 @@ use crate::spool::protocol::BundleKind;
 use crate::spool::{self, Spool};
 use crate::store::device_key;
 use crate::store::time::TimeFile;
-use crate::telemetry::{self, Heartbeats};
+use crate::telemetry::{self, Heartbeats, Standstill};
 use crate::throttle::Throttle;
 use crate::{admin, exit, token, upload};
-use admin::Answers as _;
 use timekeeper::Timekeeper;
 
 pub use check::{check, probe};
@@ -49,7 +48,10 @@ const FEED: Duration = Duration::from_secs(5);
 /// How long a task may show no progress before the watchdog is fed no more: longer than a slow card takes for one step.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Why the daemon does not start.
+/// How long all but the drain may take at the end: what the unit gives (`TimeoutStopSec`).
+const DOWN: Duration = Duration::from_secs(30);
+
+/// Why the daemon does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// See [`device_key::DeviceKeyError`].
@@ -79,6 +81,9 @@ pub enum Error {
     /// The system gives no thread, runtime or signal.
     #[error("cannot start")]
     System(#[source] std::io::Error),
+    /// A defect: report what the log says of it.
+    #[error("{0}; its log says why: please report it")]
+    Broken(Standstill),
 }
 
 impl Error {
@@ -86,12 +91,14 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Bundle(bundle::OpenError::Root(_) | bundle::OpenError::NoRoot(..))
+            Self::Bundle(bundle::OpenError::Root(_) | bundle::OpenError::NoRoot(..) | bundle::OpenError::Newer)
+            | Self::Admin(admin::Error::NotASocket { .. })
             | Self::Upload(_)
             | Self::Gateway(gateway::Error::Tls(_)) => exit::CONFIG,
             Self::DeviceKey(device_key::DeviceKeyError::Exposed { .. }) => exit::NO_PERMISSION,
             Self::DeviceKey(device_key::DeviceKeyError::Malformed { .. }) => exit::DATA,
             Self::Path(..) | Self::Spool(_) | Self::Bundle(_) => exit::IO,
+            Self::Broken(_) => exit::SOFTWARE,
             _ => exit::UNAVAILABLE,
         }
     }
@@ -101,6 +108,9 @@ impl Error {
 pub fn run(config: Config, spool_child: &str) -> Result<(), Error> {
     telemetry::start(&config.telemetry)?;
     token::install();
+    if let Err(error) = check::raise_descriptors() {
+        warn!(%error, "there may be too few descriptors: the limit could not be raised");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
     runtime.block_on(serve(config, spool_child))
 }
@@ -112,8 +122,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
 
     // Who this device is.
     state_folder(&config.state).map_err(|error| Error::Path(config.state.clone(), error))?;
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let key = device_key::open(&config.state, credentials.as_deref())?;
+    let key = device_key::open(&config.state, credentials().as_deref())?;
     // Its labels come from its enrolment, which the importer keeps.
     let device = DeviceFacts { id: DeviceId::from(key.public().id()), labels: BTreeMap::new() };
     let device_id = device.id;
@@ -151,7 +160,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         (BundleKind::Revocation, list.as_ref().map(|list| list.digest)),
         (BundleKind::Policy, serving.as_ref().map(|active| active.digest)),
     ];
-    let known = known.into_iter().filter_map(|(kind, digest)| Some((kind, digest?))).collect();
+    let in_force = known.into_iter().filter_map(|(kind, digest)| Some((kind, digest?))).collect();
+    let known = Arc::new(upload::Known::open(config.state.join("fetched.json"), in_force));
 
     let outcomes = Arc::new(imports::Outcomes::new());
     outcomes.card.store(Arc::new(card));
@@ -161,7 +171,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     }
     if let Some(active) = serving {
         let at = importer.time().floor().bounds(&now.reading, now.trusted).lower;
-        spool.policy_is(outcomes.put_in_force(active, at));
+        spool.policy_is(outcomes.put_in_force(active, at, importer.on_trial()));
     }
 
     // Everything that can be refused is made before the first connection is taken.
@@ -186,7 +196,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
                 config.upload.clone(),
                 key.public(),
                 shelf,
-                known,
+                Arc::clone(&known),
                 uploader.status(),
                 Arc::clone(&wakes.bundles),
             )?
@@ -209,6 +219,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         outcomes: Arc::clone(&outcomes),
         spool: Arc::clone(&spool),
         hubs: rotated_hubs,
+        known,
         time: config.time.trust.clone(),
         shown: timekeeper.state(),
         heart: hearts.register("imports", Instant::now()),
@@ -254,12 +265,23 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
-    attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor).await;
+    if let Err(broken) = attend(&mut signals, &mut timekeeper, &spool, &daemon, &supervisor).await {
+        imports.abandon();
+        return Err(Error::Broken(broken));
+    }
 
-    // Down, in order: no new requests, no new bundles, no uploads; the spool last, for all of them feed it.
-    supervisor.stopping();
-    info!("stopping");
+    // Down, in order. First what a SIGKILL would harm, should the supervisor not wait: a policy on trial would be blamed
+    // for it. Then no new requests and no uploads; the spool last, for they feed it.
     let within = config.gateway.timeouts.drain.0;
+    supervisor.stopping(within.saturating_add(DOWN));
+    info!("stopping");
+    if tokio::task::spawn_blocking(move || imports.stop()).await.is_err() {
+        error!("the imports could not be ended");
+    }
+    if let Err(error) = timekeeper.close() {
+        warn!(%error, "the time floor could not be written");
+    }
+    info!(?within, "requests in flight may end");
     match tokio::task::spawn_blocking(move || gateway.drain(within)).await {
         Ok(drained) if drained.broken_off == 0 && drained.dead_threads == 0 => {}
         Ok(drained) => warn!(broken_off = drained.broken_off, dead_threads = drained.dead_threads, "drained in part"),
@@ -269,14 +291,14 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     for task in tasks {
         task.abort(); // safe at any moment: what was not acknowledged is sent again
     }
-    // Both are threads that end soon; the runtime has nothing left to do meanwhile.
-    imports.stop();
-    spool.stop();
-    if let Err(error) = timekeeper.close() {
-        warn!(%error, "the time floor could not be written");
-    }
+    spool.stop(); // the runtime has nothing left to do meanwhile
     info!("stopped");
     Ok(())
+}
+
+/// The folder of what systemd gives this service to keep secret.
+fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
 /// The state folder, for this user's eyes only where it is made here.
@@ -302,22 +324,23 @@ impl Signals {
     }
 }
 
-/// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress.
+/// Until a signal says stop: refreshes the time, feeds the watchdog while every task makes progress. A task that has ended
+/// is an error where there is no watchdog to see to it: any supervisor starts again what exits.
 async fn attend(
     signals: &mut Signals,
     timekeeper: &mut Timekeeper,
     spool: &Spool,
     daemon: &answers::Daemon,
     supervisor: &notify::Supervisor,
-) {
+) -> Result<(), Standstill> {
     let Signals { term, int, hup } = signals;
     let mut sealing: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
     let mut second = tokio::time::interval(timekeeper::REFRESH);
     let mut feed = tokio::time::interval(supervisor.feed.unwrap_or(FEED));
     loop {
         tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
             // Bundles come through the inbox and settings need a restart; what HUP can do is not to wait.
             _ = hup.recv(), if sealing.is_none() => {
                 supervisor.reloading();
@@ -330,8 +353,9 @@ async fn attend(
             _ = second.tick() => timekeeper.refresh(),
             _ = feed.tick() => {
                 supervisor.status(&daemon.line());
-                match daemon.live() {
+                match daemon.hearts.all_fresh(Instant::now()) {
                     Ok(()) => supervisor.alive(),
+                    Err(broken @ Standstill::Ended(_)) if supervisor.feed.is_none() => return Err(broken),
                     Err(why) => error!("{why}; the watchdog is not fed"),
                 }
             }
@@ -402,4 +426,19 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_person_can_help_waits_for_one_and_what_may_pass_is_tried_again() {
+        let not_a_socket = admin::Error::NotASocket { path: "/run/tidegate".into() };
+        for error in [Error::Bundle(bundle::OpenError::Newer), Error::Admin(not_a_socket)] {
+            assert_eq!(error.exit_code(), exit::CONFIG, "{error}");
+        }
+        let in_use = admin::Error::SocketInUse { path: "/run/tidegate".into() };
+        assert_eq!(Error::Admin(in_use).exit_code(), exit::UNAVAILABLE);
+    }
 }

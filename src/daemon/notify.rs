@@ -53,8 +53,10 @@ impl Supervisor {
         self.tell(&[NotifyState::Watchdog], true);
     }
 
-    pub(super) fn stopping(&self) {
-        self.announce(&[NotifyState::Stopping]);
+    /// The end has begun, and may take as long as `within`.
+    pub(super) fn stopping(&self, within: Duration) {
+        let within = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
+        self.announce(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(within)]);
     }
 
     fn announce(&self, states: &[NotifyState<'_>]) {

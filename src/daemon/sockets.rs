@@ -1,6 +1,6 @@
 //! The listening sockets: those that systemd passes, then those that are bound here.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,19 +39,20 @@ struct Paired {
     unused: Vec<TcpListener>,
 }
 
-/// First each block gets the socket with its very address. Only then the blocks that have none take what is left, in
-/// order: a block that comes first must not take the socket of one that comes later, for its TLS would go with it.
+/// First each block gets the socket with its very address, then one with its port: `[::]:443` is how systemd writes what is
+/// `0.0.0.0:443` here. Only then the blocks that have none take what is left, in order: a block that comes first must not
+/// take the socket of one that comes later, for its TLS would go with it.
 fn pair(configs: &[ListenerConfig], mut passed: Vec<TcpListener>) -> Paired {
-    let mut exact = |config: &ListenerConfig| {
-        let at = passed.iter().position(|socket| socket.local_addr().is_ok_and(|at| at == config.address))?;
-        Some(passed.remove(at))
-    };
-    let mut sockets: Vec<_> = configs.iter().map(&mut exact).collect();
-    let mut rest = passed.into_iter();
-    for socket in sockets.iter_mut().filter(|socket| socket.is_none()) {
-        *socket = rest.next();
+    let mut sockets: Vec<_> = configs.iter().map(|_| None).collect();
+    let fits: [fn(SocketAddr, SocketAddr) -> bool; 3] =
+        [|at, wanted| at == wanted, |at, wanted| at.port() == wanted.port(), |_, _| true];
+    for fits in fits {
+        for (socket, config) in sockets.iter_mut().zip(configs).filter(|(socket, _)| socket.is_none()) {
+            let fitting = |socket: &TcpListener| socket.local_addr().is_ok_and(|at| fits(at, config.address));
+            *socket = passed.iter().position(fitting).map(|at| passed.remove(at));
+        }
     }
-    Paired { sockets, unused: rest.collect() }
+    Paired { sockets, unused: passed }
 }
 
 /// The TLS of a listener that names a certificate.
@@ -81,8 +82,6 @@ fn passed() -> std::io::Result<Vec<TcpListener>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
 
     /// `count` sockets on free ports, and their addresses.
@@ -113,6 +112,15 @@ mod tests {
         let (passed, at) = bound(3);
         let blocks = [elsewhere(80), at[0], elsewhere(443), at[1]];
         assert_eq!(paired(&blocks, passed), (vec![Some(at[2]), Some(at[0]), None, Some(at[1])], vec![]));
+    }
+
+    #[test]
+    fn a_block_gets_the_socket_of_its_port_where_none_has_its_address() {
+        let any = || TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).expect("a free port");
+        let passed = vec![any(), any()];
+        let at: Vec<_> = passed.iter().map(|socket| socket.local_addr().expect("bound")).collect();
+        let blocks: Vec<_> = at.iter().rev().map(|at| SocketAddr::from(([0, 0, 0, 0], at.port()))).collect();
+        assert_eq!(paired(&blocks, passed), (vec![Some(at[1]), Some(at[0])], vec![]), "not in the order of the blocks");
     }
 
     #[test]

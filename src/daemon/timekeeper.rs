@@ -46,15 +46,19 @@ impl Timekeeper {
         Arc::clone(&self.state)
     }
 
-    /// Call it every [`REFRESH`].
+    /// Call it every [`REFRESH`], on a runtime. Waits for nothing.
     pub(super) fn refresh(&mut self) {
         let now = moment(&self.sources);
         self.show(&now);
         if self.persisted.elapsed() >= PERSIST {
             self.persisted = Instant::now();
-            if let Err(error) = self.file.persist(&now.reading) {
-                warn!(%error, "the time floor could not be written; a power cut now forgets up to twenty minutes");
-            }
+            let file = Arc::clone(&self.file);
+            // On a thread of its own, and not awaited: a slow card must not hold up the watchdog.
+            drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = file.persist(&Reading::now()) {
+                    warn!(%error, "the time floor could not be written; a power cut now forgets up to twenty minutes");
+                }
+            }));
         }
     }
 
@@ -137,6 +141,7 @@ mod tests {
     use super::*;
     use crate::clock::BootId;
     use crate::disk::Machine;
+    use crate::disk::stuck::{goes_on, stands_still};
     use crate::store::time::{BUILD_TIME, Known};
 
     const CLOCKS: [i64; 9] = [0, 59, -1, 1 << 31, 1 << 32, 4_291_747_200, 253_402_300_799, i64::MIN, i64::MAX];
@@ -184,5 +189,18 @@ mod tests {
         hear_hub(&keeper.file, Some(BUILD_TIME + 1_000_000)).await;
         // The floor counts from this machine's own CLOCK_BOOTTIME here, which is past the reading of these tests.
         assert!(lower() >= BUILD_TIME + 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_card_that_stands_still_does_not_hold_up_the_watch() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut keeper = keeper(folder.path());
+        let card = folder.path().join("time.1.part");
+        stands_still(&card);
+        keeper.persisted = Instant::now().checked_sub(PERSIST).expect("a moment");
+        let refreshed = tokio::task::spawn_blocking(move || (keeper.refresh(), keeper.refresh()));
+        let refreshed = tokio::time::timeout(Duration::from_secs(20), refreshed).await;
+        let _card = goes_on(&card);
+        refreshed.expect("it does not wait").expect("no panic");
     }
 }

@@ -44,16 +44,12 @@ pub struct Counters {
     ends: [AtomicU64; ConnectionEnd::ALL.len()],
     /// Connections accepted.
     pub accepted: AtomicU64,
-    /// Connections that could not be accepted (out of descriptors or memory).
+    /// Tries to accept a connection that failed, for want of descriptors or memory.
     pub accept_errors: AtomicU64,
     /// Connections opened to upstreams.
     pub upstream_connects: AtomicU64,
     /// Requests sent a second time because a pooled connection had died.
     pub upstream_retries: AtomicU64,
-    /// Body bytes from downstream.
-    pub bytes_in: AtomicU64,
-    /// Body bytes to downstream.
-    pub bytes_out: AtomicU64,
 }
 
 impl Default for Counters {
@@ -65,8 +61,6 @@ impl Default for Counters {
             accept_errors: AtomicU64::new(0),
             upstream_connects: AtomicU64::new(0),
             upstream_retries: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
         }
     }
 }
@@ -91,14 +85,10 @@ impl Counters {
         self.accepted.load(Ordering::Relaxed).saturating_sub(ended)
     }
 
-    pub(super) fn count_request(&self, outcome: Outcome, bytes_in: u64, bytes_out: u64) {
+    pub(super) fn count_request(&self, outcome: Outcome) {
         if let Some(count) = self.outcomes.get(usize::from(outcome.number())) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        if bytes_in > 0 {
-            self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
-        }
-        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
     }
 
     pub(super) fn count_end(&self, end: ConnectionEnd) {

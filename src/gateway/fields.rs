@@ -1,9 +1,7 @@
 //! Header fields on their way through: what ends here, what is told about the caller, and the request's target.
 
-use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use hyper::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -12,12 +10,13 @@ use hyper::header::{
 use hyper::http::uri::{InvalidUri, PathAndQuery};
 use hyper::{Uri, Version};
 
+use super::head::Pace;
+
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Names a request towards the upstream and in its answer.
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -29,10 +28,7 @@ const FORWARDED_LIMIT: usize = 1_024;
 pub(super) struct Peer {
     pub(super) address: IpAddr,
     pub(super) trust_request_id: bool,
-    /// Whether it may be sending what nobody will read.
-    pub(super) is_sending: Rc<Cell<bool>>,
-    /// Since when the head of its next request is awaited; `None` while one is being served.
-    pub(super) awaited: Cell<Option<Instant>>,
+    pub(super) pace: Rc<Pace>,
     trust_forwarded: bool,
     certificate: Option<[u8; 32]>,
     address_text: HeaderValue,
@@ -52,8 +48,7 @@ impl Peer {
         Self {
             address,
             trust_request_id,
-            is_sending: Rc::default(),
-            awaited: Cell::new(Some(Instant::now())),
+            pace: Rc::default(),
             trust_forwarded,
             certificate: None,
             address_text: value(address.to_string()),
@@ -98,25 +93,38 @@ impl Peer {
 
 /// Takes off all that upstreams may believe about a caller and that the caller says of itself.
 fn remove_hearsay(headers: &mut HeaderMap) {
-    let is_hearsay = |name: &&HeaderName| **name == X_REAL_IP || name.as_str().starts_with("x-forwarded-");
-    let found: Vec<HeaderName> = headers.keys().filter(is_hearsay).cloned().collect();
+    let found: Vec<HeaderName> = headers.keys().filter(|name| is_hearsay(name.as_str())).cloned().collect();
     for name in found {
         headers.remove(name);
     }
 }
 
-/// The list that is there, and `own` after it; `None` where there is none, or one too long to be honest.
+/// CGI and what descends from it cannot tell `_` from `-`.
+fn is_hearsay(name: &str) -> bool {
+    let [b'x', b'-' | b'_', rest @ ..] = name.as_bytes() else { return false };
+    let begins = |with: &[u8]| {
+        rest.len() >= with.len() && rest.iter().zip(with).all(|(a, b)| a == b || (*a, *b) == (b'_', b'-'))
+    };
+    begins(b"forwarded-") || (rest.len() == 7 && begins(b"real-ip")) || (rest.len() == 10 && begins(b"request-id"))
+}
+
+/// The list that is there, and `own` after it; `None` where there is none. Of one that is too long the last hops are
+/// kept, which those wrote that we trust.
 fn appended(headers: &HeaderMap, name: &HeaderName, own: &HeaderValue) -> Option<HeaderValue> {
     let mut list = Vec::new();
     for earlier in headers.get_all(name) {
         list.extend_from_slice(earlier.as_bytes());
         list.extend_from_slice(b", ");
     }
-    if list.is_empty() || list.len() > FORWARDED_LIMIT {
+    if list.is_empty() {
         return None;
     }
     list.extend_from_slice(own.as_bytes());
-    HeaderValue::try_from(list).ok()
+    if let Some(surplus) = list.len().checked_sub(FORWARDED_LIMIT).filter(|surplus| *surplus > 0) {
+        let hop = list[surplus - 1..].iter().position(|byte| *byte == b',')?;
+        list.drain(..surplus + hop);
+    }
+    HeaderValue::from_bytes(list.trim_ascii_start()).ok()
 }
 
 /// Takes off what is between one hop and the next alone (RFC 9110, 7.6.1); trailers are not passed on, so their names
@@ -187,8 +195,8 @@ pub(super) fn is_plainly_framed(headers: &HeaderMap) -> bool {
 }
 
 /// Makes a request's fields those of our own request to the upstream; `host` and the caller are told by others.
-/// `sized` says whether the body's length is known.
-pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {
+/// `received` is the version that it came in, and `sized` says whether the body's length is known.
+pub(super) fn outbound(headers: &mut HeaderMap, received: Version, has_body: bool, sized: bool) {
     remove_hop_by_hop(headers);
     if has_body && !sized {
         // hyper frames a body of unknown length by itself, but not on a method that seldom has one.
@@ -196,7 +204,8 @@ pub(super) fn outbound(headers: &mut HeaderMap, has_body: bool, sized: bool) {
         headers.remove(CONTENT_LENGTH);
     }
     // RFC 9110, 7.6.3
-    headers.append(VIA, HeaderValue::from_static("1.1 tidegate"));
+    let via = if received == Version::HTTP_10 { "1.0 tidegate" } else { "1.1 tidegate" };
+    headers.append(VIA, HeaderValue::from_static(via));
 }
 
 /// Makes an answer's fields those of our own answer downstream. `length` is its body's, where it is known.

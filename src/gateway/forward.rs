@@ -1,10 +1,12 @@
 //! Sends an admitted request to its upstream and brings the head of the answer; bodies stream by themselves.
 //!
 //! Called by the pipeline, with the throttle's permit in hand. A request goes out a second time in one case only: the
-//! pooled connection that it was given had died, nothing of an answer had come, and sending it twice does no harm.
+//! pooled connection that it was given had died before the head of an answer was whole, and sending it twice does no harm.
 
 use std::cell::Cell;
+use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -89,13 +91,15 @@ impl Outlets {
         Self { all, turn: Cell::new(0) }
     }
 
-    /// A connection to the next endpoint, or to the first after it that takes one. While all rest nobody waits: what
-    /// is idle serves, and no other is opened.
+    /// A connection to the next endpoint, or to the first after it that takes one. One that failed is tried by a single
+    /// request at a time while there are others; while all rest nobody waits: what is idle serves, and no other is opened.
     async fn connect(&self, upstream: &Upstream, now: Instant, counters: &Counters) -> Result<Lease, Failure> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let in_turn = || (0..self.all.len()).map(|step| &self.all[(turn.wrapping_add(step)) % self.all.len()]);
         let all_rest = in_turn().all(|outlet| outlet.is_resting(now));
-        for outlet in in_turn().filter(|outlet| all_rest || !outlet.is_resting(now)) {
+        let up = in_turn().filter(|outlet| !outlet.is_resting(now) && !outlet.is_probed());
+        let doubtful = in_turn().filter(|outlet| all_rest || (!outlet.is_resting(now) && outlet.is_probed()));
+        for outlet in up.chain(doubtful) {
             if let Some(lease) = outlet.idle(now) {
                 return Ok(lease);
             }
@@ -170,10 +174,10 @@ fn outbound(errand: &Errand<'_>, outlet: &Outlet, request: &mut Request<Upload>)
     if let Some(target) = fields::target(request.uri(), strip, &outlet.endpoint.prefix)? {
         *request.uri_mut() = target;
     }
-    *request.version_mut() = fields::OUR_VERSION;
+    let received = std::mem::replace(request.version_mut(), fields::OUR_VERSION);
     let (has_body, sized) = (!request.body().is_empty(), request.body().size_hint().exact().is_some());
     let headers = request.headers_mut();
-    fields::outbound(headers, has_body, sized);
+    fields::outbound(headers, received, has_body, sized);
     if !api.forward_token
         && let Some(header) = in_force.token_header(route.api)
         && (route.auth == Auth::Token || headers.get_all(header).iter().any(|value| is_token(header, value)))
@@ -280,10 +284,17 @@ fn understood(response: Response<Incoming>) -> Result<Response<Incoming>, Failed
     }
 }
 
+/// Whether the wire gave up on an upstream that took no more bytes.
+fn has_stalled(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut)
+}
+
 fn explained(mut error: TrySendError<Request<Upload>>, tally: Option<&Tally>) -> Failed {
     let failure = match tally.and_then(Tally::fault) {
         Some(outcome) => Failure::Body(outcome),
         _ if error.error().is_parse() => Failure::Protocol,
+        _ if has_stalled(error.error()) => Failure::Timeout,
         _ => Failure::Closed,
     };
     Failed { failure, unsent: error.take_message().map(Box::new) }

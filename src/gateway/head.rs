@@ -3,12 +3,74 @@
 //! A connection's timer is not moved with each request. It rings when it was set to, and is then set to what is due by
 //! that time; so a request costs no timer.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
+
+use super::body::{Progress, Tally};
+
+/// What a connection from downstream waits for: shared by its wire, its requests and its timer.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Since when the head of the next request is awaited; `None` while a request is served.
+    awaited: Cell<Option<Instant>>,
+    /// Whether bytes wait that the peer does not take: its answer has not ended yet, though its record has.
+    is_behind: Cell<bool>,
+    /// Whether the peer may be sending what nobody will read.
+    pub(super) is_sending: Cell<bool>,
+    /// The body of the last request, where it was on its way when the answer ended.
+    upload: RefCell<Option<Rc<Tally>>>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let awaited = Cell::new(Some(Instant::now()));
+        Self { awaited, is_behind: Cell::new(false), is_sending: Cell::new(false), upload: RefCell::new(None) }
+    }
+}
+
+impl Pace {
+    /// A request has come.
+    pub(super) fn begin(&self) {
+        self.awaited.set(None);
+    }
+
+    /// Its answer has been handed over; `upload` is its body, if more of that is to come.
+    pub(super) fn end(&self, now: Instant, is_sending: bool, upload: Option<&Rc<Tally>>) {
+        self.is_sending.set(is_sending);
+        self.awaited.set(Some(now));
+        if upload.is_some() || self.upload.borrow().is_some() {
+            *self.upload.borrow_mut() = upload.cloned();
+        }
+    }
+
+    /// The peer takes no more bytes.
+    pub(super) fn fall_behind(&self) {
+        self.is_behind.set(true);
+    }
+
+    /// The peer took some.
+    pub(super) fn catch_up(&self, now: Instant) {
+        self.is_behind.set(false);
+        self.awaited.set(self.awaited.get().map(|_| now));
+    }
+
+    /// Since when nothing but a head has been awaited.
+    fn since(&self, now: Instant) -> Instant {
+        let awaited = if self.is_behind.get() { None } else { self.awaited.get() };
+        // One whose reader has gone comes to no end: hyper reads no further then, and closes.
+        let upload = self.upload.borrow();
+        match upload.as_ref().filter(|tally| Rc::strong_count(tally) > 1).map(|tally| tally.progress()) {
+            Some(Progress::Running) => now,
+            Some(Progress::Whole(at)) => awaited.map_or(now, |awaited| awaited.max(at)),
+            _ => awaited.unwrap_or(now),
+        }
+    }
+}
 
 /// The timer of one connection.
 #[derive(Debug)]
@@ -24,16 +86,15 @@ impl HeadTimer {
         Self { timeout, sleep: Box::pin(tokio::time::sleep(timeout)), is_armed: false }
     }
 
-    /// Ready when a head has been awaited for too long. `awaited`: since when one is, if it is.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, awaited: &Cell<Option<Instant>>) -> Poll<()> {
+    /// Ready when a head has been awaited for too long.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, pace: &Pace) -> Poll<()> {
         if self.is_armed && !self.sleep.is_elapsed() {
             return Poll::Pending;
         }
         self.is_armed = true;
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let due = awaited.get().unwrap_or(now).checked_add(self.timeout);
-            match due {
+            match pace.since(now).checked_add(self.timeout) {
                 Some(due) if due <= now => return Poll::Ready(()),
                 Some(due) => self.sleep.as_mut().reset(due.into()),
                 None => return Poll::Pending, // longer than the clock goes
@@ -51,11 +112,24 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
+    fn long_ago() -> Instant {
+        Instant::now().checked_sub(TIMEOUT).expect("the machine runs for longer")
+    }
+
     #[tokio::test(start_paused = true)]
     async fn it_rings_when_a_head_is_overdue_and_not_while_a_request_is_served() {
-        let (mut timer, awaited) = (HeadTimer::new(TIMEOUT), Cell::new(None));
-        let served = tokio::time::timeout(5 * TIMEOUT, poll_fn(|cx| timer.poll(cx, &awaited))).await;
-        assert!(served.is_err(), "a request may take as long as it takes");
+        let served = async |pace: &Pace| {
+            let mut timer = HeadTimer::new(TIMEOUT);
+            tokio::time::timeout(5 * TIMEOUT, poll_fn(|cx| timer.poll(cx, pace))).await.is_err()
+        };
+        let pace = Pace::default();
+        pace.begin();
+        assert!(served(&pace).await, "a request may take as long as it takes");
+        pace.end(long_ago(), false, None);
+        pace.fall_behind();
+        assert!(served(&pace).await, "the wire watches a peer that takes nothing");
+        pace.catch_up(long_ago());
+        assert!(!served(&pace).await);
     }
 
     #[tokio::test]
@@ -63,8 +137,9 @@ mod tests {
         let timeout = Duration::from_millis(200);
         let (mut timer, begun) = (HeadTimer::new(timeout), Instant::now());
         let answered = begun + Duration::from_millis(150);
-        let awaited = Cell::new(Some(answered));
-        poll_fn(|cx| timer.poll(cx, &awaited)).await;
+        let pace = Pace::default();
+        pace.end(answered, false, None);
+        poll_fn(|cx| timer.poll(cx, &pace)).await;
         assert!(answered.elapsed() >= timeout, "{:?}", answered.elapsed());
     }
 }

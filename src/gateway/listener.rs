@@ -1,18 +1,21 @@
 //! One way in for all modes: a socket, bound here or passed by systemd, whose connections are handed to the workers.
 //!
-//! Invariant: there are never more connections served than the limit says; of those beyond it one for each listener is
-//! held here, the others wait in the kernel's queue. A listener that waits for a connection keeps no place from another.
+//! Invariant: there are never more connections served than the limit says; those beyond it wait in the kernel's queue,
+//! where the next process finds them. A listener that waits for a connection keeps no place from another.
 //! Errors that come from the system's own limits pause accepting and are counted; none of them ends it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::seldom::Seldom;
 use super::{ConnectionEnd, Counters, Error, ListenerConfig};
 
 /// How long accepting pauses when the system gives no descriptor or memory.
@@ -65,32 +68,38 @@ impl Listener {
         counters: Arc<Counters>,
     ) -> io::Result<()> {
         self.socket.set_nonblocking(true)?;
-        let socket = tokio::net::TcpListener::from_std(self.socket)?;
-        let mut turn = 0_usize;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; a listener of std keeps its one descriptor, as it must"
+        )]
+        let socket = AsyncFd::with_interest(self.socket, Interest::READABLE)?;
+        let (mut turn, told) = (0_usize, Seldom::default());
         loop {
-            let (stream, address) = loop {
-                match socket.accept().await {
-                    Ok(accepted) => break accepted,
-                    Err(error) if is_the_peers(&error) => {}
-                    Err(_) => {
-                        counters.accept_errors.fetch_add(1, Ordering::Relaxed);
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-            };
+            let mut ready = socket.readable().await?;
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
-            counters.accepted.fetch_add(1, Ordering::Relaxed);
-            // The worker's runtime is to hear of it, not this one.
-            let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else {
-                counters.count_end(ConnectionEnd::Broken);
-                continue;
-            };
-            let accepted = Accepted { stream, address: address.ip(), door: Arc::clone(&self.door), permit };
             turn = turn.wrapping_add(1);
             let Some(worker) = workers.get(turn % workers.len().max(1)) else { return Ok(()) };
-            if worker.send(accepted).await.is_err() {
-                return Ok(());
+            let Ok(place) = worker.reserve().await else { return Ok(()) };
+            // From here to the worker nothing waits, so no connection is lost on the way where this is stopped.
+            let (stream, address) = match ready.try_io(|socket| socket.get_ref().accept()) {
+                Ok(Ok(accepted)) => accepted,
+                Ok(Err(error)) if !is_the_peers(&error) => {
+                    counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                    if told.may(Instant::now()) {
+                        tracing::error!(%error, "no connection can be accepted; trying again");
+                    }
+                    drop((permit, place));
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                Ok(Err(_)) | Err(_) => continue,
+            };
+            counters.accepted.fetch_add(1, Ordering::Relaxed);
+            if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_err() {
+                counters.count_end(ConnectionEnd::Broken);
+                continue;
             }
+            place.send(Accepted { stream, address: address.ip(), door: Arc::clone(&self.door), permit });
         }
     }
 }

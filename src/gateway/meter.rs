@@ -31,6 +31,10 @@ pub trait Intake: Send {
     /// Takes the record of a request whose caller is known. It must not wait and cannot fail.
     fn append(&mut self, record: &UsageRecord<'_>);
 
+    /// Takes the record of a request that an open route served, whoever sent it: it may take no room from those that
+    /// are known.
+    fn append_open(&mut self, record: &UsageRecord<'_>);
+
     /// Takes the record of a request that was refused before anybody was known, which the spool may roll up. `now` is
     /// a time since any fixed moment that never goes back.
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration);
@@ -42,6 +46,10 @@ pub trait Intake: Send {
 impl Intake for SpoolIntake {
     fn append(&mut self, record: &UsageRecord<'_>) {
         self.hold(record);
+    }
+
+    fn append_open(&mut self, record: &UsageRecord<'_>) {
+        self.hold_open(record);
     }
 
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration) {
@@ -57,6 +65,17 @@ impl std::fmt::Debug for dyn Intake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Intake")
     }
+}
+
+/// Of whom a record tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Of one with a token that holds.
+    Known,
+    /// Of whoever asked an open route.
+    Anybody,
+    /// Of one who was refused before being known.
+    Refused,
 }
 
 /// A request's account, while it is open.
@@ -95,7 +114,7 @@ impl Entry {
         moment: Moment,
         request: &Request<Incoming>,
     ) -> Self {
-        peer.awaited.set(None);
+        peer.pace.begin();
         Self {
             worker: Rc::clone(worker),
             in_force: Rc::clone(in_force),
@@ -169,8 +188,8 @@ impl Entry {
     /// Writes the record.
     fn close(&mut self, now: Instant) {
         self.is_closed = true;
-        self.peer.is_sending.set(self.is_still_sent());
-        self.peer.awaited.set(Some(now));
+        let is_sending = self.is_still_sent();
+        self.peer.pace.end(now, is_sending, self.tally.as_ref().filter(|_| is_sending));
         let policy = self.in_force.snapshot.policy.as_deref();
         let api = policy.zip(self.facts.api).map(|(policy, api)| policy.api(api));
         let route = policy.zip(self.facts.route).map(|(policy, route)| policy.route(route));
@@ -203,15 +222,19 @@ impl Entry {
             consumer: application.map_or("", |application| application.consumer),
             issuer: issuer.map_or("", |issuer| issuer.iss()),
         };
-        // An open route has no caller to know: what it served counts as usage all the same. Whose token is refused is
-        // nobody, though it be well signed: anybody may hold one that has expired or is for elsewhere.
-        let is_known = self.asked.is_some() || (claims.is_some() && !is_token_error(self.outcome));
+        // Whose token is refused is nobody, though it be well signed: anybody may hold one that has expired or is for
+        // elsewhere. An open route has no caller to know: what it served counts as usage all the same.
+        let caller = match claims {
+            Some(_) if !is_token_error(self.outcome) => Caller::Known,
+            None if self.asked.is_some() => Caller::Anybody,
+            _ => Caller::Refused,
+        };
         if self.outcome == Outcome::Internal && self.worker.defects.may(now) {
             let (request, route) = (&self.name.id, record.route);
             tracing::error!(%request, route, "a request ended in a defect of the gateway");
         }
-        self.worker.append(&record, is_known, now);
-        self.worker.shared.counters.count_request(self.outcome, bytes_in, self.bytes_out);
+        self.worker.append(&record, caller, now);
+        self.worker.shared.counters.count_request(self.outcome);
     }
 }
 

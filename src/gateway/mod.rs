@@ -70,7 +70,7 @@ pub struct Config {
     pub limits: Limits,
     /// What takes too long.
     pub timeouts: Timeouts,
-    /// Where requests come in. Sockets that systemd passes are matched by address, or by order where it names none.
+    /// Where requests come in. Sockets that systemd passes are matched by address, else by port, else by order.
     pub listeners: Vec<ListenerConfig>,
 }
 

@@ -27,9 +27,9 @@ use super::wire::Wire;
 use crate::policy::Endpoint;
 
 /// Largest head of an answer, and what hyper buffers of one connection at most.
-const ANSWER_BUFFER: usize = 128 << 10;
-/// How long an endpoint that could not be reached is not tried again: so long that not every request asks a host that
-/// is away, and so short that one that is started again is not missed.
+const ANSWER_BUFFER: usize = 32 << 10;
+/// How long an endpoint that could not be reached is not tried again: so short that one that is started again is not
+/// missed.
 const REST: Duration = Duration::from_millis(200);
 
 /// One endpoint, as one worker reaches it.
@@ -43,6 +43,10 @@ pub(super) struct Outlet {
     limits: IdleLimits,
     turn: Rc<Turn>,
     resting_until: Cell<Option<Instant>>,
+    /// The last attempt to reach it failed.
+    has_failed: Cell<bool>,
+    /// Attempts since then that have not ended.
+    probes: Cell<u32>,
     failures: Seldom,
 }
 
@@ -96,6 +100,8 @@ impl Outlet {
             limits,
             turn: Rc::clone(turn),
             resting_until: Cell::new(None),
+            has_failed: Cell::new(false),
+            probes: Cell::new(0),
             failures: Seldom::default(),
         })
     }
@@ -103,6 +109,11 @@ impl Outlet {
     /// Whether it could not be reached a moment ago.
     pub(super) fn is_resting(&self, now: Instant) -> bool {
         self.resting_until.get().is_some_and(|until| now < until)
+    }
+
+    /// Whether it could not be reached, and somebody waits to see if it can be now.
+    pub(super) fn is_probed(&self) -> bool {
+        self.probes.get() > 0
     }
 
     /// The freshest idle connection, if one is ready.
@@ -122,10 +133,12 @@ impl Outlet {
 
     /// A new connection, within `timeout`; `None` leaves the endpoint to rest.
     pub(super) async fn open(self: &Rc<Self>, timeout: Duration, counters: &Counters) -> Option<Lease> {
+        let _probe = self.has_failed.get().then(|| Probe::of(self));
         match tokio::time::timeout(timeout, self.connect()).await {
             Ok(Ok(send)) => {
                 counters.upstream_connects.fetch_add(1, Ordering::Relaxed);
                 self.resting_until.set(None);
+                self.has_failed.set(false);
                 Some(Lease { outlet: Rc::clone(self), send, timer: None, rested: None })
             }
             Ok(Err(error)) => self.rest(&error),
@@ -136,6 +149,7 @@ impl Outlet {
     fn rest(&self, error: &io::Error) -> Option<Lease> {
         let now = Instant::now();
         self.lookup.forget();
+        self.has_failed.set(true);
         self.resting_until.set(now.checked_add(REST));
         if self.failures.may(now) {
             tracing::warn!(endpoint = %self.endpoint.authority, %error, "an upstream takes no connection");
@@ -176,6 +190,22 @@ impl Outlet {
         if idle.len() < self.limits.count {
             idle.push(Idle { send, timer, since });
         }
+    }
+}
+
+/// An attempt to reach an endpoint that failed, however it ends.
+struct Probe<'a>(&'a Outlet);
+
+impl<'a> Probe<'a> {
+    fn of(outlet: &'a Outlet) -> Self {
+        outlet.probes.set(outlet.probes.get() + 1);
+        Self(outlet)
+    }
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.0.probes.set(self.0.probes.get() - 1);
     }
 }
 

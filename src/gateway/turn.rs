@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::meter::Intake;
+use super::meter::{Caller, Intake};
 use super::wire::Line;
 use crate::spool::record::UsageRecord;
 
@@ -51,12 +51,13 @@ impl Turn {
         }
     }
 
-    /// Takes a record; `refused_at` is given where nobody is known, see [`Intake::append_unauthenticated`].
-    pub(super) fn record(&self, record: &UsageRecord<'_>, refused_at: Option<Duration>) {
+    /// Takes a record; for `now` see [`Intake::append_unauthenticated`].
+    pub(super) fn record(&self, record: &UsageRecord<'_>, of: Caller, now: Duration) {
         let mut intake = self.intake.borrow_mut();
-        match refused_at {
-            None => intake.append(record),
-            Some(at) => intake.append_unauthenticated(record, at),
+        match of {
+            Caller::Known => intake.append(record),
+            Caller::Anybody => intake.append_open(record),
+            Caller::Refused => intake.append_unauthenticated(record, now),
         }
         self.holds.set(true);
         self.begin();

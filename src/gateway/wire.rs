@@ -3,18 +3,19 @@
 //! A caller that is still sending when it has been answered is read on for a while after our end (RFC 9112, 9.6): closed
 //! at once, the system would answer its next bytes by a reset, and it might never read why it was refused.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::TlsStream;
 
+use super::head::Pace;
 use super::turn::Turn;
 
 /// Most that is read and thrown away after our end.
@@ -32,13 +33,9 @@ pub(super) struct Wire {
     timer: Option<Pin<Box<Sleep>>>,
     /// Our end has been sent.
     is_ended: bool,
-    rest: Option<Rest>,
-}
-
-/// What a caller may still send when it has been answered.
-struct Rest {
-    is_expected: Rc<Cell<bool>>,
-    left: usize,
+    /// Of a connection from downstream: how it gets on, and how much may still be read after our end.
+    pace: Option<Rc<Pace>>,
+    rest: usize,
 }
 
 /// The connection itself, and what is on its way to it.
@@ -114,17 +111,17 @@ impl Wire {
     fn new(inner: Inner, turn: &Rc<Turn>, stall: Duration) -> Self {
         let line = Line { inner, queued: 0, left: Vec::new(), task: None };
         let (line, turn) = (Rc::new(RefCell::new(line)), Rc::clone(turn));
-        Self { line, turn, stall, timer: None, is_ended: false, rest: None }
+        Self { line, turn, stall, timer: None, is_ended: false, pace: None, rest: LINGER_BYTES }
     }
 
-    /// The same, read on after our end where something waits already, or where `is_expected` says that more will come.
-    pub(super) fn lingering(self, is_expected: Rc<Cell<bool>>) -> Self {
-        Self { rest: Some(Rest { is_expected, left: LINGER_BYTES }), ..self }
+    /// The same from downstream: read on after our end where something waits already, or more is said to come.
+    pub(super) fn downstream(self, pace: &Rc<Pace>) -> Self {
+        Self { pace: Some(Rc::clone(pace)), ..self }
     }
 
     /// Reads and throws away what still comes, until the peer ends, or it is too much or takes too long.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(rest) = &mut self.rest else { return Poll::Ready(()) };
+        let Some(pace) = &self.pace else { return Poll::Ready(()) };
         let mut line = self.line.borrow_mut();
         // TLS has ended on our side, so its bytes need not be understood.
         let stream = match &mut line.inner {
@@ -132,14 +129,14 @@ impl Wire {
             Inner::Tls(stream) => stream.get_mut().0,
         };
         let mut scrap = [0; 4 << 10];
-        while rest.left > 0 {
+        while self.rest > 0 {
             let mut scrap = ReadBuf::new(&mut scrap);
             match Pin::new(&mut *stream).poll_read(cx, &mut scrap) {
                 Poll::Ready(Ok(())) if !scrap.filled().is_empty() => {
-                    rest.left = rest.left.saturating_sub(scrap.filled().len());
-                    rest.is_expected.set(true);
+                    self.rest = self.rest.saturating_sub(scrap.filled().len());
+                    pace.is_sending.set(true);
                 }
-                Poll::Pending if rest.is_expected.get() => {
+                Poll::Pending if pace.is_sending.get() => {
                     let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
                     return timer.as_mut().poll(cx);
                 }
@@ -185,9 +182,12 @@ impl Wire {
     /// Passes a write's progress on, and gives up on one that makes none for too long.
     fn watched<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            self.timer = None;
+            if self.timer.take().is_some() {
+                self.pace.as_ref().inspect(|pace| pace.catch_up(Instant::now()));
+            }
             return poll;
         }
+        self.pace.as_ref().inspect(|pace| pace.fall_behind());
         let stall = self.stall;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
         ready!(timer.as_mut().poll(cx));

@@ -1,6 +1,6 @@
 //! One worker: a current-thread runtime, its connections, and everything that a request needs without a lock.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, LazyCell, RefCell};
 use std::fmt::Write as _;
 use std::future::Future as _;
 use std::io;
@@ -25,7 +25,7 @@ use super::fields::{Peer, X_REQUEST_ID};
 use super::forward::Outlets;
 use super::head::HeadTimer;
 use super::listener::{Accepted, Door};
-use super::meter::Intake;
+use super::meter::{Caller, Intake};
 use super::pool::{IdleLimits, Outlet};
 use super::seldom::Seldom;
 use super::time::Moment;
@@ -136,17 +136,22 @@ fn outlets(upstream: &Upstream, (settings, shared, turn): Means<'_>, before: Opt
     let earlier =
         |policy: &Policy| policy.upstreams.iter().position(|was| was.name == upstream.name && was.ca == upstream.ca);
     let earlier = before.and_then(|(policy, outlets)| outlets.get(earlier(policy)?));
-    let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
-    let connector = if needs_tls { Some(tls::connector(&upstream.ca, &shared.time)) } else { None };
-    let connector = connector.and_then(|connector| {
+    // Made for the first that is new: its roots are parsed on a request's time.
+    let connector = LazyCell::new(|| {
+        let connector = tls::connector(&upstream.ca, &shared.time);
         connector.inspect_err(|error| tracing::error!(upstream = %upstream.name, %error, "its CA cannot be used")).ok()
     });
     let all = upstream.endpoints.iter().filter_map(|endpoint| {
         let kept = earlier.and_then(|outlets| outlets.all.iter().find(|outlet| outlet.endpoint == *endpoint));
-        match kept {
-            Some(outlet) => Some(Rc::clone(outlet)),
-            None => Outlet::new(endpoint, connector.clone(), settings.idle, turn).map(Rc::new),
+        if let Some(outlet) = kept {
+            return Some(Rc::clone(outlet));
         }
+        let connector = if endpoint.tls { connector.clone() } else { None };
+        let outlet = Outlet::new(endpoint, connector, settings.idle, turn).map(Rc::new);
+        if outlet.is_none() {
+            tracing::error!(upstream = %upstream.name, endpoint = %endpoint.authority, "an endpoint cannot be used");
+        }
+        outlet
     });
     Outlets::new(all.collect())
 }
@@ -213,9 +218,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn append(&self, record: &UsageRecord<'_>, is_known: bool, now: Instant) {
-        let refused_at = (!is_known).then(|| now.saturating_duration_since(self.started));
-        self.turn.record(record, refused_at);
+    pub(super) fn append(&self, record: &UsageRecord<'_>, of: Caller, now: Instant) {
+        self.turn.record(record, of, now.saturating_duration_since(self.started));
     }
 }
 
@@ -290,9 +294,17 @@ pub(super) fn run(
                 _ = stop.wait_for(Option::is_some) => break,
             }
         }
+        let deadline = stop.borrow().unwrap_or_else(Instant::now);
+        // What was accepted is served like what is in flight; the listeners end now, and with them this.
+        let rest = async {
+            while let Some(accepted) = accepted.recv().await {
+                let worker = Rc::clone(&serving);
+                tokio::task::spawn_local(async move { serve(worker, accepted).await });
+            }
+        };
+        let _ = tokio::time::timeout_at(deadline.into(), rest).await;
         serving.is_draining.set(true);
         serving.drain.notify_waiters();
-        let deadline = stop.borrow().unwrap_or_else(Instant::now);
         let emptied = async {
             while serving.connections.get() > 0 {
                 serving.emptied.notified().await;
@@ -338,7 +350,7 @@ async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Ok((wire, certificate)) => {
             let peer = Peer::new(address, door.tls.is_some(), door.trust_forwarded, door.trust_request_id);
             let peer = peer.showing(certificate);
-            http(&worker, wire.lingering(Rc::clone(&peer.is_sending)), Rc::new(peer)).await
+            http(&worker, wire.downstream(&peer.pace), Rc::new(peer)).await
         }
         Err(end) => end,
     };
@@ -373,7 +385,7 @@ async fn http(worker: &Rc<Worker>, wire: Wire, peer: Rc<Peer>) -> ConnectionEnd 
     let mut connection = pin!(
         http1::Builder::new()
             .max_header_size(worker.settings.head)
-            .max_buf_size(worker.settings.head.max(64 << 10))
+            .max_buf_size(worker.settings.head)
             .serve_connection(TokioIo::new(wire), service)
     );
     // Only its wake is wanted, and a task's waker stays the same: it is polled until it has it, then no more.
@@ -390,7 +402,7 @@ async fn http(worker: &Rc<Worker>, wire: Wire, peer: Rc<Peer>) -> ConnectionEnd 
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }
-        head.poll(cx, &peer.awaited).map(|()| None)
+        head.poll(cx, &peer.pace).map(|()| None)
     })
     .await;
     let Some(ended) = ended else { return ConnectionEnd::HeadTimeout };

@@ -4,24 +4,23 @@
 //! their enrolments in the same folder. Nothing is verified here. Devices verify, and whoever can write the folder can
 //! at most keep newer bundles from them. A file is put in by a rename, as everywhere.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::{HeaderMap, Response, StatusCode, header};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
+use super::body::{Answer, FileBody};
 use super::refusal::Refusal;
 use crate::bundle::container::{BundleType, Head, MAX_FILE};
 use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
 use crate::bundle::enrolment::{Enrolment, Labels};
 use crate::bundle::manifest::{DeviceFacts, Manifest, Target};
-use crate::disk;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::sha256;
 use crate::spool::protocol::{BUNDLE_TYPE, BundleKind};
@@ -30,15 +29,15 @@ use crate::spool::protocol::{BUNDLE_TYPE, BundleKind};
 const FRESH: Duration = Duration::from_secs(2);
 /// Most files of the folder that are looked at.
 const MAX_FILES: usize = 4_096;
-/// Files in memory at a time, each at most 17 MB; more get 503.
-const READERS: usize = 4;
+/// Files on their way out at a time; more get 503.
+const READERS: usize = 64;
 
 /// The folder.
 #[derive(Debug)]
 pub(super) struct Bundles {
     folder: PathBuf,
     list: Mutex<Option<(Instant, Arc<Vec<Item>>)>>,
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
 }
 
 /// One file of it.
@@ -54,7 +53,7 @@ struct Item {
 
 impl Bundles {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, list: Mutex::default(), readers: Semaphore::new(READERS) }
+        Self { folder, list: Mutex::default(), readers: Arc::new(Semaphore::new(READERS)) }
     }
 
     /// The newest of `kind` for `device`: 200, 304 where it has that one, 404 where there is none.
@@ -63,16 +62,18 @@ impl Bundles {
         device: DeviceId,
         kind: BundleKind,
         headers: &HeaderMap,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let _reader = self.readers.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        let reader = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let shelf = Arc::clone(&self);
         let found = tokio::task::spawn_blocking(move || shelf.find(device, kind, known.as_deref())).await;
-        let Some((tag, bytes)) = found.map_err(|_| Refusal::Overloaded)? else { return Err(Refusal::NotFound) };
+        let Some((tag, file)) = found.map_err(|_| Refusal::Overloaded)? else { return Err(Refusal::NotFound) };
         let response = Response::builder().header(header::ETAG, tag);
-        let response = match bytes {
-            None => response.status(StatusCode::NOT_MODIFIED).body(Full::default()),
-            Some(bytes) => response.header(header::CONTENT_TYPE, BUNDLE_TYPE).body(Full::from(bytes)),
+        let response = match file {
+            None => response.status(StatusCode::NOT_MODIFIED).body(Either::Left(Full::default())),
+            Some((file, length)) => response
+                .header(header::CONTENT_TYPE, BUNDLE_TYPE)
+                .body(Either::Right(FileBody::new(file, length, reader))),
         };
         Ok(response.expect("a digest and constants are header values"))
     }
@@ -89,17 +90,18 @@ impl Bundles {
         sha256(&names).to_string().get(..16).map(str::to_owned)
     }
 
-    /// The tag, and the file unless the device has it.
-    fn find(&self, device: DeviceId, kind: BundleKind, known: Option<&str>) -> Option<(String, Option<Vec<u8>>)> {
+    /// The tag, and the file with its length unless the device has it.
+    fn find(&self, device: DeviceId, kind: BundleKind, known: Option<&str>) -> Option<(String, Option<(File, u64)>)> {
         let list = self.list();
         let item = newest(&list, kind, &facts(&list, device))?;
         let tag = format!("\"{}\"", item.digest);
-        if known == Some(&tag) {
+        if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
             return Some((tag, None));
         }
         // It may have been replaced since it was listed: the device judges it, and the tag is right the next time.
-        let bytes = disk::read_limited(&item.path, MAX_FILE).ok()?;
-        Some((tag, Some(bytes)))
+        let file = File::open(&item.path).ok()?;
+        let length = file.metadata().ok()?.len();
+        (length <= MAX_FILE).then_some((tag, Some((file, length))))
     }
 
     fn list(&self) -> Arc<Vec<Item>> {
@@ -143,7 +145,7 @@ fn look(folder: &Path) -> Vec<Item> {
 
 /// What a file is; `None` where it is nothing for devices.
 fn read(path: PathBuf) -> io::Result<Option<Item>> {
-    let mut file = fs::File::open(&path)?;
+    let mut file = File::open(&path)?;
     let length = file.metadata()?.len();
     if path.extension().is_some_and(|ending| ending == "tgd") {
         let mut bytes = Vec::new();

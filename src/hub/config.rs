@@ -87,7 +87,8 @@ pub struct Config {
     pub uploads: usize,
     /// How long a request's head may take, and how long a connection may idle.
     pub head_timeout: Span,
-    /// How long an upload may go without a kilobyte of its file; a slow link has all the time it needs.
+    /// How long an upload may go without a kilobyte of its file, and how long a device may take nothing of an answer; a
+    /// slow link has all the time it needs.
     pub body_timeout: Span,
     /// How long open requests may take to end after SIGTERM.
     pub drain: Span,

@@ -15,6 +15,7 @@ use hyper::{HeaderMap, Method, Request, Response, header};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
+use super::body::{Answer, whole};
 use super::bundles::Bundles;
 use super::config::device_key;
 use super::ledger::{Device, Taken};
@@ -96,7 +97,22 @@ impl Ingest {
         Self { devices, guests, bundles, writer, uploads, senders, body_timeout, strangers, time }
     }
 
-    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>>
+    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        if let Some((device, kind)) = read_bundle_path(request.uri().path()) {
+            if request.method() != Method::GET {
+                return whole(Refusal::MethodNotAllowed("GET").answer());
+            }
+            let answer = self.bundle(device, kind, request.headers()).await;
+            return answer.unwrap_or_else(|refusal| whole(refusal.answer()));
+        }
+        whole(self.small(request).await)
+    }
+
+    /// Whatever is answered in a few bytes.
+    async fn small<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
@@ -111,12 +127,6 @@ impl Ingest {
                 Ok(_) => self.time.answer(request.method(), &asked),
                 Err(refusal) => refusal.answer(),
             };
-        }
-        if let Some((device, kind)) = read_bundle_path(request.uri().path()) {
-            if request.method() != Method::GET {
-                return Refusal::MethodNotAllowed("GET").answer();
-            }
-            return self.bundle(device, kind, request.headers()).await.unwrap_or_else(Refusal::answer);
         }
         let Some((device, at)) = read_usage_path(request.uri().path()) else { return Refusal::NotFound.answer() };
         if request.method() != Method::PUT {
@@ -176,12 +186,7 @@ impl Ingest {
         self.bundles.clone()?.hint(device).await
     }
 
-    async fn bundle(
-        &self,
-        id: DeviceId,
-        kind: BundleKind,
-        headers: &HeaderMap,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    async fn bundle(&self, id: DeviceId, kind: BundleKind, headers: &HeaderMap) -> Result<Answer, Refusal> {
         let bundles = self.bundles.clone().ok_or(Refusal::NotFound)?;
         self.device(id, headers)?;
         bundles.answer(id, kind, headers).await

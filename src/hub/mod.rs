@@ -11,6 +11,7 @@
 //! Invariant: a record is in the sink if and only if its file is in the ledger, and a receipt was sent
 //! only for a file that is.
 
+mod body;
 mod bundles;
 mod config;
 mod ingest;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use super::body::Moving;
 use super::bundles::Bundles;
 use super::config::{Config, Enrol, Tls, read_file, read_key};
 use super::ingest::Ingest;
@@ -33,6 +35,8 @@ const HEAD_LIMIT: usize = 16 << 10;
 const HEADERS_LIMIT: usize = 32;
 /// Largest PEM file, in bytes.
 const PEM_LIMIT: u64 = 1 << 20;
+/// Bytes that may wait in the system for a slow peer; Linux doubles it.
+const SEND_BUFFER: usize = 32 << 10;
 /// After a failed accept (no more file descriptors, mostly): enough for a connection to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -99,6 +103,7 @@ impl Hub {
                             ingest: ingest.clone(),
                             draining: draining.clone(),
                             head_timeout: config.head_timeout.0,
+                            body_timeout: config.body_timeout.0,
                             _slot: slot,
                         };
                         connections.spawn(connection.run(stream, peer, tls.clone().map(TlsAcceptor::from)));
@@ -130,11 +135,14 @@ struct Connection {
     ingest: Arc<Ingest>,
     draining: watch::Receiver<bool>,
     head_timeout: Duration,
+    body_timeout: Duration,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Connection {
     async fn run(self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+        let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else a slow peer seems to stand still
+        let stream = Moving::new(stream, self.body_timeout);
         let Some(tls) = tls else { return self.http(stream, peer).await };
         match tokio::time::timeout(self.head_timeout, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.http(stream, peer).await,

@@ -16,7 +16,7 @@ mod upstream;
 pub use api::{Api, Auth, Method, MethodSet, Route, Uncertain};
 pub use name::NameHash;
 pub use plan::{Limit, Plan, Window};
-pub use router::{BadPath, Found, Miss, RouteConflict, Router, check_path, without_parameters};
+pub use router::{BadPath, Miss, RouteConflict, Router, check_path, without_parameters};
 pub use subscription::{Application, Standing, Subscriber, Subscribers, SubscribersBuilder, Subscription};
 pub use upstream::{BadEndpoint, Endpoint, Upstream};
 
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::ids::Digest;
 use crate::units::UnixSeconds;
-use issuer::{Issuer, Issuers};
+use issuer::Issuers;
 use revocations::Revocations;
 
 /// Position of an [`Api`] in its policy.
@@ -126,12 +126,6 @@ impl Policy {
     #[must_use]
     pub fn plan(&self, index: PlanIndex) -> &Plan {
         &self.plans[index as usize]
-    }
-
-    /// The issuer at `index`.
-    #[must_use]
-    pub fn issuer(&self, index: IssuerIndex) -> &Issuer {
-        &self.issuers.all()[usize::from(index)]
     }
 }
 

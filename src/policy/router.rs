@@ -28,15 +28,6 @@ pub enum Miss<'r> {
     },
 }
 
-/// A match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found<'r> {
-    /// The route.
-    pub route: RouteIndex,
-    /// What `OPTIONS` would be told.
-    pub allow: &'r str,
-}
-
 /// Two routes that would both answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pattern} conflicts with another route of the same shape and method on this host")]
@@ -84,7 +75,7 @@ impl Router {
 
     /// The route of a request. `host` is without its port, in any case; a host's own routes win over
     /// those for any host.
-    pub fn find(&self, host: &str, path: &str, method: Option<Method>) -> Result<Found<'_>, Miss<'_>> {
+    pub fn find(&self, host: &str, path: &str, method: Option<Method>) -> Result<RouteIndex, Miss<'_>> {
         let own = self.hosts.binary_search_by(|(name, _)| cmp_ignoring_case(name, host)).ok();
         let own = own.and_then(|at| self.hosts[at].1.at(path).ok());
         let resource = match own {
@@ -92,8 +83,7 @@ impl Router {
             None => self.any_host.at(path).map_err(|_| Miss::NoRoute)?.value,
         };
         let route = method.and_then(|method| resource.routes[method as usize]);
-        let route = route.ok_or(Miss::Method { allow: &resource.allow })?;
-        Ok(Found { route, allow: &resource.allow })
+        route.ok_or(Miss::Method { allow: &resource.allow })
     }
 }
 
@@ -175,6 +165,9 @@ pub enum BadPath {
     /// Without its `;parameters`, which many upstreams cut off, it is another route's.
     #[error("the path has a parameter that hides another route")]
     Parameter,
+    /// Without its last `/`, which many upstreams do not mind, it is another route's.
+    #[error("the path has a slash at its end that hides another route")]
+    TrailingSlash,
 }
 
 /// The path as an upstream reads it that cuts off path parameters; `None` where it has none.

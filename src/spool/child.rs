@@ -5,7 +5,8 @@
 //! which calls [`run`]; they speak through the child's standard input, a socket (`wire`). The child
 //! dies with its daemon, and two children never have the folder at the same time.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
@@ -27,8 +28,10 @@ use crate::store::generation::{self, Generation, is_unreadable};
 /// many megabytes. Other C libraries do not heed these.
 const ALLOCATOR: [(&str, &str); 3] =
     [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
-/// A child that does not answer for this long is given up: a slow card's sync takes seconds, not minutes.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// A child that does not answer for so many steps, two minutes, is given up: a slow card's sync takes seconds. Between
+/// them the writer shows that it lives, or the watchdog would end the daemon first, and again after the next start.
+const STEP: Duration = Duration::from_secs(5);
+const STEPS: u32 = 24;
 /// Files that a child seals or reads before it is let go: its memory grows with them.
 const FILES_LIMIT: u32 = 8;
 
@@ -128,8 +131,8 @@ impl Link {
     /// Starts a child; the first request must be to open the spool.
     pub(super) fn start(program: &Program) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(STEP))?;
+        socket.set_write_timeout(Some(STEP))?;
         let process = Command::new(&program.path)
             .args(&program.arguments)
             .envs(ALLOCATOR)
@@ -139,12 +142,13 @@ impl Link {
         Ok(Self { socket, process, files: 0, generation: None, is_opening: false })
     }
 
-    /// Asks and waits for the answer.
-    pub(super) fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+    /// Asks and waits for the answer; `beat` is called while it waits.
+    pub(super) fn ask(&mut self, request: &Request, beat: &dyn Fn()) -> io::Result<Reply> {
         self.files += u32::from(matches!(request, Request::Seal(_) | Request::Oldest { .. }));
-        send(&mut self.socket, request)?;
+        let mut patient = Patient { socket: &self.socket, beat };
+        send(&mut patient, request)?;
         loop {
-            let reply = receive(&mut self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let reply = receive(&mut patient)?.ok_or(io::ErrorKind::UnexpectedEof)?;
             (self.generation, self.is_opening) = match reply {
                 Reply::Opening(number) => (Some(number), true),
                 Reply::Opened(number) => (Some(number), false),
@@ -161,8 +165,7 @@ impl Link {
     /// What is to blame where [`Link::ask`] gave no answer but `error`: a generation that the child hung or died in
     /// while opening it. Whoever was killed, for want of memory perhaps, did not die of that.
     pub(super) fn blame(&mut self, error: &io::Error) -> Blame {
-        let has_hung = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-        if !self.is_opening || (!has_hung && self.was_killed()) { Blame::Nothing } else { Blame::Generation }
+        if !self.is_opening || (!has_hung(error) && self.was_killed()) { Blame::Nothing } else { Blame::Generation }
     }
 
     fn was_killed(&mut self) -> bool {
@@ -176,8 +179,8 @@ impl Link {
     }
 
     /// The frame that follows [`Reply::File`].
-    pub(super) fn bytes(&mut self) -> io::Result<Vec<u8>> {
-        receive_bytes(&mut self.socket)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    pub(super) fn bytes(&mut self, beat: &dyn Fn()) -> io::Result<Vec<u8>> {
+        receive_bytes(&mut Patient { socket: &self.socket, beat })?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     /// Whether it has done enough, and a new one would be smaller.
@@ -185,19 +188,95 @@ impl Link {
         self.files >= FILES_LIMIT
     }
 
-    /// Lets the child go: it ends by itself.
+    /// Lets the child go: it ends by itself, and is ended where it does not.
     pub(super) fn close(mut self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        let _ = self.process.wait();
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let _ = self.socket.read(&mut [0]); // its end closes with it
     }
 }
 
+/// The socket as the writer waits on it: step by step.
+struct Patient<'a> {
+    socket: &'a UnixStream,
+    beat: &'a dyn Fn(),
+}
+
+impl Patient<'_> {
+    fn wait<T>(&self, mut attempt: impl FnMut(&UnixStream) -> io::Result<T>) -> io::Result<T> {
+        let mut tried = 0;
+        loop {
+            (self.beat)();
+            tried += 1;
+            match attempt(self.socket) {
+                Err(error) if has_hung(&error) && tried < STEPS => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Patient<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.wait(|mut socket| socket.read(into))
+    }
+}
+
+impl Write for Patient<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wait(|mut socket| socket.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn has_hung(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
 impl Drop for Link {
-    /// An unfinished link: the child did not answer, or not in order.
+    /// No child outlives its link: one that did not answer, or not in order, or that does not end. What it was to keep is
+    /// committed, or it will be asked for again.
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
             let _ = self.process.kill();
             let _ = self.process.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A child that does nothing for an hour, waited for with short steps.
+    fn hung() -> Link {
+        let link = Link::start(&Program { path: "sleep".into(), arguments: vec!["3600".into()] }).expect("it starts");
+        link.socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a time-out can be set");
+        link
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_given_up_and_meanwhile_the_writer_beats_at_each_step() {
+        let beats = Cell::new(0);
+        let mut link = hung();
+        let asked = link.ask(&Request::Oldest { after: None, now_ms: 0 }, &|| beats.set(beats.get() + 1));
+        let error = asked.expect_err("nobody answers");
+        assert!(has_hung(&error), "{error}");
+        assert!(beats.get() >= STEPS, "{}", beats.get());
+        assert_eq!(link.blame(&error), Blame::Nothing, "it opened nothing");
+        link.is_opening = true;
+        assert_eq!(link.blame(&error), Blame::Generation);
+    }
+
+    #[test]
+    fn a_child_that_does_not_end_holds_nobody_up() {
+        let link = hung();
+        let pid = link.process.id();
+        link.close();
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 }

@@ -69,12 +69,25 @@ impl Intake {
         }
     }
 
-    /// The same as [`Intake::append_unauthenticated`], but it is written by the next [`Intake::flush`] at the latest.
-    pub fn hold_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration) {
-        let limit = self.lane.refusals_limit.load(Ordering::Relaxed);
-        if limit == 0 || !self.budget.take(now) || !self.take(record, limit) {
+    /// The same of a request that needed no token: anybody can send those, so they are rows only while there is the room
+    /// that refusals have.
+    pub fn hold_open(&mut self, record: &UsageRecord<'_>) {
+        if !self.take_of_anybody(record) {
             self.roll_up(Gist::of(record));
         }
+    }
+
+    /// The same as [`Intake::append_unauthenticated`], but it is written by the next [`Intake::flush`] at the latest.
+    pub fn hold_unauthenticated(&mut self, record: &UsageRecord<'_>, now: Duration) {
+        if !self.budget.take(now) || !self.take_of_anybody(record) {
+            self.roll_up(Gist::of(record));
+        }
+    }
+
+    /// Whether the record is held as a row, in the room for what anybody can send.
+    fn take_of_anybody(&mut self, record: &UsageRecord<'_>) -> bool {
+        let limit = self.lane.refusals_limit.load(Ordering::Relaxed);
+        limit > 0 && self.take(record, limit)
     }
 
     /// Whether the record is held as a row.

@@ -66,7 +66,7 @@ pub(super) struct Lane {
     pub sealed_bytes: AtomicU64,
     /// Bytes that may wait to be sealed.
     pub limit: AtomicU64,
-    /// The same for refusals before authentication, a part of it.
+    /// The same for what anybody can send, refusals before authentication and open routes: a part of it.
     pub refusals_limit: AtomicU64,
     /// The disk is nearly full: only count.
     pub disk_full: AtomicBool,

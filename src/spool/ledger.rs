@@ -3,8 +3,8 @@
 //! A generation is a small sled folder; files go into the newest and leave from the oldest, and only
 //! one is open at a time. One file's parts, its entry, the chain's state and the cursors of the open
 //! logs are one atomic commit. Invariant: a row is in its log or in a file, never in both; `seq` of a
-//! stream is never used twice. A ledger that returned an error other than [`Error::Refused`] is not to be used
-//! again: open a new one. Lives in the spool's child process.
+//! stream is never used twice. A ledger that returned an error is good for a report at most: open a new one. Lives in
+//! the spool's child process.
 //!
 //! A generation that cannot be read, wherever that shows, is set aside and becomes a gap, and what was
 //! asked is done without it ([`recover`]). If it was the newest, or came back without its last commits,
@@ -68,8 +68,8 @@ pub(super) const DISK_FULL: &str = "the disk is nearly full";
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Freed before sled is opened on a disk that is nearly full, so that it has room to recover.
-const BALLAST: u64 = 2 * SEGMENT;
+/// What sled may write when it is opened. Kept as ballast while there is plenty.
+const ROOM: u64 = 2 * SEGMENT;
 
 type Open = dyn FnMut(u32, &Path) -> std::result::Result<Generation, generation::Error>;
 
@@ -159,11 +159,14 @@ impl Ledger {
     }
 
     fn try_seal(&mut self, seal: &Seal) -> Result<Report> {
-        if self.generations.disk_bytes()? >= self.setup.backlog_limit {
-            return Err(Error::Refused(BACKLOG_FULL));
-        }
         if disk::free_bytes(&self.setup.folder)? < self.setup.free_floor {
             return Err(Error::Refused(DISK_FULL));
+        }
+        if self.is_over_limit()? {
+            self.replace_spent()?;
+            if self.is_over_limit()? {
+                return Err(Error::Refused(BACKLOG_FULL));
+            }
         }
         self.newest()?;
         let folder = self.setup.folder.join("open");
@@ -185,6 +188,10 @@ impl Ledger {
         report.rows = rows;
         report.sealed.extend(finished.into_iter().map(|(id, _)| (id, DONE, 0)));
         Ok(report)
+    }
+
+    fn is_over_limit(&self) -> Result<bool> {
+        Ok(self.generations.disk_bytes()? >= self.setup.backlog_limit)
     }
 
     /// What a pass found without rows: logs that are done with.
@@ -243,7 +250,7 @@ impl Ledger {
     /// How the spool stands. Opens nothing: what left a generation that was not opened yet is not known, so
     /// there may be fewer files than it says, and never more.
     pub(super) fn report(&mut self) -> Result<Report> {
-        let Stock { files, bytes } = self.waiting()?;
+        let (Stock { files, bytes }, newest) = self.waiting()?;
         let sealed = self.state.cursors.iter().map(|cursor| (cursor.id, cursor.offset, cursor.rows)).collect();
         Ok(Report {
             stream: self.state.stream,
@@ -253,21 +260,28 @@ impl Ledger {
             left: self.left.iter().map(|(number, left)| (*number, *left)).collect(),
             sealed,
             rows: 0,
+            is_spent: newest.files == 0 && self.has_held(),
             left_over: self.left_over,
             notes: std::mem::take(&mut self.notes),
         })
     }
 
-    /// What waits for receipts, at most.
-    fn waiting(&mut self) -> Result<Stock> {
+    /// What waits for receipts, at most; in all generations, and in the newest.
+    fn waiting(&mut self) -> Result<(Stock, Stock)> {
         let names = self.generations.list()?;
         self.left.retain(|number, _| names.iter().any(|name| name.number == *number));
-        let mut waiting = Stock::default();
+        let (mut waiting, mut newest) = (Stock::default(), Stock::default());
         for name in names {
             let held = name.held.unwrap_or(self.state.sealed.without(self.before));
-            waiting.add(held.without(self.left.get(&name.number).copied().unwrap_or_default()));
+            newest = held.without(self.left.get(&name.number).copied().unwrap_or_default());
+            waiting.add(newest);
         }
-        Ok(waiting)
+        Ok((waiting, newest))
+    }
+
+    /// Whether a file was ever in the newest generation.
+    fn has_held(&self) -> bool {
+        self.state.sealed != self.before
     }
 
     /// Closes the newest generation, which must be open, and begins the next.
@@ -323,6 +337,7 @@ impl Ledger {
             return Ok(());
         }
         self.open = None; // one at a time: each costs memory
+        make_room(&self.setup)?;
         self.at = Some(name);
         self.open = Some((name, (self.opener.0)(name.number, &self.generations.path(name))?));
         let drained: Drained = self.value(DRAINED)?.unwrap_or_default();
@@ -350,21 +365,26 @@ fn put(changes: &mut Changes, key: Key, value: &impl Serialize) -> Result<()> {
     Ok(changes.put(key, &bytes)?)
 }
 
-/// Frees the ballast where the disk is nearly full, before sled is opened: once sled has failed to open
-/// for want of room, it cannot be opened again.
-fn make_room(setup: &Setup) -> io::Result<()> {
+/// Sees to it that sled has room before it opens anything: it writes then, and what it cannot finish may read as damage.
+/// Gives up the ballast where that makes the room; where not, nothing is opened.
+fn make_room(setup: &Setup) -> Result<()> {
     let ballast = setup.folder.join("ballast");
     let free = disk::free_bytes(&setup.folder)?;
-    let floor = setup.free_floor.max(2 * BALLAST);
-    if free < floor && ballast.exists() {
+    if free < ROOM && ballast.exists() {
         fs::remove_file(&ballast)?;
-    } else if free >= floor.saturating_add(BALLAST) && !ballast.exists() {
+        return has_room(&setup.folder);
+    }
+    if free >= setup.free_floor.max(2 * ROOM).saturating_add(ROOM) && !ballast.exists() {
         let file = fs::File::create(&ballast)?;
-        if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST).is_err() {
+        if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, ROOM).is_err() {
             fs::remove_file(&ballast)?; // a file system that cannot reserve
         }
     }
-    Ok(())
+    has_room(&setup.folder)
+}
+
+fn has_room(folder: &Path) -> Result<()> {
+    if disk::free_bytes(folder)? < ROOM { Err(Error::Refused(DISK_FULL)) } else { Ok(()) }
 }
 
 #[cfg(test)]

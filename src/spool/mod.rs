@@ -95,7 +95,7 @@ pub struct Config {
     /// Most bytes of records that wait to be sealed; above it they are only counted.
     pub open_limit: Bytes,
     /// Most disk that sealed files take, some three times their own bytes; above it nothing is sealed, and so in the
-    /// end only counted.
+    /// end only counted. At least two generations and a file.
     pub backlog_limit: Bytes,
     /// Free space that the spool leaves to others: below it nothing is written but counts.
     pub free_floor: Bytes,
@@ -126,6 +126,7 @@ impl Config {
     #[must_use]
     pub fn check(&self) -> Vec<Unfit> {
         const MIB: u64 = 1 << 20;
+        let least = self.generation_size.0.saturating_mul(2).saturating_add(segment::FILE_LIMIT as u64);
         let sizes = |low, high| Bytes(low)..=Bytes(high);
         let (soon, day) = (Span::millis(100), Span::hours(24));
         let sealing = "less makes a file of each request, more keeps usage from the hub";
@@ -140,7 +141,12 @@ impl Config {
             within("seal_after_offline", self.seal_after_offline, soon..=day, sealing),
             within("unauthenticated_records", self.unauthenticated_records, 0..=1_000_000, "anybody can cause them"),
             within("open_limit", self.open_limit, sizes(MIB, 16 << 30), "with less all usage is only counted"),
-            within("backlog_limit", self.backlog_limit, sizes(MIB, 1 << 40), "with less nothing is sealed"),
+            within(
+                "backlog_limit",
+                self.backlog_limit,
+                sizes(least, 1 << 40),
+                "less than two generations and a file fill up with what has left already",
+            ),
             within("free_floor", self.free_floor, sizes(0, 1 << 40), "no disk has so much"),
             within("log_size", self.log_size, sizes(64 << 10, 256 * MIB), "less makes a file of each request"),
             within("generation_size", self.generation_size, sizes(256 << 10, 1 << 30), "space is freed by generations"),

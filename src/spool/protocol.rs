@@ -13,7 +13,7 @@
 //!
 //! GET /v1/bundles/{device: 32 hex}/{enrolment|revocation|permit|policy}
 //!   Tidegate-Device-Key: 64 hex
-//!   If-None-Match: "64 hex"              what the device has of that kind
+//!   If-None-Match: "64 hex", …           what the device has of that kind, or refused
 //! 200  ETag: "64 hex", the identity      body: the newest that names the device
 //! 304  it has that one      404  there is none      403, 503 as above
 //!   body of every refusal: application/problem+json (RFC 9457); `title` is the error's name
@@ -23,6 +23,8 @@
 //! 200  body: the signed time (`timestamp`), for this device and this nonce
 //! 403  UnknownDevice
 //! ```
+
+use serde::{Deserialize, Serialize};
 
 use super::backlog::Cursor;
 use super::segment::SEQ_LIMIT;
@@ -50,7 +52,8 @@ pub const BUNDLE_TYPE: &str = "application/vnd.tidegate.bundle";
 const BUNDLES: &str = "/v1/bundles/";
 
 /// What a device can ask the hub for. In the order in which it asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum BundleKind {
     /// Its labels.
     Enrolment,

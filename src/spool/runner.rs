@@ -34,8 +34,9 @@ impl Runner {
         Self { program, setup, link: None, used: Duration::ZERO, left, suspects, heard }
     }
 
-    /// Has a child do something. After an error there is none; what was reported before it holds all the same.
-    pub(super) fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+    /// Has a child do something; `beat` is called while it does. After an error there is none; what was reported before
+    /// it holds all the same.
+    pub(super) fn ask(&mut self, request: &Request, beat: &dyn Fn()) -> io::Result<Reply> {
         let now = Reading::now();
         if self.link.as_ref().is_some_and(Link::is_worn) {
             self.release();
@@ -47,12 +48,12 @@ impl Runner {
                 let (condemned, unsynced) = (self.suspects.condemned(), self.suspects.unsynced());
                 let known = Known { left: self.left.clone(), condemned, unsynced };
                 let open = Request::Open { setup: self.setup.clone(), known, now_ms: now.wall_ms };
-                self.speak(&mut link, &open)?;
+                self.speak(&mut link, &open, beat)?;
                 self.suspects.opened();
                 link
             }
         };
-        let reply = self.speak(&mut link, request)?;
+        let reply = self.speak(&mut link, request, beat)?;
         self.suspects.read(link.generation());
         self.used = Reading::now().boot;
         self.link = Some(link);
@@ -60,8 +61,8 @@ impl Runner {
     }
 
     /// The frame that follows [`Reply::File`].
-    pub(super) fn bytes(&mut self) -> io::Result<Vec<u8>> {
-        let bytes = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?.bytes();
+    pub(super) fn bytes(&mut self, beat: &dyn Fn()) -> io::Result<Vec<u8>> {
+        let bytes = self.link.as_mut().ok_or(io::ErrorKind::NotConnected)?.bytes(beat);
         bytes.inspect_err(|_| self.link = None) // half read, it is of no more use
     }
 
@@ -100,8 +101,8 @@ impl Runner {
     }
 
     /// One request and its answer. After an error the child is of no more use.
-    fn speak(&mut self, link: &mut Link, request: &Request) -> io::Result<Reply> {
-        let reply = link.ask(request).inspect_err(|error| {
+    fn speak(&mut self, link: &mut Link, request: &Request, beat: &dyn Fn()) -> io::Result<Reply> {
+        let reply = link.ask(request, beat).inspect_err(|error| {
             let blame = link.blame(error);
             self.suspects.failed(blame, link.generation());
         })?;

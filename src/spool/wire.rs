@@ -132,6 +132,8 @@ pub(super) struct Report {
     pub left: Vec<(u32, Stock)>,
     /// Per log: its id, the offset up to which it is sealed (`u64::MAX` once it is done with), its rows up to there.
     pub sealed: Vec<(u64, u64, u32)>,
+    /// Whether all that was ever put into the newest generation has left it: the next seal gives its disk back.
+    pub is_spent: bool,
     /// Rows of the file that was sealed; 0 if there was nothing to seal.
     pub rows: u32,
     /// Whether something is left to seal that no running intake holds.

@@ -104,6 +104,8 @@ pub(super) struct Writer {
     due: Due,
     shared: Arc<Shared>,
     left_over: bool,
+    /// The newest generation can give its disk back.
+    is_spent: bool,
     /// What failed last, until it works again.
     failing: Option<&'static str>,
     syncer: Syncer,
@@ -160,6 +162,7 @@ impl Writer {
             due: Due::default(),
             shared,
             left_over,
+            is_spent: false,
             failing: None,
             syncer,
             told,
@@ -276,9 +279,7 @@ impl Writer {
 
     /// It lives: called wherever it may have waited for the disk or for the child.
     fn beat(&self) {
-        if let Some(heart) = &self.heart {
-            heart.beat(Instant::now());
-        }
+        beat(self.heart.as_ref());
     }
 
     /// Looks after things. Tells whether it has sealed something: then there may be more.
@@ -341,7 +342,7 @@ impl Writer {
     /// Why nothing can be sealed, if that is known.
     fn no_room(&self) -> Option<&'static str> {
         let told = self.told.borrow();
-        let is_over = told.is_known && told.disk_bytes >= self.config.backlog_limit.0;
+        let is_over = told.is_known && !self.is_spent && told.disk_bytes >= self.config.backlog_limit.0;
         is_over.then_some(BACKLOG_FULL).or_else(|| self.disk_is_full().then_some(DISK_FULL))
     }
 
@@ -395,8 +396,8 @@ impl Writer {
         let after = after.map(|after| (after.stream.0, after.seq));
         match self.ask(&Request::Oldest { after, now_ms: Reading::now().wall_ms })? {
             Reply::File { stream, seq, digest, .. } => {
-                let at = Cursor { stream: StreamId(stream), seq };
-                Ok(Some(UsageFile { at, digest, bytes: self.runner.bytes()? }))
+                let (at, heart) = (Cursor { stream: StreamId(stream), seq }, self.heart.as_ref());
+                Ok(Some(UsageFile { at, digest, bytes: self.runner.bytes(&|| beat(heart))? }))
             }
             Reply::NoFile(_) => Ok(None),
             _ => Err(io::ErrorKind::InvalidData.into()),
@@ -419,7 +420,8 @@ impl Writer {
 
     /// Has the child do something, and takes to heart what it reports.
     fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        let reply = self.runner.ask(request);
+        let heart = self.heart.as_ref();
+        let reply = self.runner.ask(request, &|| beat(heart));
         for report in self.runner.heard() {
             self.apply(&report);
         }
@@ -439,7 +441,7 @@ impl Writer {
         for (id, offset, rows) in &report.sealed {
             self.logs.sealed(*id, *offset, *rows);
         }
-        self.left_over = report.left_over;
+        (self.left_over, self.is_spent) = (report.left_over, report.is_spent);
         let Report { files, bytes, disk_bytes, .. } = *report;
         let stream = StreamId(report.stream);
         self.told.send_if_modified(|told| {
@@ -474,6 +476,12 @@ impl Writer {
         if let Some(heart) = self.heart {
             heart.retire();
         }
+    }
+}
+
+fn beat(heart: Option<&Heart>) {
+    if let Some(heart) = heart {
+        heart.beat(Instant::now());
     }
 }
 

@@ -121,6 +121,7 @@ impl Generation {
     /// As [`Generation::open`], with another way to make a commit durable.
     pub fn open_with(folder: &Path, sync: Sync) -> Result<Self, Error> {
         let is_new = !folder.exists();
+        remove_unfinished(folder)?;
         let config = sled::Config::new()
             .path(folder)
             .use_compression(false)
@@ -174,6 +175,23 @@ impl fmt::Debug for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Generation").field(&self.file).finish()
     }
+}
+
+/// Removes the snapshot that an opening had begun when the disk was full or the power went. sled takes it for its
+/// newest one, and for damaged; the log and the snapshot before hold all of it.
+fn remove_unfinished(folder: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(from_io(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(from_io)?.path();
+        if path.extension().is_some_and(|ending| ending == "generating") {
+            fs::remove_file(&path).map_err(from_io)?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs one call of sled; a panic is damage.
@@ -246,6 +264,23 @@ mod tests {
         let value = generation.read(key).expect("it reads").expect("it is there");
         assert_eq!(value.as_ref(), [7; VALUE_LIMIT]);
         assert!(fs::read_dir(path.join("blobs")).map_or(0, Iterator::count) == 0, "nothing may go to blobs/");
+    }
+
+    #[test]
+    fn a_snapshot_that_a_full_disk_cut_off_makes_no_generation_unreadable() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, key) = (folder.path().join("g"), Key { seq: 1, part: 0 });
+        let mut changes = Changes::default();
+        changes.put(key, b"usage").expect("within the limit");
+        Generation::open(&path).and_then(|generation| generation.commit(changes)).expect("it commits");
+        for cut in [&b""[..], b"half of one, or less"] {
+            fs::write(path.join("snap.7FFFFFFFFFFFFFFF.generating"), cut).expect("written");
+            // The control: sled alone cannot open it any more.
+            let config = sled::Config::new().path(&path).use_compression(false);
+            assert!(matches!(caught(|| config.open()), Err(Error::Damaged(_))));
+            let value = Generation::open(&path).and_then(|generation| generation.read(key)).expect("it reads");
+            assert_eq!(value.expect("it is there").as_ref(), b"usage");
+        }
     }
 
     #[test]

@@ -225,6 +225,8 @@ pub struct TimeFile {
     boot: BootId,
     build: UnixSeconds,
     was_damaged: bool,
+    /// What [`Self::floor`] shows. A lock of its own, held for a copy: nobody who reads waits for the disk.
+    shown: Mutex<TimeFloor>,
     inside: Mutex<Inside>,
 }
 
@@ -263,8 +265,8 @@ impl TimeFile {
         };
         let account = account.under(known.epoch);
         let was_damaged = matches!(found, Found::Survivor(_));
-        let inside = Mutex::new(Inside { floor, account, pair });
-        let file = Self { boot, build: known.build, was_damaged, inside };
+        let (shown, inside) = (Mutex::new(floor), Mutex::new(Inside { floor, account, pair }));
+        let file = Self { boot, build: known.build, was_damaged, shown, inside };
         let written = file.persist(reading);
         (file, written)
     }
@@ -279,7 +281,7 @@ impl TimeFile {
     /// The floor as it is now.
     #[must_use]
     pub fn floor(&self) -> TimeFloor {
-        self.inside().floor
+        *self.shown()
     }
 
     /// Raises the floor to the moment that a document names which a threshold signed, and writes it down if it rose.
@@ -289,7 +291,7 @@ impl TimeFile {
         if inside.account.believes(at.saturating_mul(1_000), before.hard_ms) {
             inside.floor = before.raised(at, reading);
         }
-        if inside.floor == before { Ok(()) } else { inside.persist(self.boot) }
+        if inside.floor == before { Ok(()) } else { self.show_and_write(&mut inside) }
     }
 
     /// Raises the floor to the moment that the hub signed, as far as [`HUB_LIMIT`] lets it in this epoch, and writes it
@@ -306,7 +308,7 @@ impl TimeFile {
         }
         inside.account.by_hub_ms = inside.account.by_hub_ms.saturating_add(raised_ms);
         inside.floor = TimeFloor { hard_ms: here.hard_ms.saturating_add(raised_ms), lost: false, ..here };
-        (outcome, inside.persist(self.boot))
+        (outcome, self.show_and_write(&mut inside))
     }
 
     /// Sets the floor to the moment that a reset of the root's names, where it stands as far ahead as the reset says; never
@@ -326,10 +328,11 @@ impl TimeFile {
         let taken_back = if before.hard_ms > floor.hard_ms { before.hard_ms } else { i64::MIN };
         let disowned_ms = account.disowned_ms.max(taken_back);
         (inside.floor, inside.account) = (floor, Account { by_hub_ms: 0, reset: seq, disowned_ms, ..account });
-        let written = inside.persist(self.boot);
+        let written = inside.write(self.boot);
         if written.is_err() {
             (inside.floor, inside.account) = (before, account);
         }
+        *self.shown() = inside.floor;
         Ok(written)
     }
 
@@ -343,7 +346,17 @@ impl TimeFile {
     pub fn persist(&self, reading: &Reading) -> io::Result<()> {
         let mut inside = self.inside();
         inside.floor = inside.floor.moved(reading);
-        inside.persist(self.boot)
+        self.show_and_write(&mut inside)
+    }
+
+    /// What is known holds whether it can be written or not.
+    fn show_and_write(&self, inside: &mut Inside) -> io::Result<()> {
+        *self.shown() = inside.floor;
+        inside.write(self.boot)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, TimeFloor> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -352,7 +365,7 @@ impl TimeFile {
 }
 
 impl Inside {
-    fn persist(&mut self, boot: BootId) -> io::Result<()> {
+    fn write(&mut self, boot: BootId) -> io::Result<()> {
         self.pair.write(&to_bytes(self.floor, self.account, boot))
     }
 }

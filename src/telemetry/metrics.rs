@@ -29,7 +29,7 @@ pub type Counts = Vec<(&'static str, u64)>;
 pub struct Sources {
     /// Requests by outcome name.
     pub requests: Option<Read<Counts>>,
-    /// Downstream connections.
+    /// Connections, of both sides.
     pub connections: Option<Read<Connections>>,
     /// Counters in use that the throttle had to forget for want of room.
     pub throttle_forgotten: Option<Read<u64>>,
@@ -49,9 +49,11 @@ pub struct Sources {
     pub upload: Option<Read<Uploaded>>,
     /// How long each task has been silent: [`super::Heartbeats::ages`].
     pub tasks: Option<Read<Ages>>,
+    /// Panics: [`super::panics`].
+    pub panics: Option<Read<u64>>,
 }
 
-/// Downstream connections since the start.
+/// Connections since the start: from downstream, and then those to upstreams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Connections {
     /// Open now.
@@ -60,6 +62,12 @@ pub struct Connections {
     pub accepted: u64,
     /// Ended since the start, by how; with those that are open they make up the accepted.
     pub ended: Counts,
+    /// Tries to accept one that failed.
+    pub accept_errors: u64,
+    /// Opened to upstreams.
+    pub upstream: u64,
+    /// Requests sent a second time because a connection that was kept had died.
+    pub upstream_retries: u64,
 }
 
 /// The policy in force; safe mode where there is none.
@@ -87,6 +95,14 @@ pub struct Spooled {
     pub backlog_bytes: u64,
     /// Usage files that the hub has not acknowledged.
     pub backlog_files: u64,
+    /// The disk that they take: what `spool.backlog_limit` limits.
+    pub disk_bytes: u64,
+    /// Bytes of records that wait to be sealed.
+    pub open_bytes: u64,
+    /// Bytes of records that a power cut would take now.
+    pub unsynced_bytes: u64,
+    /// Something of it went wrong and does not work again yet.
+    pub fails: bool,
     /// Records written in full.
     pub appended: u64,
     /// Records kept only as counters.
@@ -102,6 +118,10 @@ pub struct Uploaded {
     pub files: u64,
     /// Rounds that ended early.
     pub failures: u64,
+    /// Files that are passed over, for the hub refuses them for good.
+    pub passed_over: u64,
+    /// Those of them that were signed by a key which this device no longer has.
+    pub by_another_key: u64,
     /// How long ago the last receipt came; `None` before the first.
     pub last_success: Option<Duration>,
 }
@@ -150,6 +170,11 @@ impl Collector for Sources {
             let help =
                 "Downstream connections ended, by how: an idle one by head_timeout, a broken one in mid-answer too";
             page.counters("connections_ended", help, "end", now.ended)?;
+            let help = "Tries to accept a connection that failed, for want of descriptors or memory";
+            page.counter("accept_errors", help, now.accept_errors)?;
+            page.counter("upstream_connections", "Connections opened to upstreams", now.upstream)?;
+            let help = "Requests sent again because a kept connection to an upstream had died";
+            page.counter("upstream_retries", help, now.upstream_retries)?;
         }
         if let Some(read) = &self.throttle_forgotten {
             let help = "Rates and quotas that began anew for want of room: raise throttle.slots";
@@ -184,6 +209,10 @@ impl Collector for Sources {
             let now = read();
             page.counter("upload_files", "Usage files acknowledged by the hub's signed receipt", now.files)?;
             page.counter("upload_failures", "Rounds of uploads that ended early", now.failures)?;
+            let help = "Usage files that are passed over, for the hub refuses them for good";
+            page.gauge("upload_passed_over_files", help, now.passed_over)?;
+            let help = "Those of them by a key that this device no longer has and the hub does not know";
+            page.gauge("upload_by_another_key_files", help, now.by_another_key)?;
             if let Some(age) = now.last_success {
                 let help = "Time since the hub's last receipt; absent before the first";
                 page.gauge("upload_last_success_age_seconds", help, age.as_secs_f64())?;
@@ -192,6 +221,9 @@ impl Collector for Sources {
         if let Some(read) = &self.tasks {
             let ages = read().into_iter().map(|(task, silent)| (task, silent.as_secs_f64()));
             page.gauges("task_heartbeat_age_seconds", "Time since each task's last heartbeat", "task", ages)?;
+        }
+        if let Some(read) = &self.panics {
+            page.counter("panics", "Panics, each a defect that the log tells", read())?;
         }
         Ok(())
     }
@@ -215,6 +247,12 @@ impl Page<'_> {
     fn spool(&mut self, now: Spooled) -> fmt::Result {
         self.gauge("spool_backlog_bytes", "Sealed usage that the hub has not acknowledged", now.backlog_bytes)?;
         self.gauge("spool_backlog_files", "Usage files that the hub has not acknowledged", now.backlog_files)?;
+        let help = "Disk that sealed usage takes: what spool.backlog_limit limits";
+        self.gauge("spool_disk_bytes", help, now.disk_bytes)?;
+        self.gauge("spool_open_bytes", "Records that wait to be sealed", now.open_bytes)?;
+        self.gauge("spool_unsynced_bytes", "Records that a power cut would take now", now.unsynced_bytes)?;
+        let help = "1 while something of the spool does not work; status and log tell what";
+        self.gauge("spool_failing", help, u64::from(now.fails))?;
         self.counter("spool_records_appended", "Usage records written in full", now.appended)?;
         self.counter("spool_records_rolled_up", "Usage records kept only as counters", now.rolled_up)?;
         self.counter("spool_records_lost", "Usage records lost, each told in a gap or a tombstone", now.lost)
@@ -266,7 +304,14 @@ mod tests {
     fn wired() -> Sources {
         Sources {
             requests: Some(Box::new(|| vec![("Admitted", 7), ("TokenExpired", 0)])),
-            connections: Some(Box::new(|| Connections { open: 2, accepted: 9, ended: vec![("broken", 1)] })),
+            connections: Some(Box::new(|| Connections {
+                open: 2,
+                accepted: 9,
+                ended: vec![("broken", 1)],
+                accept_errors: 4,
+                upstream: 6,
+                upstream_retries: 7,
+            })),
             throttle_forgotten: Some(Box::new(|| 3)),
             time: Some(Box::new(|| TimeBounds::floor(1_795_564_800))),
             policy: Some(Box::new(|| PolicyInForce::Active {
@@ -278,13 +323,23 @@ mod tests {
             card: Some(Box::new(|| vec![("CardCloned", 1), ("CardRestored", 0)])),
             revocations_age: Some(Box::new(|| Some(86_400))),
             imports: Some(Box::new(|| vec![("Rollback", 1)])),
-            spool: Some(Box::new(|| Spooled { lost: 5, ..Spooled::default() })),
+            spool: Some(Box::new(|| Spooled {
+                disk_bytes: 11,
+                open_bytes: 12,
+                unsynced_bytes: 13,
+                fails: true,
+                lost: 5,
+                ..Spooled::default()
+            })),
             upload: Some(Box::new(|| Uploaded {
                 files: 1,
                 failures: 2,
+                passed_over: 14,
+                by_another_key: 15,
                 last_success: Some(Duration::from_millis(1500)),
             })),
             tasks: Some(Box::new(|| vec![("writer".into(), Duration::from_secs(2))])),
+            panics: Some(Box::new(|| 8)),
         }
     }
 
@@ -297,6 +352,9 @@ mod tests {
             "tidegate_connections_open 2",
             "tidegate_connections_accepted_total 9",
             "tidegate_connections_ended_total{end=\"broken\"} 1",
+            "tidegate_accept_errors_total 4",
+            "tidegate_upstream_connections_total 6",
+            "tidegate_upstream_retries_total 7",
             "tidegate_throttle_forgotten_total 3",
             "tidegate_time_quality{quality=\"synced\"} 0",
             "tidegate_time_quality{quality=\"floor\"} 1",
@@ -308,10 +366,17 @@ mod tests {
             "tidegate_card_moved{how=\"CardCloned\"} 1",
             "tidegate_bundle_imports_total{result=\"Rollback\"} 1",
             "tidegate_spool_backlog_bytes 0",
+            "tidegate_spool_disk_bytes 11",
+            "tidegate_spool_open_bytes 12",
+            "tidegate_spool_unsynced_bytes 13",
+            "tidegate_spool_failing 1",
             "tidegate_spool_records_lost_total 5",
             "tidegate_upload_failures_total 2",
+            "tidegate_upload_passed_over_files 14",
+            "tidegate_upload_by_another_key_files 15",
             "tidegate_upload_last_success_age_seconds 1.5",
             "tidegate_task_heartbeat_age_seconds{task=\"writer\"} 2.0",
+            "tidegate_panics_total 8",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
         }

@@ -4,8 +4,8 @@
 //! all of them only if all agree, so that a request refused by one limit never uses up another.
 //!
 //! It must never read a clock, allocate after [`Throttle::new`], or admit more than a limit says: what has to be
-//! forgotten for want of room is counted. Invariant: in any window of a rate's length at most `count + burst`
-//! requests are admitted, in any calendar window of a quota at most `count`.
+//! forgotten for want of room is counted. Invariant: while nothing is forgotten, in any window of a rate's length at
+//! most `count + burst` requests are admitted, in any calendar window of a quota at most `count`.
 //!
 //! Called by the gateway once per admitted request; shared by all workers, so the limits are exact, not per worker.
 
@@ -78,7 +78,8 @@ pub struct Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Rates and quotas each that are remembered at a time; 16 bytes each, taken at start.
+    /// Room for rates and for quotas, each; 16 bytes a slot, taken at start. A counter has its place among 16: some find
+    /// none once more than a third of all are in use.
     pub slots: u32,
 }
 

@@ -31,8 +31,6 @@ const USUAL_WEIGHT: u64 = 512;
 pub struct TokenCache {
     entries: Cache<Digest, Arc<VerifiedClaims>, Weight>,
     generation: u64,
-    hits: u64,
-    misses: u64,
 }
 
 impl TokenCache {
@@ -40,7 +38,7 @@ impl TokenCache {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let usual = usize::try_from(bytes / USUAL_WEIGHT).unwrap_or(usize::MAX);
-        Self { entries: Cache::with_weighter(usual, bytes, Weight), generation: 0, hits: 0, misses: 0 }
+        Self { entries: Cache::with_weighter(usual, bytes, Weight), generation: 0 }
     }
 
     /// As [`verify`], remembered.
@@ -55,19 +53,11 @@ impl TokenCache {
         }
         let key = sha256(token);
         if let Some(claims) = self.entries.get(&key) {
-            self.hits += 1;
             return Ok(Arc::clone(claims));
         }
-        self.misses += 1;
         let claims = Arc::new(verify(token, issuers)?);
         self.entries.insert(key, Arc::clone(&claims));
         Ok(claims)
-    }
-
-    /// Look-ups that were answered, and that were not, since the start.
-    #[must_use]
-    pub fn hits_and_misses(&self) -> (u64, u64) {
-        (self.hits, self.misses)
     }
 
     /// Bytes that it holds now.

@@ -194,12 +194,16 @@ pub struct Header<'a> {
     pub x5t: Option<Cow<'a, str>>,
 }
 
+/// Whether a token can name a key so: a pinned key of another name could never be met.
+#[must_use]
+pub fn is_key_name(name: &str) -> bool {
+    (1..=MAX_KID).contains(&name.len()) && !name.contains(char::is_control)
+}
+
 fn key_name<'a>(value: Option<&Value<'a>>) -> Result<Option<Cow<'a, str>>, TokenError> {
     match value {
         None => Ok(None),
-        Some(Value::Text(name)) if (1..=MAX_KID).contains(&name.len()) && !name.contains(char::is_control) => {
-            Ok(Some(name.clone()))
-        }
+        Some(Value::Text(name)) if is_key_name(name) => Ok(Some(name.clone())),
         Some(_) => Err(TokenError::KidMalformed),
     }
 }

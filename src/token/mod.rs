@@ -29,6 +29,6 @@ pub use cache::TokenCache;
 pub use claims::{Binding, VerifiedClaims};
 pub use error::TokenError;
 pub use judge::{Circumstances, LEEWAY_S, TimeVerdict, judge, not_revoked};
-pub use jws::{Compact, Header, MAX_HEADER, MAX_KID, MAX_TOKEN, Signed, Typ};
+pub use jws::{Compact, Header, MAX_HEADER, MAX_KID, MAX_TOKEN, Signed, Typ, is_key_name};
 pub use provider::install;
 pub use verify::{MAX_AUDIENCES, MAX_DATE, verify};

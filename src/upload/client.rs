@@ -163,17 +163,18 @@ impl Connection {
         self.send(Request::get(time_path(asked)), device, Bytes::new()).await
     }
 
-    /// Asks for what is at `path` unless it is `known`; the head of the answer.
+    /// Asks for what is at `path` unless it is one of the `known`; the head of the answer.
     pub(super) async fn get(
         &mut self,
         device: &PublicKey,
         path: &str,
-        known: Option<Digest>,
+        known: &[Digest],
     ) -> Result<Response<Incoming>, Failure> {
         let mut request =
             Request::get(path).header(header::HOST, &self.authority).header(DEVICE_KEY, hex(device.raw()));
-        if let Some(digest) = known {
-            request = request.header(header::IF_NONE_MATCH, format!("\"{digest}\""));
+        if !known.is_empty() {
+            let tags: Vec<String> = known.iter().map(|digest| format!("\"{digest}\"")).collect();
+            request = request.header(header::IF_NONE_MATCH, tags.join(", "));
         }
         let request = request.body(Full::default()).map_err(|_| Failure::Connect)?;
         let (limit, progress) = (self.request_timeout, self.progress.clone());

@@ -11,6 +11,7 @@
 //! the daemon.
 
 mod client;
+mod known;
 mod link;
 mod pin;
 mod progress;
@@ -22,8 +23,9 @@ use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use known::Known;
 pub use link::Link;
-pub use pull::{Known, Puller, Shelf};
+pub use pull::{Puller, Shelf};
 use serde::{Deserialize, Serialize};
 pub use worker::{Status, Wakes, Worker};
 

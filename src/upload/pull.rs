@@ -1,7 +1,7 @@
 //! Fetches what the hub has for this device, and drops it into the inbox: from there on it is as any other bundle.
 //!
-//! At a start, when the link is back, when the hub hints at something new, and now and then; of each kind only what the hub tells is another one than the
-//! last (ETag). A task and a connection of its own, so that it is in the way of no request and no upload. Nothing is
+//! At a start, when the link is back, when the hub hints at something new, when what was refused may be good now, and
+//! now and then; of each kind only what is not known already (ETag). A task and a connection of its own, so that it is in the way of no request and no upload. Nothing is
 //! parsed here, and nothing believed but a length: the importer judges.
 
 use std::fs::{self, File, OpenOptions};
@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -18,15 +18,13 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 
 use super::client::{Client, Connection};
-use super::{Config, Error, Failure, Link, Status, retry, worker};
+use super::{Config, Error, Failure, Known, Link, Status, retry, worker};
 use crate::disk;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
 use crate::spool::protocol::BundleKind;
 use crate::telemetry::Heart;
 
-/// How long one file may take all in all, however well it moves.
-const FILE_TIME: Duration = Duration::from_secs(3_600);
 /// Bytes that are written at a time.
 const CHUNK: usize = 256 << 10;
 /// What must stay free beside the file, its private copy and its slot, in bytes.
@@ -43,8 +41,8 @@ pub struct Shelf {
     pub most: u64,
 }
 
-/// Identities by kind.
-pub type Known = Vec<(BundleKind, Digest)>;
+/// Whether a connection can take the next request.
+struct IsIdle(bool);
 
 /// Everything that the task needs.
 #[derive(Debug)]
@@ -52,20 +50,20 @@ pub struct Puller {
     client: Client,
     device: PublicKey,
     shelf: Shelf,
-    known: Known,
+    known: Arc<Known>,
     link: watch::Receiver<Status>,
     hint: Arc<Notify>,
     config: Config,
 }
 
 impl Puller {
-    /// Checks the configuration; `None` if it names no hub or wants no pull. `known` is what the device has already,
+    /// Checks the configuration; `None` if it names no hub or wants no pull. `known` is what need not be fetched,
     /// `link` how it goes with uploads, `hint` wakes it.
     pub fn new(
         config: Config,
         device: PublicKey,
         shelf: Shelf,
-        known: Known,
+        known: Arc<Known>,
         link: watch::Receiver<Status>,
         hint: Arc<Notify>,
     ) -> Result<Option<Self>, Error> {
@@ -97,6 +95,7 @@ impl Puller {
                     () = tokio::time::sleep(wait) => {}
                     () = is_back(&mut self.link) => {}
                     () = self.hint.notified() => {}
+                    () = self.known.again.notified() => {}
                 }
             };
             heart.during(idle).await;
@@ -104,40 +103,45 @@ impl Puller {
         }
     }
 
-    async fn round(&mut self) -> Result<(), Failure> {
-        let mut connection = self.client.connect().await?;
+    /// Every kind. What is wrong with one of them keeps none behind it from coming; the connection is not used again.
+    async fn round(&self) -> Result<(), Failure> {
+        let (mut idle, mut failed) = (None, None);
         for kind in BundleKind::ALL {
-            let known = self.known.iter().find(|(of, _)| *of == kind).map(|(_, digest)| *digest);
-            let fetched = self.fetch(&mut connection, kind, known);
-            let digest = tokio::time::timeout(FILE_TIME, fetched).await.map_err(|_| Failure::RequestTimeout)??;
-            if let Some(digest) = digest {
-                self.known.retain(|(of, _)| *of != kind);
-                self.known.push((kind, digest));
+            let mut connection = match idle.take() {
+                Some(connection) => connection,
+                None => self.client.connect().await?,
+            };
+            match self.fetch(&mut connection, kind).await {
+                Ok(IsIdle(is_idle)) => idle = Some(connection).filter(|_| is_idle),
+                Err(failure @ (Failure::UnknownDevice | Failure::Busy)) => return Err(failure),
+                Err(failure) => {
+                    debug!(kind = kind.name(), %failure, "this kind is not fetched from the hub");
+                    failed = failed.or(Some(failure));
+                }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
-    /// One kind; its identity, if there is another one than `known`.
-    async fn fetch(
-        &self,
-        connection: &mut Connection,
-        kind: BundleKind,
-        known: Option<Digest>,
-    ) -> Result<Option<Digest>, Failure> {
+    /// One kind, if the hub has another one than those that are known.
+    async fn fetch(&self, connection: &mut Connection, kind: BundleKind) -> Result<IsIdle, Failure> {
         let id = DeviceId::from(self.device.id());
-        let response = connection.get(&self.device, &kind.path(id), known).await?;
+        let known = self.known.of(kind);
+        let response = connection.get(&self.device, &kind.path(id), &known).await?;
         match response.status() {
             StatusCode::OK => {}
             // An older hub has nothing there either.
             StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND => {
-                return connection.drain(response).await.map(|()| None);
+                return connection.drain(response).await.map(|()| IsIdle(true));
             }
             StatusCode::FORBIDDEN => return Err(Failure::UnknownDevice),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => return Err(Failure::Busy),
             _ => return Err(Failure::UnexpectedStatus),
         }
         let digest = tag(response.headers()).ok_or(Failure::BadAnswer)?;
+        if known.contains(&digest) {
+            return Ok(IsIdle(false)); // the hub sends it all the same: nobody reads that
+        }
         let part = self.shelf.inbox.join(PART);
         let copied = connection.moving(self.copy(response, part.clone())).await.unwrap_or(Err(Failure::RequestTimeout));
         if copied.is_err() {
@@ -147,7 +151,13 @@ impl Puller {
         let name = format!("pull={}={}-{}.{}", self.client.name(), kind.name(), digest, kind.ending());
         fs::rename(&part, self.shelf.inbox.join(name)).map_err(|_| Failure::Inbox)?;
         info!(kind = kind.name(), %digest, length, "fetched from the hub; the importer judges it");
-        Ok(Some(digest))
+        let known = Arc::clone(&self.known);
+        on_disk(move || {
+            known.fetched(kind, digest);
+            Ok(())
+        })
+        .await?;
+        Ok(IsIdle(true))
     }
 
     /// The answer's body into a new file, as far as it may be long; its length.

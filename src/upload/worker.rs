@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::client::{Answer, Client, Connection};
 use super::{Config, Error, Failure, Link, retry};
+use crate::clock::Reading;
 use crate::disk;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
@@ -63,8 +64,8 @@ pub struct Status {
     pub by_another_key: u64,
     /// Why the last round ended early.
     pub failure: Option<Failure>,
-    /// The hub's time in the newest receipt, in milliseconds since the Unix epoch.
-    pub receipt_ms: Option<i64>,
+    /// When the newest receipt came, by CLOCK_BOOTTIME: the wall clock may be anywhere, and the hub's is another.
+    pub receipt: Option<Duration>,
     /// What time it was when the hub was asked last: its signed word, which may raise the floor by so much and no more.
     pub hub_time: Option<UnixSeconds>,
 }
@@ -224,7 +225,8 @@ impl<B: Backlog> Worker<B> {
                 Some(open) => open,
                 none => none.insert(self.client.connect().await.map_err(early)?),
             };
-            let file = self.backlog.oldest(self.refused.last).await.map_err(|_| early(Failure::Spool))?;
+            // The spool waits for its child for minutes, and has a heart of its own.
+            let file = heart.during(self.backlog.oldest(self.refused.last)).await.map_err(|_| early(Failure::Spool))?;
             let Some(file) = file else { break };
             let (at, digest, len) = (file.at, file.digest, file.bytes.len() as u64);
             let own = DeviceId::from(self.device.id());
@@ -233,13 +235,14 @@ impl<B: Backlog> Worker<B> {
             // It ends by itself as soon as nothing moves, and may take as long as it likes until then.
             let answer = heart.during(open.put(&self.device, maker, file)).await.map_err(early)?;
             match judge(&answer, maker, own, at, &digest, &hubs) {
-                Ok(receipt) => {
+                Ok(_) => {
                     if answer.bundles.is_some() && answer.bundles != self.hint {
                         self.hint = answer.bundles;
                         self.wakes.bundles.notify_one();
                     }
-                    self.backlog.acknowledge(at, &digest).await.map_err(|_| early(Failure::Spool))?;
-                    self.record_success(len, receipt.at_ms);
+                    let acknowledged = heart.during(self.backlog.acknowledge(at, &digest)).await;
+                    acknowledged.map_err(|_| early(Failure::Spool))?;
+                    self.record_success(len);
                     info!(stream = %at.stream, seq = at.seq, bytes = len, "a usage file is at the hub");
                 }
                 Err(Judged::PassOver) => {
@@ -289,12 +292,12 @@ impl<B: Backlog> Worker<B> {
         self.status.send_modify(|status| (status.passed_over, status.by_another_key) = (files, by_another_key));
     }
 
-    fn record_success(&self, len: u64, receipt_ms: i64) {
+    fn record_success(&self, len: u64) {
         self.status.send_modify(|status| {
             status.link = Link::Up;
             status.files += 1;
             status.bytes += len;
-            status.receipt_ms = Some(receipt_ms);
+            status.receipt = Some(Reading::now().boot);
         });
     }
 }

@@ -97,7 +97,7 @@ fn the_bundle_of_the_fixture_is_taken_by_the_root_beside_it() {
     assert_eq!(verified.signers().iter().copied().collect::<BTreeSet<_>>(), signers);
     assert_eq!(verified.entries().len(), 5);
     let policy = verified.policy();
-    let route = policy.router.find("any", "/pets/7", Some(tidegate::policy::Method::Get)).expect("a route").route;
+    let route = policy.router.find("any", "/pets/7", Some(tidegate::policy::Method::Get)).expect("a route");
     assert_eq!(&*policy.api(policy.route(route).api).name, "pets");
 }
 

@@ -12,6 +12,7 @@ use tidegate::bundle::scan::{Scan, known_root, scan};
 use crate::enrolment::enrolment;
 use crate::permit::{older, permit};
 use crate::rotation::{link, signed, third};
+use crate::time::reset_with;
 use crate::world::{Device, GOLDEN_SEQ, bundle, device_facts, golden, root};
 
 fn names(scan: &Scan) -> Vec<String> {
@@ -40,7 +41,7 @@ fn each_kind_is_offered_in_its_order_and_what_nobody_vouches_for_is_not() {
     assert_eq!(names(&found), ["d-enrolment.tgd", "c-permit.tgb", "b-next.tgb", "a-golden.tgb"]);
     let why: Vec<_> = found.refused.iter().map(|(_, why)| why.name()).collect();
     let irregular = ["SourceNotRegular"; 3];
-    assert_eq!(why, [&["BadMagic"], &irregular[..], &["SignatureInvalid"]].concat(), "{found:?}");
+    assert_eq!(why, [&["BadMagic", "SignatureInvalid"], &irregular[..]].concat(), "{found:?}");
 }
 
 #[test]
@@ -64,6 +65,28 @@ fn what_brings_the_newest_root_comes_first_and_all_are_judged_by_it() {
     let found = scan(stick.path(), &known, None).expect("few files");
     assert_eq!(names(&found), ["newest.tgb", "with-root.tgb"]);
     assert_eq!(known_root(&root(), stick.path()).version(), 2, "without a state folder the pinned one");
+}
+
+#[test]
+fn a_time_reset_comes_first_unless_the_root_that_it_needs_has_to_come_before_it() {
+    let stick = tempfile::tempdir().expect("a folder");
+    let put = |name: &str, bytes: &[u8]| fs::write(stick.path().join(name), bytes).expect("written");
+    put("reset-7.tgb", &reset_with(7, &[1, 2], |_| ()));
+    put("reset-8.tgb", &reset_with(8, &[1, 2], |_| ()));
+    put("enrolment.tgd", &enrolment(1, "quay"));
+    put("forged.tgb", &reset_with(9, &[4, 5], |_| ()));
+    put("another.tgb", &reset_with(9, &[1, 2], |v| v["target"] = serde_json::json!({"devices": ["08".repeat(16)]})));
+    let found = scan(stick.path(), &root(), Some(device_facts().id)).expect("few files");
+    assert_eq!(names(&found), ["reset-8.tgb", "reset-7.tgb", "enrolment.tgd"]);
+    let why: Vec<_> = found.refused.iter().map(|(_, why)| why.name()).collect();
+    assert_eq!(why, ["NotForThisDevice", "ThresholdNotMet"]);
+
+    let under_third = signed(&third(|_| ()), GOLDEN_SEQ + 2, "older", &[14, 15]);
+    let chain = [link(&third(|_| ()), &[1, 2, 11, 12])];
+    put("with-root.tgb", &pack::with_chain(&under_third, &chain).expect("it fits"));
+    put("reset-9.tgb", &reset_with(9, &[11, 12], |_| ()));
+    let found = scan(stick.path(), &root(), None).expect("few files");
+    assert_eq!(names(&found)[..2], ["with-root.tgb", "reset-9.tgb"], "{found:?}");
 }
 
 #[test]

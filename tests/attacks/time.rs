@@ -49,7 +49,7 @@ fn signed_as(media_type: &str, document: &[u8], seeds: &[u8]) -> Vec<u8> {
     laid(document, &ascending(seeds.iter().map(one).collect()))
 }
 
-fn reset_with(seq: u64, seeds: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
+pub(crate) fn reset_with(seq: u64, seeds: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut document = value(seq);
     change(&mut document);
     signed_as(MEDIA_TYPE, &canonical::write(&document).expect("canonical"), seeds)

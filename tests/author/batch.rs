@@ -2,8 +2,11 @@
 
 use std::fs;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tidegate::exit;
+use tidegate::keys::sha256;
 
 use crate::program::{done, refused};
 
@@ -42,6 +45,12 @@ fn a_batch_is_a_token_a_line_for_whom_the_list_names() {
         assert!(judged("1816000000", false).contains("TokenExpired"));
     }
 
+    // By a floor alone a token is good until it has certainly expired.
+    let token = lines[0]["token"].as_str().expect("a token");
+    let by = |time: &str| done(at, &[&check[..], &[time, "1815000000", token]].concat());
+    assert!(by("--floor").contains("by floor") && by("--now").contains("certain"), "{}", by("--floor"));
+    refused(at, exit::DATA, &[&check[..], &["--floor", "1816000000", token]].concat());
+
     // A list with an error gives no token at all.
     for (list, says) in [("sub\nada\n\"\"\n", "line 3"), ("who\nada\n", "\"who\"")] {
         fs::write(at.join("tills.csv"), list).expect("written");
@@ -50,4 +59,24 @@ fn a_batch_is_a_token_a_line_for_whom_the_list_names() {
     }
     let both = [&mint[..], &["--batch", "tills.csv", "--sub", "ada"]].concat();
     refused(at, exit::USAGE, &both);
+}
+
+#[test]
+fn a_bound_token_is_judged_by_the_certificate_that_is_shown_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    done(at, &["token", "keygen", "--name", "site", "--kid", "k1"]);
+    let own = rcgen::generate_simple_self_signed(["till-1".to_owned()]).expect("a certificate").cert;
+    let other = rcgen::generate_simple_self_signed(["till-2".to_owned()]).expect("a certificate").cert;
+    fs::write(at.join("own.pem"), own.pem() + &other.pem()).expect("written");
+    fs::write(at.join("other.pem"), other.pem()).expect("written");
+    let x5t = URL_SAFE_NO_PAD.encode(sha256(own.der()).0);
+    let mint = ["token", "mint", "--key", "site.pem", "--kid", "k1", "--iss", "i", "--aud", "quay", "--claim"];
+    let token = done(at, &[&mint[..], &[&format!("cnf={{\"x5t#S256\":\"{x5t}\"}}")]].concat());
+    let check = ["token", "check", "--jwks", "site.jwks.json", "--issuer", "i", "--aud", "quay", token.trim()];
+    let with = |file| [&check[..], &["--certificate", file]].concat();
+    assert!(done(at, &with("own.pem")).starts_with("accepted"));
+    assert!(refused(at, exit::DATA, &with("other.pem")).contains("PopMismatch"));
+    assert!(refused(at, exit::DATA, &check).contains("PopMissing"));
+    assert!(refused(at, exit::DATA, &with("site.pem")).contains("certificate site.pem"));
 }

@@ -48,7 +48,7 @@ fn a_new_folder_is_sound_as_a_folder_and_as_a_bundle() {
 #[test]
 fn each_rule_finds_what_it_is_for_and_nothing_else_does() {
     type Change = fn(&Path);
-    let cases: [(&str, &str, Change); 9] = [
+    let cases: [(&str, &str, Change); 10] = [
         ("error", "PlanUnreachable", |at| change(at, "plans.toml", |text| text + "\n[plans.spare]\nlimits = []\n")),
         ("error", "RouteUnreachable", |at| {
             change(at, "subscriptions.toml", |_| String::new());
@@ -70,6 +70,14 @@ fn each_rule_finds_what_it_is_for_and_nothing_else_does() {
         ("warning", "TemplatesOverlap", |at| {
             change(at, "apis/example.toml", |text| {
                 text + "\n[[routes]]\npath = \"/a/{id}\"\nmethods = [\"GET\"]\n\n[[routes]]\npath = \"/a/open\"\nmethods = [\"GET\"]\nauth = \"none\"\n"
+            });
+        }),
+        // Open below another API, though each is sound by itself.
+        ("warning", "TemplatesOverlap", |at| {
+            change(at, "apis/example.toml", |text| text + "\n[[routes]]\npath = \"/a/b/{id}\"\nmethods = [\"GET\"]\n");
+            let open = "name = \"open\"\nversion = \"1\"\nbase_path = \"/example/1.0.0/a\"\nupstream = \"example\"\n";
+            change(at, "apis/open.toml", |_| {
+                format!("{open}auth = \"none\"\n\n[[routes]]\npath = \"/*\"\nmethods = [\"GET\"]\n")
             });
         }),
         ("error", "DemoKeysAllowed", |at| {
@@ -122,7 +130,7 @@ fn what_is_no_policy_is_refused_with_its_reason() {
 }
 
 /// The bundle `p.tgb` of the folder's policy after `harm`, which the source would not let anybody write.
-fn harmed(folder: &Path, harm: impl FnOnce(&mut Source)) {
+pub(crate) fn harmed(folder: &Path, harm: impl FnOnce(&mut Source)) {
     let mut source = source::read(&folder.join("p")).expect("a sound folder");
     harm(&mut source);
     let root = RootDocument::parse(&fs::read(folder.join("p/root.json")).expect("the root")).expect("it is sound");

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use tidegate::exit;
 
+use crate::check::harmed;
 use crate::copy_into;
 use crate::program::{done, out, refused, tidegate};
 
@@ -49,11 +50,11 @@ fn what_opens_or_closes_a_way_in_is_listed_by_name() {
     for line in [
         "~ security floor: 0 → 1",
         "issuer keys: 1 added, 0 removed, 0 changed",
-        "+ site EdDSA kid 2026-02: jwk ",
-        "/open: auth none",
+        "+ \"site\" EdDSA kid \"2026-02\": jwk ",
+        "GET \"/open\": auth none",
         "scopes pets:read → (none)",
         "cut-offs: 1 added",
-        "subject mallory of https://tokens.example.com: issued before 2026-01-01T00:00:00Z",
+        "subject \"mallory\" of \"https://tokens.example.com\": issued before 2026-01-01T00:00:00Z",
         "applications: 30 added, 0 removed, 0 changed",
         "+ app-00",
         "… and 10 more",
@@ -114,7 +115,7 @@ fn each_signer_sees_the_changes_on_a_machine_of_their_own_and_confirms_the_same_
         assert!(refused(machine.path(), exit::DATA, &wrong).contains(&format!("its digest is {digest}")));
         assert_eq!(fs::read(machine.path().join("new.tgb")).expect("the bundle"), draft, "nothing was signed");
         let signed = done(machine.path(), &[&sign[..], &[&digest]].concat());
-        for wanted in [told, "changes against old.tgb", "/open: auth none", &digest] {
+        for wanted in [told, "changes against old.tgb", "\"/open\": auth none", &digest] {
             assert!(signed.contains(wanted), "wanted {wanted} in {signed}");
         }
         draft = fs::read(machine.path().join("new.tgb")).expect("the bundle");
@@ -137,4 +138,99 @@ fn bytes_that_the_manifest_does_not_name_are_never_shown_as_what_is_signed() {
     assert!(told.contains("the bytes of revocations are not those that the manifest names"), "{told}");
     let sign = ["bundle", "sign", "new.tgb", "--key", "p/keys/policy-1.key", "--yes"];
     assert!(refused(at, exit::DATA, &sign).contains("are not those that the manifest names"));
+}
+
+#[test]
+fn rows_whose_names_run_together_hide_nothing_from_the_signer() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    let api = |name: &str, version: &str, base: &str, auth: &str| {
+        let head = format!("name = {name:?}\nversion = {version:?}\nbase_path = {base:?}\nupstream = \"example\"\n");
+        format!("{head}issuers = [\"site\"]\n\n[[routes]]\npath = \"/pets\"\nmethods = [\"GET\"]\nauth = {auth:?}\n")
+    };
+    fs::write(at.join("p/apis/a.toml"), api("pet shop", "1.0.0", "/shop", "token")).expect("written");
+    let cut_off = |whose: &str| {
+        format!("\n[[cut_offs]]\nissuer = \"site\"\nsubject = {whose:?}\nbefore = 2026-01-01T00:00:00Z\n")
+    };
+    change(at, "revocations.toml", |text| text + &cut_off("Eve"));
+    let subscription = |api: &str, version: &str| {
+        format!("\n[[subscriptions]]\napplication = \"till\"\napi = {api:?}\nversion = {version:?}\nplan = \"gold\"\n")
+    };
+    change(at, "subscriptions.toml", |text| text + &subscription("pet shop", "1.0.0"));
+    done(at, &["bundle", "build", "p", "-o", "old.tgb"]);
+    fs::write(at.join("p/apis/b.toml"), api("pet", "shop 1.0.0", "/back", "none")).expect("written");
+    change(at, "revocations.toml", |text| text + &cut_off("eve"));
+    change(at, "subscriptions.toml", |text| text + &subscription("pet", "shop 1.0.0"));
+    done(at, &["bundle", "build", "p", "-o", "new.tgb"]);
+    let told = done(at, &["bundle", "diff", "old.tgb", "new.tgb"]);
+    for line in [
+        "APIs: 1 added, 0 removed, 0 changed",
+        "+ \"pet\" \"shop 1.0.0\": ",
+        "base_path /back",
+        "routes: 1 added, 0 removed, 0 changed",
+        "+ \"pet\" \"shop 1.0.0\" GET \"/pets\": auth none",
+        "subscriptions: 1 added, 0 removed, 0 changed",
+        "+ \"till\" on \"pet\" \"shop 1.0.0\": plan gold",
+        "cut-offs: 1 added, 0 removed, 0 changed",
+        "+ subject \"eve\" of ",
+    ] {
+        assert!(told.contains(line), "wanted {line} in {told}");
+    }
+    let shown = done(at, &["bundle", "inspect", "new.tgb"]);
+    for line in ["API \"pet\" \"shop 1.0.0\" at \"/back\": ", "API \"pet shop\" \"1.0.0\" at \"/shop\": "] {
+        assert!(shown.contains(line), "wanted {line} in {shown}");
+    }
+    // Two rows that nothing tells apart, as only a forged bundle has them, are no row that hides the other.
+    harmed(at, |source| {
+        let mut twice = source.routes.apis[0].clone();
+        twice.base_path = "/twice".into();
+        source.routes.apis.insert(0, twice);
+    });
+    let told = refused(at, exit::DATA, &["bundle", "diff", "old.tgb", "p.tgb"]);
+    assert!(told.contains("stands twice in it, so what changes cannot be told"), "{told}");
+    let sign = ["bundle", "sign", "p.tgb", "--key", "p/keys/policy.key", "--yes"];
+    assert!(refused(at, exit::DATA, &sign).contains("stands twice in it"));
+}
+
+#[test]
+fn a_list_of_two_texts_and_one_text_that_reads_like_it_differ() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    let scopes = |scopes: [&'static str; 2]| {
+        move |source: &mut tidegate::cli::source::Source| {
+            let route = source.routes.apis[0].routes.iter_mut().find(|route| !route.scopes.is_empty());
+            let scopes = scopes.into_iter().filter(|scope| !scope.is_empty()).map(str::to_owned);
+            route.expect("one with scopes").scopes = scopes.collect();
+        }
+    };
+    harmed(at, scopes(["a, b", ""]));
+    fs::rename(at.join("p.tgb"), at.join("both.tgb")).expect("moved");
+    harmed(at, scopes(["a", "b"]));
+    let told = done(at, &["bundle", "diff", "both.tgb", "p.tgb"]);
+    assert!(told.contains("scopes [\"a, b\"] → a, b"), "{told}");
+}
+
+#[test]
+fn a_base_and_a_changed_probe_are_shown_in_full_before_anybody_signs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    let probe = |header: &str| {
+        let request = "method = \"GET\"\npath = \"/example/1.0.0/pets\"\nat = 2026-01-01T00:00:00Z\n";
+        format!("[probes.pets]\n{request}expect = \"TokenMissing\"\nheaders = {{ X-Berth = [{header:?}] }}\n")
+    };
+    fs::write(at.join("p/probes.toml"), probe("seven")).expect("written");
+    done(at, &["bundle", "build", "p", "-o", "old.tgb"]);
+    fs::write(at.join("p/probes.toml"), probe("eight")).expect("written");
+    let base = "b5".repeat(32);
+    done(at, &["bundle", "build", "p", "-o", "new.tgb", "--base", &base]);
+    let told = done(at, &["bundle", "diff", "old.tgb", "new.tgb"]);
+    assert!(told.contains(&format!("~ base: (none) → {base}")), "{told}");
+    assert!(told.contains("probes: 0 added, 0 removed, 1 changed") && told.contains("~ pets: headers "), "{told}");
+    assert!(told.contains("seven") && told.contains("eight"), "{told}");
+    let sign = ["bundle", "sign", "new.tgb", "--key", "p/keys/policy.key", "--yes"];
+    let shown = done(at, &sign);
+    assert!(shown.lines().any(|line| line.starts_with("base ") && line.ends_with(&base)), "{shown}");
 }

@@ -26,12 +26,16 @@ fn shown() -> (String, Value, String) {
     fs::write(at.join("apis/ca.pem"), ca.cert.pem()).expect("written");
     add(at, "apis/pets-2.toml", "ca = [\"apis/ca.pem\"]\n");
     add(at, "plans.toml", "[plans.\"gold\u{202e}\u{200b}\"]\nlimits = [\"7/second burst 77\"]\n");
+    let probe =
+        "[probes.open]\nmethod = \"GET\"\npath = \"/stock\"\nat = 2026-01-01T00:00:00Z\nexpect = \"Admitted\"\n";
+    let headers = "headers = { X-Berth = [\"berth-7\"], Accept = [\"text/plain\", \"image/webp\"] }\n";
+    fs::write(at.join("probes.toml"), format!("{probe}{headers}")).expect("written");
     let home = tempfile::tempdir().expect("a temporary folder");
     done(home.path(), &["init", "p", "--deployment", "golden"]);
     let source = at.to_str().expect("a path that is text");
-    let build =
-        ["bundle", "build", source, "-o", "a.tgb", "--root", "p/root.json", "--seq", "9", "--reason", "why\u{2066}"];
-    done(home.path(), &build);
+    let base = "b5".repeat(32);
+    let build = ["bundle", "build", source, "-o", "a.tgb", "--root", "p/root.json", "--seq", "9", "--base", &base];
+    done(home.path(), &[&build[..], &["--reason", "why\u{2066}"]].concat());
     done(home.path(), &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key", "--yes"]);
     let text = done(home.path(), &["bundle", "inspect", "a.tgb", "--root", "p/root.json"]);
     let json = done(home.path(), &["bundle", "inspect", "a.tgb", "--root", "p/root.json", "--json"]);

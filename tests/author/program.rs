@@ -355,3 +355,38 @@ fn a_wrong_line_is_64_from_every_program_also_where_it_is_not_text() {
         assert_eq!((help.status.code(), out(&help).contains("Usage")), (Some(0), true), "{program}");
     }
 }
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_quietly_and_a_full_disk_does_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    done(at, &["bundle", "build", "p", "-o", "a.tgb"]);
+    let closed = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        writer
+    };
+    for (arguments, code) in [
+        (&["bundle", "inspect", "a.tgb"][..], exit::OK),
+        (&["bundle", "check", "p"], exit::OK),
+        (&["bundle", "sign", "--help"], exit::OK),
+        // The answer is in the exit code too.
+        (&["bundle", "verify", "a.tgb", "--root", "p/root.json"], exit::DATA),
+        (&["bundle", "verify"], exit::USAGE),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let output = command.current_dir(at).args(arguments).stdout(closed()).output().expect("it runs");
+        let told = err(&output);
+        assert_eq!(output.status.code(), Some(code.into()), "{arguments:?}: {told}");
+        assert!(!told.contains("panicked") && !told.contains("roken pipe"), "{arguments:?}: {told}");
+        let both = command.stdout(closed()).stderr(closed()).status().expect("it runs");
+        assert_eq!(both.code(), Some(code.into()), "{arguments:?}");
+    }
+    let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let inspect = command.current_dir(at).args(["bundle", "inspect", "a.tgb"]).stdout(full);
+    let output = inspect.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(exit::IO.into()), "{}", err(&output));
+    assert!(err(&output).contains("standard output: "), "{}", err(&output));
+}

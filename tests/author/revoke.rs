@@ -90,6 +90,16 @@ fn what_a_list_cannot_mean_is_refused() {
     assert!(refusal(exit::DATA, &["--jti", "t", "--until", "1700000000"]).contains("--until has passed"));
     assert!(refusal(exit::USAGE, &["--kid", "k"]).contains("--before"));
     assert!(refusal(exit::USAGE, &["--jti", "t", "--until", "soon"]).contains("2026-01-31T12:00:00Z"));
+    let bare = |more: &[&str]| refused(at, exit::USAGE, &[&["revoke", "p", "-o", "x.tgb"], more].concat());
+    for (more, missing) in [
+        (&["--before", "1700000000"][..], "--issuer"),
+        (&["--until", "2100-01-01T00:00:00Z"], "--issuer"),
+        (&["--issuer", "site"], "--jti"),
+        (&["--issuer", "site", "--before", "1700000000"], "--sub"),
+        (&["--issuer", "site", "--until", "2100-01-01T00:00:00Z"], "--client"),
+    ] {
+        assert!(bare(more).contains(missing) && !at.join("x.tgb").exists(), "{more:?}");
+    }
     let unknown = ["revoke", "p", "-o", "x.tgb", "--issuer", "sight", "--jti", "t"];
     assert!(refused(at, exit::DATA, &unknown).contains("no issuer \"sight\""));
     done(at, &["bundle", "build", "p", "-o", "a.tgb"]);

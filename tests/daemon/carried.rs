@@ -117,6 +117,135 @@ fn without_a_daemon_nothing_stays_in_the_inbox() {
     assert!(fs::read_dir(site.path("inbox")).expect("there").next().is_none());
 }
 
+#[test]
+fn a_receipt_that_is_of_another_file_is_nobodys_word_on_this_one() {
+    let site = Site::new();
+    let daemon = site.start();
+    fs::create_dir(site.path("stick")).expect("made");
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("one"))).expect("written");
+    let (code, told) = sideload(&site, "stick");
+    assert!(code == Some(0) && told.contains("a.tgb: Activated"), "the control: {told}");
+    daemon.stop();
+    let other = site.path("stick/a.tgb.result.json");
+    fs::rename(&other, site.path("other.json")).expect("it came back");
+
+    // On a stick: it appears the moment that the file is offered.
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("two"))).expect("written");
+    let (offered, beside) = (site.path("inbox/usb=unknown=a.tgb"), site.path("inbox/usb=unknown=a.tgb.result.json"));
+    let (code, told) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            crate::site::until("it is offered", || offered.exists().then_some(()));
+            fs::copy(site.path("other.json"), &beside).expect("copied");
+        });
+        let at = ["--inbox", "inbox", "--root", "policy/root.json", "--state", "state", "--wait", "2"];
+        let output = tidegate(&site, &[&["sideload", "stick"][..], &at].concat(), None);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    });
+    assert!(code != Some(0) && told.contains("of another file") && !told.contains("Activated"), "{told}");
+    assert!(!other.exists() && !offered.exists());
+
+    // Over ssh: it is there as soon as the file is moved in.
+    let doubles = doubles(&site);
+    let mv =
+        format!("#!/bin/sh\nPATH=${{PATH#*:}}\nmv \"$@\" && cp -- {:?} \"$4.result.json\"\n", site.path("other.json"));
+    fs::write(doubles.join("mv"), mv).expect("written");
+    fs::set_permissions(doubles.join("mv"), Permissions::from_mode(0o755)).expect("set");
+    let inbox = site.path("inbox");
+    let push = ["push", "ops@pump", "stick/a.tgb", "--inbox", inbox.to_str().expect("UTF-8"), "--wait"];
+    let output = tidegate(&site, &[&push[..], &["1"]].concat(), Some(&doubles));
+    let told = text(&output.stdout) + &text(&output.stderr);
+    assert!(
+        !output.status.success() && told.contains("no receipt of this file") && !told.contains("result "),
+        "{told}"
+    );
+    let daemon = site.start();
+    let output = tidegate(&site, &[&push[..], &["60"]].concat(), Some(&doubles));
+    let told = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && told.contains("seq      2\n"), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn a_time_reset_comes_by_stick_and_over_ssh_and_counts_as_taken() {
+    let site = Site::new();
+    let daemon = site.start();
+    let reset = |seq: &str, output: &str| {
+        let keys = ["--key", "policy/keys/root-1.key", "--key", "policy/keys/root-2.key"];
+        let what = ["time", "reset", "--root", "policy/root.json", "--at", "1", "--author", "ada"];
+        site.tidegate(&[&what[..], &keys, &["--seq", seq, "-o", output]].concat());
+    };
+    fs::create_dir(site.path("stick")).expect("made");
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("one"))).expect("written");
+    reset("1", "stick/one.tgb");
+    reset("2", "stick/two.tgb");
+    let (code, told) = sideload(&site, "stick");
+    assert_eq!(code, Some(0), "{told}");
+    let order = told.find("two.tgb: TimeReset").zip(told.find("a.tgb: Activated"));
+    assert!(order.is_some_and(|(first, second)| first < second) && !told.contains("one.tgb"), "{told}");
+    let (code, told) = sideload(&site, "stick");
+    assert!(code == Some(0) && told.contains("two.tgb: Rollback") && told.contains("AlreadyInstalled"), "{told}");
+
+    let doubles = doubles(&site);
+    reset("3", "three.tgb");
+    let inbox = site.path("inbox");
+    let push = ["push", "ops@pump", "three.tgb", "--inbox", inbox.to_str().expect("UTF-8")];
+    let output = tidegate(&site, &push, Some(&doubles));
+    assert!(output.status.success() && text(&output.stdout).starts_with("result   TimeReset\n"), "{output:?}");
+    daemon.stop();
+
+    let output = tidegate(&site, &["bundle", "inspect", "three.tgb"], None);
+    let told = text(&output.stderr);
+    assert!(output.status.code() == Some(65) && told.contains("a time reset") && told.contains("time sign"), "{told}");
+}
+
+#[test]
+fn an_older_policy_that_brings_the_root_keeps_no_newer_one_on_the_stick() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.tidegate(&["root", "rotate", "policy/root.json", "-o", "next.json"]);
+    let keys = ["--key", "policy/keys/root-1.key", "--key", "policy/keys/root-2.key"];
+    site.tidegate(&[&["root", "sign", "next.json", "--previous", "policy/root.json", "--yes"][..], &keys].concat());
+    fs::create_dir(site.path("stick")).expect("made");
+    let build = |output: &str, under: [&str; 2], seq: &str| {
+        let built = ["bundle", "build", "policy", "-o", output, "--seq", seq];
+        site.tidegate(&[&built[..], &under].concat());
+        let sign = ["bundle", "sign", output, "--key", "policy/keys/policy.key", "--root", "next.json", "--yes"];
+        site.tidegate(&sign);
+    };
+    site.bundle(upstream("quay")); // makes the folder's API; the number is given again
+    build("stick/old.tgb", ["--root-chain", "next.json"], "4");
+    build("stick/new.tgb", ["--root", "next.json"], "9");
+    let (code, told) = sideload(&site, "stick");
+    assert_eq!(code, Some(0), "{told}");
+    let order = told.find("old.tgb: Activated").zip(told.find("new.tgb: Activated"));
+    assert!(order.is_some_and(|(first, second)| first < second), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn a_hostile_stick_takes_little_memory_before_a_signature_is_looked_at() {
+    use tidegate::bundle::container::{BundleType, MAX_MANIFEST, MAX_TRUST, Preamble};
+    use tidegate::bundle::inbox::MAX_CANDIDATES;
+    let site = Site::new();
+    fs::create_dir(site.path("stick")).expect("made");
+    let preamble = Preamble::new(BundleType::Policy, MAX_TRUST as usize, MAX_MANIFEST as usize, 16, 0).expect("limits");
+    let mut head = vec![0; usize::try_from(preamble.file_len()).expect("386 KiB")];
+    head[..32].copy_from_slice(&preamble.to_bytes());
+    let count = head.len() - (1 + 96 * 16);
+    head[count] = 16;
+    for number in 0..MAX_CANDIDATES {
+        fs::write(site.path("stick").join(format!("{number}.tgb")), &head).expect("written");
+    }
+    // All heads at once would be 97 MiB; 32 MiB of data hold the program and a few of them.
+    let run = "ulimit -d 32768 && exec \"$0\" sideload stick --inbox inbox --root policy/root.json --state state";
+    let mut command = Command::new("sh");
+    command.args(["-c", run, env!("CARGO_BIN_EXE_tidegate")]).current_dir(site.path(""));
+    let output = command.output().expect("it runs");
+    let told = text(&output.stdout);
+    assert!(output.status.code() == Some(65) && told.contains("nothing there"), "{:?}: {told}", output.status);
+    assert_eq!(told.matches("SignersNotAscending").count(), MAX_CANDIDATES);
+}
+
 /// Programs that stand for ssh and scp, and do on this machine what they would do on the other.
 fn doubles(site: &Site) -> std::path::PathBuf {
     let folder = site.path("doubles");

@@ -1,8 +1,9 @@
 //! `tidegated check`, what `run` says of settings that cannot be right, and the command line.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -89,6 +90,52 @@ fn nonsense_is_not_good() {
         assert_eq!(code, CONFIG, "{key} = {value}: {said}");
         let [told] = keys(&said)[..] else { panic!("{key} = {value}: {said}") };
         assert!(key.starts_with(told), "{key} = {value}: {said}");
+    }
+}
+
+#[test]
+fn a_key_that_others_can_read_and_a_file_where_the_socket_goes_are_told_before_a_start() {
+    let site = Site::new();
+    site.start().stop();
+    let settings = site.path("gate.toml");
+    let check = || ended(&mut tidegated(&["check", "--config", settings.to_str().expect("UTF-8")]));
+    assert_eq!(check().0, Some(0), "the control: {}", check().1);
+    let key = site.path("state/device.key");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("set");
+    fs::write(site.path("gate.sock"), "").expect("written");
+    let (code, said) = check();
+    assert_eq!((code, keys(&said)), (CONFIG, vec!["admin.socket", "state"]), "{said}");
+    assert!(said.contains("chmod 600") && said.contains("not a socket"), "{said}");
+
+    // A start that only a person can help still says so by its code.
+    assert_eq!(site.launch("gate", |_| {}).end().code(), CONFIG);
+    fs::remove_file(site.path("gate.sock")).expect("it is there");
+    assert_eq!(site.launch("gate", |_| {}).end().code(), Some(exit::NO_PERMISSION.into()));
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("set");
+    fs::write(&key, "rot").expect("written");
+    assert!(keys(&check().1) == ["state"], "{}", check().1);
+    assert_eq!(site.launch("gate", |_| {}).end().code(), Some(exit::DATA.into()));
+}
+
+#[test]
+fn more_connections_than_descriptors_are_told_before_the_daemon_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (connections, is_told) in [(1_024, true), (600, false)] {
+        let text = format!("[gateway.limits]\nconnections = {connections}\n");
+        for task in ["check", "run"] {
+            let path = on(folder.path(), task, &text).1;
+            let mut command = Command::new("sh");
+            command.args([
+                "-c",
+                "ulimit -n 2000; exec \"$@\"",
+                "sh",
+                env!("CARGO_BIN_EXE_tidegated"),
+                task,
+                "--config",
+            ]);
+            let (code, said) = ended(command.arg(path).env("TIDEGATE_TRUST__ROOT", "/absent.json"));
+            assert_eq!((code, keys(&said).contains(&"gateway.limits.connections")), (CONFIG, is_told), "{said}");
+        }
     }
 }
 

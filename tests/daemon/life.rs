@@ -1,9 +1,11 @@
 //! Starts and ends: what a daemon finds again, and what it leaves behind.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, Signal, getrlimit};
 use tidegate::admin::{PolicyStatus, Status};
 
 use crate::site::{Site, ended, serves, tidegated, until};
@@ -93,10 +95,11 @@ fn a_policy_that_brings_the_daemon_down_three_times_gives_way_to_the_one_before_
     site.trial = "1h".into();
     let mut daemon = site.start();
     assert_eq!(daemon.takes("second.tgb", &second), "Activated");
-    until("it is on trial", || on_trial(&daemon.status()).then_some(()));
+    assert!(on_trial(&daemon.status()), "from the first moment");
     for _ in 0..2 {
         daemon.kill();
         daemon = site.start();
+        assert!(on_trial(&daemon.status()), "and again after a start");
         serves(&site, &token, "two");
     }
     daemon.stop();
@@ -109,6 +112,60 @@ fn a_policy_that_brings_the_daemon_down_three_times_gives_way_to_the_one_before_
     assert!(!on_trial(&daemon.status()), "it passed its own");
     assert_eq!(daemon.takes("again.tgb", &second), "KnownBad");
     serves(&site, &token, "one");
+    daemon.stop();
+}
+
+#[test]
+fn a_policy_on_trial_is_not_blamed_for_a_stop_that_the_supervisor_cuts_short() {
+    let mut site = Site::new();
+    (site.more, site.trial) = ("[gateway.timeouts]\ndrain = \"10m\"\n".into(), "1s".into());
+    let (token, mute) = (site.token(), TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    mute.set_nonblocking(true).expect("it can be set");
+    let (first, second) = (site.bundle(upstream("one")), site.bundle(mute.local_addr().expect("bound")));
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &first), "Activated");
+    until("it has passed", || daemon.log().contains("has passed its trial").then_some(()));
+    daemon.stop();
+    site.trial = "1h".into();
+    let daemon = site.start();
+    assert_eq!(daemon.takes("second.tgb", &second), "Activated");
+    daemon.stop();
+    for number in 1..=4 {
+        let daemon = site.launch(&format!("gate{number}"), |_| {});
+        daemon.answers();
+        let mut caller = TcpStream::connect(site.gateway).expect("it listens");
+        let head = format!("GET /quay/ping HTTP/1.1\r\nHost: quay.example\r\nAuthorization: Bearer {token}\r\n\r\n");
+        caller.write_all(head.as_bytes()).expect("it reads");
+        // And never answers, so the drain lasts.
+        let _held = until("the second policy serves", || mute.accept().ok());
+        daemon.signal(Signal::TERM);
+        until("it drains", || daemon.log().contains("requests in flight may end").then_some(()));
+        daemon.kill();
+    }
+    let daemon = site.launch("last", |_| {});
+    daemon.answers();
+    assert!(!daemon.log().contains("KnownBad"), "{}", daemon.log());
+    daemon.stop();
+}
+
+#[test]
+fn descriptors_that_run_out_are_told_once_and_counted_and_connections_come_again_with_them() {
+    let site = Site::new();
+    let daemon = site.start();
+    let ours = getrlimit(Resource::Nofile);
+    let taken = daemon.descriptors(Rlimit { current: Some(0), ..ours });
+    assert_eq!(taken.current, ours.maximum, "it takes what it is given");
+    let _caller = TcpStream::connect(site.gateway).expect("the kernel takes it");
+    let told = || daemon.log().matches("no connection can be accepted").count();
+    until("it is told", || (told() > 0).then_some(()));
+    daemon.descriptors(taken);
+    let errors = || {
+        let metrics = daemon.ask("/metrics")?.1;
+        metrics.lines().find_map(|line| line.strip_prefix("tidegate_accept_errors_total ")?.parse::<u64>().ok())
+    };
+    assert!(until("it answers", errors) > 0);
+    assert_eq!(get(site.gateway, "/", None).status, 503, "and it serves");
+    assert_eq!(told(), 1);
     daemon.stop();
 }
 

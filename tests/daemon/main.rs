@@ -3,6 +3,8 @@
 
 mod carried;
 mod check;
+#[cfg(feature = "hub")]
+mod fetched;
 mod identity;
 mod life;
 mod policy;

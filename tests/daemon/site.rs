@@ -1,13 +1,14 @@
 //! A site in a folder of its own: keys and bundles by the operator's command, settings, and daemons on them.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate::admin::{Status, client};
@@ -143,6 +144,26 @@ impl Site {
     }
 }
 
+/// A library of this C, to be put in front of a program's own; none where there is no C compiler, which is told.
+pub(crate) fn shim(folder: &Path, source: &str) -> Option<PathBuf> {
+    let library = folder.join("shim.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-x", "c", "-", "-o"]).arg(&library).stdin(Stdio::piped());
+    let Ok(mut compiling) = cc.spawn() else {
+        skipped("there is no C compiler");
+        return None;
+    };
+    compiling.stdin.take().expect("a pipe").write_all(source.as_bytes()).expect("it reads");
+    assert!(compiling.wait().expect("it runs").success(), "the shim compiles");
+    Some(library)
+}
+
+/// Tells that a test does nothing here, and why. Past the test harness, which shows nothing of a test that passes.
+pub(crate) fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
+
 /// The daemon's own binary, with nothing of this process's environment that it would heed.
 pub(crate) fn tidegated(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegated"));
@@ -194,9 +215,17 @@ impl Daemon {
         text["body"]["result"].as_str().expect("a result has a name").to_owned()
     }
 
+    fn pid(&self) -> Pid {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, signal).expect("it runs");
+        kill_process(self.pid(), signal).expect("it runs");
+    }
+
+    /// Sets how many descriptors it may have; gives what was set before.
+    pub(crate) fn descriptors(&self, limit: Rlimit) -> Rlimit {
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("it is our child")
     }
 
     /// Waits for its end.

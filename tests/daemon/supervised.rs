@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use tidegate::{exit, gateway};
 
-use crate::site::{SOON, Site, free_address, serves, until};
+use crate::site::{SOON, Site, free_address, serves, shim, until};
 use crate::wire::{get, upstream};
 
 /// The supervisor's end of `NOTIFY_SOCKET`.
@@ -65,12 +65,76 @@ fn a_supervisor_hears_of_start_life_reload_and_end() {
         let spool = daemon.status().spool;
         assert_eq!((spool.backlog_files, &spool.last_error), (files, &None), "{spool:?}");
         assert!(spool.stream.is_some() && spool.disk_bytes >= spool.backlog_bytes, "{spool:?}");
+        let metrics = daemon.ask("/metrics").expect("an answer").1;
+        assert!(metrics.contains(&format!("\ntidegate_spool_disk_bytes {}\n", spool.disk_bytes)), "{metrics}");
+        assert!(metrics.contains("\ntidegate_spool_failing 0\n"), "{metrics}");
         serves(&site, &token, "one");
     }
 
     daemon.signal(Signal::TERM);
-    ear.hears("STOPPING=1");
+    // The drain, which may be longer than the unit waits, and what comes after it.
+    let stopping = ear.hears("STOPPING=1");
+    assert!(stopping.lines().any(|line| line == "EXTEND_TIMEOUT_USEC=40000000"), "{stopping}");
     assert_eq!(daemon.end().code(), Some(0), "{}", daemon.log());
+}
+
+/// Fails what a thread that is called `ENDS` waits by: its runtime takes that for a defect and panics.
+const ENDS: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int epoll_wait(int fd, struct epoll_event *events, int most, int ms) {
+    char name[16] = "";
+    const char *ends = getenv("ENDS");
+    prctl(PR_GET_NAME, name);
+    if (ends && strcmp(name, ends) == 0) { errno = EBADF; return -1; }
+    return (int)syscall(SYS_epoll_pwait, fd, events, most, ms, NULL, 8);
+}
+"#;
+
+#[test]
+fn a_task_that_ends_takes_the_daemon_down_even_where_no_watchdog_does_and_that_counts_in_a_trial() {
+    let mut site = Site::new();
+    let Some(shim) = shim(&site.path(""), ENDS) else { return };
+    let token = site.token();
+    let (first, second) = (site.bundle(upstream("one")), site.bundle(upstream("two")));
+    site.trial = "1s".into();
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &first), "Activated");
+    until("it has passed", || daemon.log().contains("has passed its trial").then_some(()));
+    daemon.stop();
+    site.trial = "1h".into();
+    let daemon = site.start();
+    assert_eq!(daemon.takes("second.tgb", &second), "Activated");
+    daemon.stop();
+
+    let broken = |name: &str, watchdog: Option<&str>| {
+        site.launch(name, |command| {
+            command.env("LD_PRELOAD", &shim).env("ENDS", "accept");
+            command.envs(watchdog.map(|limit| ("WATCHDOG_USEC", limit)));
+        })
+    };
+    for _ in 0..2 {
+        let mut daemon = broken("unwatched", None);
+        assert_eq!(daemon.end().code(), Some(exit::SOFTWARE.into()), "{}", daemon.log());
+        assert!(daemon.log().contains("tidegated: task accept has ended"), "{}", daemon.log());
+    }
+    // The control: a watchdog is left to do it.
+    let daemon = broken("watched", Some("400000"));
+    until("it is not fed", || daemon.log().contains("task accept has ended; the watchdog is not fed").then_some(()));
+    assert!(daemon.ask("/livez").is_some_and(|(status, _)| status == 503));
+    assert!(daemon.ask("/metrics").is_some_and(|(_, text)| text.contains("\ntidegate_panics_total 1\n")));
+    daemon.kill();
+
+    let daemon = site.start();
+    serves(&site, &token, "one");
+    assert!(daemon.log().contains("KnownBad"), "{}", daemon.log());
+    daemon.stop();
 }
 
 #[test]

@@ -129,8 +129,8 @@ fn a_caller_that_goes_away_leaves_a_record_and_frees_the_upstream() {
     let scene_waiting = scene(&Terms::to(upstream.address));
     let mut client = scene_waiting.connect();
     client.say(&with_token("GET /petstore/1.0/pet/1", ""));
-    let accepted_by_upstream = Duration::from_millis(100);
-    scene_waiting.no_record(accepted_by_upstream);
+    scene_waiting.asked(1);
+    scene_waiting.no_record(Duration::from_millis(100));
     client.stream.shutdown(Shutdown::Both).expect("it was open");
     let record = scene_waiting.record();
     assert_eq!((record.outcome, record.status), (Outcome::DownstreamAborted, 0));

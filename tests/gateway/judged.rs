@@ -5,7 +5,7 @@ use tidegate::policy::Uncertain;
 use tidegate::spool::record::Outcome;
 
 use crate::rig::Terms;
-use crate::scene::{RIG, scene, with_token};
+use crate::scene::{Of, RIG, scene, with_token};
 use crate::upstream::{SOON, echo_target, start};
 
 #[test]
@@ -84,7 +84,7 @@ fn a_quota_that_is_used_up_is_told_with_the_time_that_it_lasts() {
             assert_eq!((&reply.json()["error"], &reply.json()["code"]), (&"QuotaExceeded".into(), &900_804.into()));
             let wait: u32 = reply.field("retry-after").and_then(|wait| wait.parse().ok()).expect("seconds");
             assert!((1..=31 * 86_400).contains(&wait), "{wait}");
-            assert_eq!((record.outcome, record.is_known), (Outcome::QuotaExceeded, true));
+            assert_eq!((record.outcome, record.of), (Outcome::QuotaExceeded, Of::Known));
         }
     }
     assert_eq!(upstream.seen.try_iter().count(), 2);
@@ -102,7 +102,7 @@ fn a_token_that_is_taken_back_or_cannot_be_dated_is_refused() {
     let refused = |reply: crate::scene::Reply, error: &str| {
         assert_eq!((reply.status, reply.json()["error"].as_str()), (401, Some(error)));
         let record = scene.record();
-        assert_eq!((record.outcome.name(), record.is_known), (error, false));
+        assert_eq!((record.outcome.name(), record.of), (error, Of::Refused));
     };
     refused(ask(7), "TokenRevoked");
     assert_eq!((ask(8).status, scene.record().outcome), (200, Outcome::Admitted));

@@ -17,7 +17,7 @@ use tidegate::telemetry::{Heartbeats, Standstill};
 use tidegate::units::Span;
 
 use crate::rig::Terms;
-use crate::scene::{RIG, quick, scene, scene_of, scene_with, shared, start, with_token};
+use crate::scene::{RIG, free_port, quick, scene, scene_of, scene_on, scene_with, shared, start, with_token};
 use crate::upstream::{self, SOON, echo_target};
 
 #[test]
@@ -82,7 +82,7 @@ fn what_is_in_flight_ends_well_when_the_gateway_stops() {
     let mut idle = scene.connect();
     let mut busy = scene.connect();
     busy.say(&with_token("GET /petstore/1.0/pet/1", ""));
-    scene.no_record(Duration::from_millis(100));
+    scene.asked(1);
     let begun = Instant::now();
     let drained = scene.running.drain(Duration::from_secs(5));
     assert_eq!(drained, Drained { broken_off: 0, dead_threads: 0 });
@@ -99,12 +99,34 @@ fn what_does_not_end_in_time_is_broken_off_and_on_the_record() {
     let scene = scene(&Terms::to(upstream.address));
     let mut client = scene.connect();
     client.say(&with_token("GET /petstore/1.0/pet/1", ""));
-    scene.no_record(Duration::from_millis(100));
+    scene.asked(1);
     let drained = scene.running.drain(Duration::from_millis(100));
     assert_eq!(drained, Drained { broken_off: 1, dead_threads: 0 });
     assert!(client.is_closed());
     let records: Vec<_> = scene.records.try_iter().map(|record| record.outcome).collect();
     assert_eq!(records, [Outcome::DownstreamAborted]);
+}
+
+#[test]
+fn a_stop_breaks_no_connection_that_has_not_had_its_turn() {
+    let mut config = quick();
+    config.limits.connections = 1;
+    let upstream = upstream::start(echo_target);
+    let terms = Terms::to(upstream.address);
+    let socket = free_port();
+    let next = socket.try_clone().expect("a socket can be shared");
+    let scene = scene_on(socket, RIG.snapshot(&terms), config, ListenerConfig::default(), None);
+    let _first = scene.connect();
+    let mut waiting: Vec<_> = (0..3).map(|_| scene.connect()).collect();
+    for client in &mut waiting {
+        client.say(&with_token("GET /petstore/1.0/pet/1", ""));
+    }
+    let _ = scene.running.drain(Duration::from_secs(5));
+    // Whoever listens on after a restart finds them in the queue.
+    let scene = scene_on(next, RIG.snapshot(&terms), quick(), ListenerConfig::default(), None);
+    assert!(waiting.iter_mut().all(|client| client.reply().status == 200));
+    assert!((0..3).all(|_| scene.record().outcome == Outcome::Admitted));
+    scene.end();
 }
 
 #[test]
@@ -171,6 +193,8 @@ struct Slow(Sender<()>, Receiver<()>);
 
 impl Intake for Slow {
     fn append(&mut self, _: &UsageRecord<'_>) {}
+
+    fn append_open(&mut self, _: &UsageRecord<'_>) {}
 
     fn append_unauthenticated(&mut self, _: &UsageRecord<'_>, _: Duration) {}
 
@@ -257,6 +281,8 @@ fn a_caller_that_reads_late_gets_every_answer_whole_and_in_order() {
         assert!(reply.text().ends_with(&format!("/pet/{number}")), "{number}: {}", reply.text());
     }
     caller.join().expect("it wrote all");
+    assert!((0..REQUESTS).all(|_| scene.record().outcome == Outcome::Admitted));
+    scene.end();
 }
 
 /// An intake that hangs until it is let go.
@@ -265,6 +291,10 @@ struct Hung(Receiver<()>);
 impl Intake for Hung {
     fn append(&mut self, _: &UsageRecord<'_>) {
         let _ = self.0.recv();
+    }
+
+    fn append_open(&mut self, record: &UsageRecord<'_>) {
+        self.append(record);
     }
 
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, _: Duration) {

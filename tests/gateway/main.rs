@@ -15,4 +15,6 @@ mod life;
 mod logged;
 mod passing;
 mod refused;
+mod retry;
+mod slow;
 mod tls;

@@ -7,7 +7,7 @@ use tidegate::gateway::ListenerConfig;
 use tidegate::spool::record::Outcome;
 
 use crate::rig::Terms;
-use crate::scene::{RIG, quick, scene, scene_of, with_token};
+use crate::scene::{Of, RIG, quick, scene, scene_of, with_token};
 use crate::upstream::{SOON, echo_target, start};
 
 #[test]
@@ -32,7 +32,8 @@ fn the_upstream_learns_who_called_from_us_alone() {
     let lies = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
                 X-Request-Id: 0123456789abcdef0123456789abcdef\r\nConnection: X-Secret, close\r\nX-Secret: 1\r\n\
                 Keep-Alive: 5\r\nProxy-Authorization: Basic YTpi\r\nUpgrade: websocket\r\nTE: gzip\r\nX-Kept: yes\r\n\
-                X-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /evil\r\nX-Forwarded-User: root\r\nX-Real-IP: 6.6.6.6\r\n";
+                X-Forwarded-Port: 1\r\nX-Forwarded-Prefix: /evil\r\nX-Forwarded-User: root\r\nX-Real-IP: 6.6.6.6\r\n\
+                X_Forwarded_For: 6.6.6.6\r\nX-Forwarded_Host: evil\r\nX_REAL_IP: 6.6.6.6\r\nX_Request-Id: 1\r\nX_Forwarders: no\r\n";
     let reply = scene.ask(&with_token("GET /petstore/1.0/pet/7", lies));
     assert_eq!(reply.status, 200);
     assert_eq!(reply.field("connection"), Some("close"), "as the caller asked");
@@ -57,6 +58,11 @@ fn the_upstream_learns_who_called_from_us_alone() {
         ("x-forwarded-prefix", None),
         ("x-forwarded-user", None),
         ("x-real-ip", None),
+        ("x_forwarded_for", None),
+        ("x-forwarded_host", None),
+        ("x_real_ip", None),
+        ("x_request-id", None),
+        ("x_forwarders", Some("no".into())),
     ];
     for (name, value) in expected {
         assert_eq!(seen.field(name), value.as_deref(), "{name}");
@@ -88,6 +94,32 @@ fn a_proxy_of_ours_is_believed_and_added_to() {
 }
 
 #[test]
+fn of_a_long_list_of_hops_those_are_kept_that_a_proxy_of_ours_wrote_last() {
+    let upstream = start(echo_target);
+    let listener = ListenerConfig { trust_forwarded: true, ..ListenerConfig::default() };
+    let scene = scene_of(RIG.snapshot(&Terms::to(upstream.address)), quick(), listener);
+    let junk = "6.6.6.6, ".repeat(200);
+    let told = format!(
+        "X-Forwarded-For: {junk}203.0.113.7\r\nForwarded: {}for=203.0.113.7\r\n",
+        "for=6.6.6.6;by=x,".repeat(99)
+    );
+    assert_eq!(scene.ask(&with_token("GET /petstore/1.0/pet/7", &told)).status, 200);
+    let seen = upstream.seen.recv_timeout(SOON).expect("the request");
+    let list = seen.field("x-forwarded-for").expect("it is told");
+    assert!(
+        list.ends_with(", 203.0.113.7, 127.0.0.1") && list.starts_with("6.6.6.6, ") && list.len() <= 1_024,
+        "{list}"
+    );
+    let list = seen.field("forwarded").expect("it is told");
+    assert!(
+        list.ends_with("for=203.0.113.7, for=127.0.0.1;proto=http") && list.starts_with("for=6.6.6.6;by=x,"),
+        "{list}"
+    );
+    scene.record();
+    scene.end();
+}
+
+#[test]
 fn an_open_route_passes_a_password_on_and_keeps_a_token_back() {
     let upstream = start(echo_target);
     let scene = scene(&Terms::to(upstream.address));
@@ -96,7 +128,12 @@ fn an_open_route_passes_a_password_on_and_keeps_a_token_back() {
         assert_eq!(scene.ask(&request).status, 200);
         let seen = upstream.seen.recv_timeout(SOON).expect("the request");
         assert_eq!(seen.field("authorization"), passes.then_some(field));
-        assert_eq!(scene.record().outcome, Outcome::Admitted);
+        let record = scene.record();
+        assert_eq!(
+            (record.outcome, record.of),
+            (Outcome::Admitted, Of::Anybody),
+            "it takes no room from those who pay"
+        );
     }
     scene.end();
 }

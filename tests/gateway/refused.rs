@@ -7,7 +7,7 @@ use tidegate::policy::Snapshot;
 use tidegate::spool::record::Outcome;
 
 use crate::rig::Terms;
-use crate::scene::{RIG, quick, scene, scene_of, with_token};
+use crate::scene::{Of, RIG, quick, scene, scene_of, with_token};
 use crate::upstream::{echo_target, start};
 
 #[test]
@@ -63,13 +63,13 @@ fn who_is_refused_is_on_the_record_once_the_token_is_verified() {
     let scene = scene(&Terms::to(start(echo_target).address));
     scene.ask("GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: h\r\n\r\n");
     let unknown = scene.record();
-    assert_eq!((&*unknown.route, &*unknown.application, unknown.is_known), ("/pet/{petId}", "", false));
+    assert_eq!((&*unknown.route, &*unknown.application, unknown.of), ("/pet/{petId}", "", Of::Refused));
     scene.ask(&with_token("POST /petstore/1.0/open/x", ""));
     assert_eq!(scene.record().outcome, Outcome::Admitted);
     let token = RIG.token_with(1, "shop-key", "x");
     scene.ask(&format!("GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n"));
     let known = scene.record();
-    assert_eq!((known.outcome, known.is_known), (Outcome::ScopeMissing, true));
+    assert_eq!((known.outcome, known.of), (Outcome::ScopeMissing, Of::Known));
     scene.end();
 }
 
@@ -86,7 +86,7 @@ fn a_token_that_is_refused_makes_nobody_known_however_well_it_is_signed() {
         for _ in 0..2 {
             scene.ask(&format!("GET /petstore/1.0/pet/1 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n"));
             let record = scene.record();
-            assert_eq!((record.outcome.name(), record.is_known), (error, false));
+            assert_eq!((record.outcome.name(), record.of), (error, Of::Refused));
         }
     }
     scene.end();

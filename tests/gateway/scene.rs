@@ -1,7 +1,8 @@
 //! A gateway in this process, its records in a list, and raw sockets to speak to it.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -34,14 +35,22 @@ pub(crate) struct Kept {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) upstream_us: u32,
-    pub(crate) is_known: bool,
+    pub(crate) of: Of,
+}
+
+/// Of whom a record tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    Known,
+    Anybody,
+    Refused,
 }
 
 /// Tells of a record when it is flushed, as the spool does.
 struct List(Sender<Kept>, Vec<Kept>);
 
 impl List {
-    fn keep(&mut self, record: &UsageRecord<'_>, is_known: bool) {
+    fn keep(&mut self, record: &UsageRecord<'_>, of: Of) {
         self.1.push(Kept {
             outcome: record.outcome,
             status: record.status,
@@ -53,18 +62,22 @@ impl List {
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
             upstream_us: record.upstream_us,
-            is_known,
+            of,
         });
     }
 }
 
 impl Intake for List {
     fn append(&mut self, record: &UsageRecord<'_>) {
-        self.keep(record, true);
+        self.keep(record, Of::Known);
+    }
+
+    fn append_open(&mut self, record: &UsageRecord<'_>) {
+        self.keep(record, Of::Anybody);
     }
 
     fn append_unauthenticated(&mut self, record: &UsageRecord<'_>, _: Duration) {
-        self.keep(record, false);
+        self.keep(record, Of::Refused);
     }
 
     fn flush(&mut self) {
@@ -104,9 +117,20 @@ pub(crate) fn scene_with(
     listener: ListenerConfig,
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> Scene {
+    scene_on(free_port(), snapshot, config, listener, tls)
+}
+
+/// The same on a socket that is listened on already.
+pub(crate) fn scene_on(
+    socket: TcpListener,
+    snapshot: Snapshot,
+    config: Config,
+    listener: ListenerConfig,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> Scene {
     let (sender, records) = channel();
     let shared = shared(snapshot);
-    let (address, running) = start(&config, &listener, tls, &shared, Box::new(List(sender, Vec::new())));
+    let (address, running) = start_on(socket, &config, &listener, tls, &shared, Box::new(List(sender, Vec::new())));
     Scene { address, records, shared, running }
 }
 
@@ -130,7 +154,21 @@ pub(crate) fn start(
     shared: &Shared,
     intake: Box<dyn Intake>,
 ) -> (SocketAddr, Running) {
-    let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    start_on(free_port(), config, listener, tls, shared, intake)
+}
+
+pub(crate) fn free_port() -> TcpListener {
+    bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port")
+}
+
+fn start_on(
+    socket: TcpListener,
+    config: &Config,
+    listener: &ListenerConfig,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    shared: &Shared,
+    intake: Box<dyn Intake>,
+) -> (SocketAddr, Running) {
     let address = socket.local_addr().expect("bound");
     let listener = Listener::new(socket, listener, tls);
     (address, Gateway::start(config, vec![listener], shared, vec![intake]).expect("it starts"))
@@ -168,6 +206,15 @@ impl Scene {
             std::thread::yield_now();
         }
         assert_eq!(self.shared.counters.ended(end), count, "{end:?}");
+    }
+
+    /// Waits until so many connections to upstreams were opened.
+    pub(crate) fn asked(&self, connections: u64) {
+        let deadline = Instant::now() + SOON;
+        while self.shared.counters.upstream_connects.load(Ordering::Relaxed) < connections {
+            assert!(Instant::now() < deadline, "no upstream is asked");
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn no_record(&self, within: Duration) {

@@ -1,18 +1,21 @@
 //! Damaged files and full disks: the spool starts, goes on, and says what is gone.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate::keys::sha256;
 use tidegate::spool::backlog::Backlog as _;
-use tidegate::spool::record::{GapReason, Outcome, UsageRecord};
-use tidegate::spool::{Config, Intake, Spool};
+use tidegate::spool::record::{GapReason, Outcome};
+use tidegate::spool::{Config, Spool};
 use tidegate::units::Bytes;
 
-use crate::support::{Books, drain, patient, record, start, wait};
+use crate::support::{Books, append, drain, patient, record, start, wait};
 
 /// Sealed records, in files of this many; then some that are not, and requests that are only summed.
 const SEALED: u64 = 4500;
@@ -22,13 +25,6 @@ const SUMMED: u64 = 20;
 
 fn config() -> Config {
     Config { generation_size: Bytes((1 << 19) + 1), log_size: Bytes(64 << 10), unauthenticated_records: 0, ..patient() }
-}
-
-/// Appends a record that does not compress, so that few of them fill a generation.
-fn append(intake: &mut Intake, number: u64) {
-    let noise: String =
-        (0..4u64).map(|part| sha256(&[number.to_be_bytes(), part.to_be_bytes()].concat()).to_string()).collect();
-    intake.append(&UsageRecord { principal: &noise, ..record(number) });
 }
 
 /// A spool with several generations, an acknowledged file, unsealed rows and sums.
@@ -176,20 +172,117 @@ fn damage_anywhere_is_survived_and_every_loss_is_a_gap() {
     assert!(exact > 0 && unknown > 0 && lossless > 0, "if nothing is ever lost, this proves nothing");
 }
 
-#[test]
-fn a_full_disk_turns_records_into_counts_and_heals_by_itself() {
+/// Does something on a small file system of its own; says so where that cannot be had.
+fn on_small_disk(make: impl FnOnce(&Path, &Path) -> bool, what: impl FnOnce(&Path) + std::panic::UnwindSafe) {
     let folder = tempfile::tempdir().expect("a folder");
     let mount = folder.path().join("small");
     fs::create_dir(&mount).expect("a folder");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"]).arg(&mount).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        println!("skipped: this needs the right to mount a small tmpfs");
+    if !make(folder.path(), &mount) {
+        // Not by println!, which nobody sees of a test that passes.
+        let _ = writeln!(std::io::stderr(), "skipped: this needs the right to mount a small file system");
         return;
     }
-    let outcome = std::panic::catch_unwind(|| full_disk(&mount));
+    let outcome = std::panic::catch_unwind(|| what(&mount));
     let _ = Command::new("umount").arg(&mount).status();
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
+    }
+}
+
+fn runs(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn tmpfs(_: &Path, mount: &Path) -> bool {
+    runs(Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"]).arg(mount))
+}
+
+fn ext4(folder: &Path, mount: &Path) -> bool {
+    let image = folder.join("image");
+    fs::File::create(&image).and_then(|file| file.set_len(100 << 20)).expect("an image");
+    runs(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))
+        && runs(Command::new("mount").args(["-o", "loop"]).args([&image, mount]))
+}
+
+#[test]
+fn a_full_disk_turns_records_into_counts_and_heals_by_itself() {
+    on_small_disk(tmpfs, full_disk);
+}
+
+#[test]
+fn sealed_files_survive_being_asked_for_on_a_disk_that_others_keep_full() {
+    // The control: nobody asks, so nothing can happen to them.
+    for asks in [false, true] {
+        on_small_disk(ext4, |mount| {
+            let files = 60;
+            prepare_small_files(mount, files);
+            let hog = Hog::start(mount.join("filler"));
+            if asks {
+                let spool = start(mount, &patient());
+                // A file while the ballast makes room, and a refusal as soon as somebody has that.
+                let is_refused = || {
+                    wait(spool.oldest(None)).is_err()
+                        && spool.status().last_error.is_some_and(|error| error.contains("nearly full"))
+                };
+                assert!((0..20).any(|_| is_refused()), "{:?}", spool.status());
+                spool.stop();
+            }
+            hog.stop();
+            let spool = start(mount, &patient());
+            let mut books = Books::default();
+            drain(&spool, &mut books);
+            books.holds_once(0..files * SMALL_FILE);
+            assert_eq!(books.gaps, [], "{asks}");
+        });
+    }
+}
+
+const SMALL_FILE: u64 = 30;
+
+fn prepare_small_files(folder: &Path, files: u64) {
+    let spool = start(folder, &patient());
+    let mut intake = spool.intake(0);
+    for file in 0..files {
+        (0..SMALL_FILE).for_each(|number| intake.append(&record(file * SMALL_FILE + number)));
+        spool.seal_now();
+        wait(spool.oldest(None)).expect("it answers"); // so that it is sealed
+    }
+    assert_eq!(spool.status().files, files);
+    drop(intake);
+    spool.stop();
+}
+
+/// Somebody who takes whatever is free on a disk, at once.
+struct Hog {
+    is_over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+    file: PathBuf,
+}
+
+impl Hog {
+    /// Returns once the disk is full.
+    fn start(path: PathBuf) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (full, is_full) = std::sync::mpsc::channel();
+        let (over, file) = (Arc::clone(&is_over), path.clone());
+        let thread = std::thread::spawn(move || {
+            let mut file = fs::File::create(file).expect("it is made");
+            let all = vec![1; 1 << 20]; // less, where there is less
+            while !over.load(Ordering::Relaxed) {
+                if !file.write(&all).is_ok_and(|taken| taken > 0) {
+                    let _ = full.send(());
+                }
+            }
+        });
+        is_full.recv_timeout(Duration::from_secs(60)).expect("it fills the disk");
+        Self { is_over, thread, file: path }
+    }
+
+    /// Gives all of it back.
+    fn stop(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it ends");
+        fs::remove_file(self.file).expect("removed");
     }
 }
 

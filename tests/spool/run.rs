@@ -11,7 +11,7 @@ use tidegate::spool::{Config, Error, Program, Spool};
 use tidegate::telemetry::{Heartbeats, Standstill};
 use tidegate::units::{Bytes, Span};
 
-use crate::support::{Books, drain, key, patient, program, record, start, wait};
+use crate::support::{Books, append, drain, key, patient, program, record, start, wait};
 
 #[test]
 fn every_record_comes_out_once_in_a_chain_and_the_disk_is_given_back() {
@@ -173,6 +173,42 @@ fn records_over_the_limit_are_counted_and_the_books_still_balance() {
     books.holds_once(0..status.appended);
     assert_eq!(books.summed.get(&Outcome::Admitted), Some(&status.rolled_up));
     assert_eq!(books.gaps, []);
+}
+
+#[test]
+fn a_backlog_that_was_full_takes_usage_again_once_the_hub_has_it() {
+    for (limit, generation) in [(1, 512), (2, 512), (2, 2048)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (backlog_limit, generation_size) = (Bytes(limit << 20), Bytes(generation << 10));
+        let spool = start(folder.path(), &Config { backlog_limit, generation_size, ..patient() });
+        let mut intake = spool.intake(0);
+        let (mut books, mut next) = (Books::default(), 0);
+        for round in 0..3 {
+            // Until nothing more is sealed.
+            let full = loop {
+                (next..next + 450).for_each(|number| append(&mut intake, number));
+                next += 450;
+                let before = spool.status().files;
+                spool.seal_now();
+                wait(spool.oldest(None)).expect("it answers");
+                if spool.status().files == before {
+                    break spool.status();
+                }
+            };
+            assert!(full.files > 0 && full.last_error.is_some_and(|error| error.contains("limit")), "round {round}");
+            while let Some(file) = wait(spool.oldest(None)).expect("it answers") {
+                wait(spool.acknowledge(file.at, &file.digest)).expect("it answers");
+                books.enter(file);
+            }
+            spool.seal_now();
+            wait(spool.oldest(None)).expect("it answers");
+            let status = spool.status();
+            assert_eq!((status.files, status.last_error), (1, None), "round {round} of {limit} MiB, {generation} KiB");
+        }
+        drain(&spool, &mut books);
+        books.holds_once(0..next);
+        assert_eq!(books.gaps, []);
+    }
 }
 
 #[test]

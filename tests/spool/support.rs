@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidegate::ids::RequestId;
-use tidegate::keys::SigningKey;
+use tidegate::keys::{SigningKey, sha256};
 use tidegate::spool::backlog::{Backlog as _, UsageFile};
 use tidegate::spool::record::{Gap, Outcome, RollUp, Row, UsageRecord};
-use tidegate::spool::{Config, Program, Spool, child, segment};
+use tidegate::spool::{Config, Intake, Program, Spool, child, segment};
 use tidegate::units::{Span, TimeQuality};
 
 const CHILD: &str = "TIDEGATE_TEST_SPOOL_CHILD";
@@ -76,6 +76,13 @@ pub(crate) fn record<'a>(number: u64) -> UsageRecord<'a> {
         consumer: "shop",
         issuer: "https://idp.example",
     }
+}
+
+/// Appends a record that does not compress, so that few of them fill a generation.
+pub(crate) fn append(intake: &mut Intake, number: u64) {
+    let noise: String =
+        (0..4u64).map(|part| sha256(&[number.to_be_bytes(), part.to_be_bytes()].concat()).to_string()).collect();
+    intake.append(&UsageRecord { principal: &noise, ..record(number) });
 }
 
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {

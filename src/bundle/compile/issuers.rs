@@ -6,6 +6,7 @@ use crate::bundle::error::SemanticProblem;
 use crate::keys::sha256;
 use crate::policy::issuer::{Alg, ClaimPath, Issuer, IssuerError, IssuerTerms, Issuers, PinnedKey, Profile, TypSet};
 use crate::token::keys::{self, KeyError, KeyTerms};
+use crate::token::{MAX_KID, is_key_name};
 
 /// Reads the entry. The digest of its bytes names this set of keys, so that no other set shares its verified tokens.
 pub(super) fn pinned(bytes: &[u8]) -> Result<Issuers, SemanticProblem> {
@@ -33,9 +34,12 @@ fn issuer(wire: &entry::Issuer) -> Result<Issuer, SemanticProblem> {
         }
     }
     check_texts(&whose, "audience", &wire.audiences)?;
-    let claim = |path: &String| match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
-        Some((member, inner)) => ClaimPath::nested(member, inner),
-        None => ClaimPath::top(path),
+    let claim = |path: &String| match path.strip_prefix('/').map(|path| path.split_once('/').unwrap_or_default()) {
+        None => Ok(ClaimPath::top(path)),
+        Some(("", _) | (_, "")) => Err(invalid(format!(
+            "{whose} has the claim {path:?}; a path is of two names (\"/application/uuid\"), and one name has no /"
+        ))),
+        Some((member, inner)) => Ok(ClaimPath::nested(member, inner)),
     };
     let lifetime = |seconds: u64| {
         u32::try_from(seconds).map_err(|_| invalid(format!("{whose} has a maximum lifetime over {} s", u32::MAX)))
@@ -47,7 +51,7 @@ fn issuer(wire: &entry::Issuer) -> Result<Issuer, SemanticProblem> {
         audiences: wire.audiences.iter().map(|audience| audience.as_str().into()).collect(),
         typ,
         max_lifetime_s: wire.max_lifetime_s.map(lifetime).transpose()?,
-        client: wire.claims.application.iter().map(claim).collect(),
+        client: wire.claims.application.iter().map(claim).collect::<Result<_, _>>()?,
         scope: wire.claims.scope.as_str().into(),
         keys: wire.keys.iter().map(|key| pinned_key(key, wire)).collect::<Result<_, _>>()?,
     };
@@ -93,6 +97,10 @@ fn pinned_key(wire: &entry::Key, issuer: &entry::Issuer) -> Result<PinnedKey, Se
         }
     })?;
     let key = key.into_iter().next().ok_or_else(|| invalid(format!("{} is empty", whose())))?;
+    if let Some(name) = wire.kid.iter().chain(&wire.x5t).find(|name| !is_key_name(name)) {
+        let why = format!("is empty, longer than {MAX_KID} bytes or has control characters: no token can name it");
+        return Err(invalid(format!("{}: {name:?} {why}", whose())));
+    }
     let key = match &wire.kid {
         Some(kid) => key.named(kid.as_str()),
         None => key,

@@ -1,11 +1,12 @@
 //! `bundle diff`: what changes from one bundle or policy folder to another, for a person who has to sign.
 //!
-//! Rows are compared by what names them: a route by API, methods and template, a key by issuer and key id. Whatever
-//! opens or closes a way in is listed whole; of the long tables (applications, consumer keys, subscriptions, revoked
-//! ids) the first [`LISTED`] rows, and how many there are. Nothing is vouched for, but that what is shown is what the
-//! manifest names: a blob of another digest is refused.
+//! Rows are compared by what names them: a route by API, methods and template, a key by issuer and key id. Names of
+//! several parts are quoted, so that no two rows share one. Whatever opens or closes a way in is listed whole; of the
+//! long tables (applications, consumer keys, subscriptions, revoked ids) the first [`LISTED`] rows, and how many there
+//! are. Nothing is vouched for, but that what is shown is what the manifest names: a blob of another digest is refused.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::inspect::{blobs, target};
-use super::listing::certificate;
+use super::listing::{certificate, kind_name};
 use super::read_bundle;
 use crate::bundle::container::BundleType;
-use crate::bundle::entry::{Issuers, JsonEntry as _, Revocations, Routes, Subscriptions, Throttle};
+use crate::bundle::entry::{Issuers, JsonEntry as _, Probes, Revocations, Routes, Subscriptions, Throttle};
 use crate::bundle::manifest::Manifest;
 use crate::bundle::{Entries, EntryKind, Refused, pack};
 use crate::cli::{print, source};
@@ -119,6 +120,7 @@ impl Side {
             ("expires at", manifest.expires_at().map_or_else(|| "never".to_owned(), print::moment)),
             ("target", target(&manifest.target)),
             ("requires", requires.join(", ")),
+            ("base", manifest.base().map(|base| base.to_string()).unwrap_or_default()),
         ]);
         if let Some(permit) = manifest.permit() {
             facts.extend(fields([("permit from", permit.from.to_string()), ("permit to", permit.to.to_string())]));
@@ -241,7 +243,10 @@ fn fields<const N: usize>(fields: [(&str, String); N]) -> Fields {
 fn members(of: &impl Serialize, without: &[&str]) -> anyhow::Result<Fields> {
     let text = |value: Value| match value {
         Value::String(text) => text,
-        Value::Array(values) if values.iter().all(Value::is_string) => {
+        // Where the joints would not be seen it stays a list.
+        Value::Array(values)
+            if values.iter().all(|value| value.as_str().is_some_and(|text| !text.contains([',', '"']))) =>
+        {
             values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
@@ -254,27 +259,34 @@ fn members(of: &impl Serialize, without: &[&str]) -> anyhow::Result<Fields> {
 /// All rows of all entries, by table and by what names them.
 fn parts(entries: &Entries) -> anyhow::Result<BTreeMap<&'static str, BTreeMap<String, Fields>>> {
     let mut parts: BTreeMap<&'static str, BTreeMap<String, Fields>> = BTreeMap::new();
-    let mut say = |part: &'static str, name: String, fields: Fields| {
-        parts.entry(part).or_default().insert(name, fields);
+    // A row must not take another's place: what is not shown is signed all the same.
+    let mut say = |part: &'static str, name: String, fields: Fields| match parts.entry(part).or_default().entry(name) {
+        Entry::Vacant(place) => {
+            place.insert(fields);
+            Ok(())
+        }
+        Entry::Occupied(there) => {
+            bail!("{part}: {} stands twice in it, so what changes cannot be told; take one out", there.key())
+        }
     };
     for (kind, blob) in entries {
         match kind {
             EntryKind::Routes => {
                 let entry = Routes::from_bytes(blob)?;
                 for api in &entry.apis {
-                    let title = format!("{} {}", api.name, api.version);
+                    let title = format!("{:?} {:?}", api.name, api.version);
                     for route in &api.routes {
                         let methods: Vec<_> = route.methods.iter().map(|method| method.name()).collect();
-                        let name = format!("{title} {} {}", methods.join(","), route.template);
-                        say("routes", name, members(route, &["methods", "template"])?);
+                        let name = format!("{title} {} {:?}", methods.join(","), route.template);
+                        say("routes", name, members(route, &["methods", "template"])?)?;
                     }
-                    say("APIs", title, members(api, &["name", "version", "routes"])?);
+                    say("APIs", title, members(api, &["name", "version", "routes"])?)?;
                 }
                 for upstream in &entry.upstreams {
                     let mut fields = members(upstream, &["name", "ca"])?;
                     let ca: Vec<_> = upstream.ca.iter().map(|ca| certificate(ca)).collect();
                     fields.insert("ca sha256".to_owned(), ca.join(", "));
-                    say("upstreams", upstream.name.clone(), fields);
+                    say("upstreams", upstream.name.clone(), fields)?;
                 }
             }
             EntryKind::Issuers => {
@@ -282,19 +294,19 @@ fn parts(entries: &Entries) -> anyhow::Result<BTreeMap<&'static str, BTreeMap<St
                     for key in &issuer.keys {
                         let jwk = serde_json::to_string(&key.jwk)?;
                         let unnamed = || format!("without kid {}", &sha256(jwk.as_bytes()).to_string()[..16]);
-                        let kid = key.kid.as_ref().map_or_else(unnamed, |kid| format!("kid {kid}"));
+                        let kid = key.kid.as_ref().map_or_else(unnamed, |kid| format!("kid {kid:?}"));
                         say(
                             "issuer keys",
-                            format!("{} {} {kid}", issuer.name, key.alg),
+                            format!("{:?} {} {kid}", issuer.name, key.alg),
                             members(key, &["kid", "alg"])?,
-                        );
+                        )?;
                     }
-                    say("issuers", issuer.name.clone(), members(issuer, &["name", "keys"])?);
+                    say("issuers", issuer.name.clone(), members(issuer, &["name", "keys"])?)?;
                 }
             }
             EntryKind::Throttle => {
                 for plan in &Throttle::from_bytes(blob)?.plans {
-                    say("plans", plan.name.clone(), members(plan, &["name"])?);
+                    say("plans", plan.name.clone(), members(plan, &["name"])?)?;
                 }
             }
             EntryKind::Subscriptions => {
@@ -302,30 +314,34 @@ fn parts(entries: &Entries) -> anyhow::Result<BTreeMap<&'static str, BTreeMap<St
                 let name = |at: u32| entry.applications.get(at as usize).map_or("?", |row| row.name.as_str());
                 for row in &entry.applications {
                     let facts = [("consumer", row.consumer.clone()), ("plan", row.plan.clone())];
-                    say("applications", row.name.clone(), fields(facts));
+                    say("applications", row.name.clone(), fields(facts))?;
                 }
                 for row in &entry.keys {
                     let application = name(row.application).to_owned();
-                    say("consumer keys", row.key.clone(), fields([("application", application)]));
+                    say("consumer keys", row.key.clone(), fields([("application", application)]))?;
                 }
                 for row in &entry.subscriptions {
                     let blocked = if row.blocked { "yes" } else { "" }.to_owned();
-                    let title = format!("{} on {} {}", name(row.application), row.api, row.version);
-                    say("subscriptions", title, fields([("plan", row.plan.clone()), ("blocked", blocked)]));
+                    let title = format!("{:?} on {:?} {:?}", name(row.application), row.api, row.version);
+                    say("subscriptions", title, fields([("plan", row.plan.clone()), ("blocked", blocked)]))?;
                 }
             }
             EntryKind::Revocations => {
                 let entry = Revocations::from_bytes(blob)?;
                 for row in &entry.cut_offs {
-                    let name = format!("{:?} {} of {}", row.kind, row.value, row.issuer).to_lowercase();
-                    say("cut-offs", name, fields([("issued before", print::moment(row.before))]));
+                    let name = format!("{} {:?} of {:?}", kind_name(row.kind), row.value, row.issuer);
+                    say("cut-offs", name, fields([("issued before", print::moment(row.before))]))?;
                 }
                 for row in &entry.ids {
                     let until = if row.until == i64::MAX { "for ever".to_owned() } else { print::moment(row.until) };
-                    say("revoked ids", format!("{:016x}", row.hash), fields([("until", until)]));
+                    say("revoked ids", format!("{:016x}", row.hash), fields([("until", until)]))?;
                 }
             }
-            EntryKind::Probes => say("probes", sha256(blob).to_string(), Fields::new()),
+            EntryKind::Probes => {
+                for probe in &Probes::from_bytes(blob)?.probes {
+                    say("probes", probe.name.clone(), members(probe, &["name"])?)?;
+                }
+            }
         }
     }
     Ok(parts)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::listing::{counted, listing};
+use super::listing::{counted, kind_name, listing};
 use super::{newest_root, read_bundle, read_root, root_beside};
 use crate::bundle::Refused;
 use crate::bundle::container::{BundleType, Head};
@@ -89,6 +89,7 @@ pub(super) fn summary(bundle: &[u8], root: Option<&RootDocument>) -> anyhow::Res
     if !requires.is_empty() {
         rows.push(("requires", requires.join(", ")));
     }
+    rows.extend(manifest.base().map(|base| ("base", base.to_string())));
     if let Some(permit) = manifest.permit() {
         rows.extend([("from bundle", permit.from.to_string()), ("to bundle", permit.to.to_string())]);
     }
@@ -179,7 +180,7 @@ fn entry_json(kind: EntryKind, blob: &[u8]) -> anyhow::Result<Value> {
             let entry = Revocations::from_bytes(blob)?;
             json!({
                 "cut_offs": entry.cut_offs.iter().map(|row| json!({
-                    "kind": format!("{:?}", row.kind).to_lowercase(), "iss": row.issuer, "value": row.value, "before": row.before,
+                    "kind": kind_name(row.kind), "iss": row.issuer, "value": row.value, "before": row.before,
                 })).collect::<Vec<_>>(),
                 "ids": entry.ids.iter().map(|row| json!({"hash": format!("{:016x}", row.hash), "until": row.until})).collect::<Vec<_>>(),
             })

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::overlap;
 use crate::bundle::Refused;
 use crate::bundle::compile::compile;
 use crate::bundle::entry::{self, EntryError, JsonEntry as _};
@@ -124,7 +125,7 @@ impl Wire {
     }
 }
 
-fn title(api: &entry::Api) -> String {
+pub(super) fn title(api: &entry::Api) -> String {
     format!("API {:?} {:?}", api.name, api.version)
 }
 
@@ -193,59 +194,10 @@ fn plans(policy: &Wire, found: &mut Found) {
     }
 }
 
-/// Pairs of routes where one path meets both, and whoever comes by it is judged by other rules than the other says.
+/// Pairs of routes where one path meets both.
 fn overlaps(policy: &Wire, found: &mut Found) {
-    for api in &policy.routes.apis {
-        for (at, one) in api.routes.iter().enumerate() {
-            for other in &api.routes[at + 1..] {
-                let rules = |route: &entry::Route| {
-                    (route.auth, route.scopes.clone(), route.plan.clone(), route.upstream.clone())
-                };
-                let share_methods = one.methods.iter().any(|method| other.methods.contains(method));
-                if one.template != other.template
-                    && share_methods
-                    && rules(one) != rules(other)
-                    && overlap(&one.template, &other.template)
-                {
-                    let says = format!(
-                        "{}: some paths fit both {:?} and {:?}, whose rules differ; the more exact one counts",
-                        title(api),
-                        one.template,
-                        other.template
-                    );
-                    found.warning(
-                        "TemplatesOverlap",
-                        says,
-                        "make sure that both may be read so, or give them the same rules",
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// Whether one path can fit both templates.
-fn overlap(one: &str, other: &str) -> bool {
-    let (mut one, mut other) = (one.split('/'), other.split('/'));
-    loop {
-        match (one.next(), other.next()) {
-            (None, None) | (Some("*"), Some(_)) | (Some(_), Some("*")) => return true,
-            (None, Some(_)) | (Some(_), None) => return false,
-            (Some(a), Some(b)) if a == b || fits(a, b) || fits(b, a) => {}
-            (Some(_), Some(_)) => return false,
-        }
-    }
-}
-
-/// Whether what stands before and after a segment's parameter leaves room for `text`.
-fn fits(segment: &str, text: &str) -> bool {
-    let Some((before, (_, after))) = segment.split_once('{').and_then(|(a, rest)| Some((a, rest.split_once('}')?)))
-    else {
-        return false;
-    };
-    match text.split_once('{').and_then(|(a, rest)| Some((a, rest.split_once('}')?.1))) {
-        None => text.len() > before.len() + after.len() && text.starts_with(before) && text.ends_with(after),
-        Some((a, b)) => (before.starts_with(a) || a.starts_with(before)) && (after.ends_with(b) || b.ends_with(after)),
+    for says in overlap::overlaps(&policy.routes) {
+        found.warning("TemplatesOverlap", says, "make sure that both may be read so, or give them the same rules");
     }
 }
 
@@ -294,29 +246,5 @@ fn expiry(dates: Dates, now: UnixSeconds, found: &mut Found) {
         found.error("Expired", says, "build it again");
     } else if expires_at.saturating_sub(now) < SOON_S {
         found.warning("ExpiresSoon", says, "make sure that it reaches every device before then");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::overlap;
-
-    #[test]
-    fn templates_overlap_where_one_path_fits_both() {
-        for (one, other, is) in [
-            ("/pet/{id}", "/pet/findByStatus", true),
-            ("/pet/{id}", "/pet/{name}", true),
-            ("/pet/{id}", "/pets/1", false),
-            ("/pet/{id}", "/pet/{id}/photo", false),
-            ("/pet/*", "/pet/{id}/photo", true),
-            ("/*", "/pet", true),
-            ("/pet/a-{id}", "/pet/a-1", true),
-            ("/pet/a-{id}", "/pet/b-1", false),
-            ("/pet/a-{id}", "/pet/a-", false),
-            ("/pet/a-{id}", "/pet/{id}-b", true),
-            ("/pet/a-{id}", "/pet/b-{id}", false),
-        ] {
-            assert_eq!((overlap(one, other), overlap(other, one)), (is, is), "{one} {other}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::bundle::entry::{
-    Issuers, JsonEntry as _, Limit, Per, Plan, Probe, Probes, Revocations, Routes, Subscriptions, Throttle,
+    CutOffKind, Issuers, JsonEntry as _, Limit, Per, Plan, Probe, Probes, Revocations, Routes, Subscriptions, Throttle,
 };
 use crate::bundle::manifest::EntryKind;
 use crate::cli::print;
@@ -62,7 +62,7 @@ fn probes(entry: &Probes) -> Vec<Vec<String>> {
         let mut facts = vec![format!("expect {}", probe.expect.result), format!("at {}", probe.at)];
         facts.extend(probe.expect.route.iter().map(|route| format!("route {route}")));
         facts.extend(probe.expect.application.iter().map(|name| format!("application {name}")));
-        facts.extend(probe.headers.iter().map(|field| format!("with {}", field.name)));
+        facts.extend(probe.headers.iter().map(|field| format!("with {}: {}", field.name, field.value)));
         cells([probe.name.clone(), format!("{} {}{}", probe.method, probe.host, probe.path), facts.join(", ")])
     };
     entry.probes.iter().map(row).collect()
@@ -85,7 +85,7 @@ fn routes(entry: &Routes) -> Vec<Vec<String>> {
         facts.extend(api.forward_token.then(|| "token is forwarded".to_owned()));
         facts.extend((!api.strip_base_path).then(|| "base path is forwarded".to_owned()));
         facts.push(format!("bodies to {} bytes", api.max_body));
-        rows.push(vec![format!("API {} {} at {:?}: {}", api.name, api.version, api.base_path, facts.join("; "))]);
+        rows.push(vec![format!("API {:?} {:?} at {:?}: {}", api.name, api.version, api.base_path, facts.join("; "))]);
         for route in &api.routes {
             let methods: Vec<_> = route.methods.iter().map(|method| method.name()).collect();
             let asks = match route.auth {
@@ -203,7 +203,7 @@ fn subscriptions(entry: &Subscriptions) -> Vec<Vec<String>> {
         rows.push(cells(["key".to_owned(), application, row.key.clone(), String::new(), String::new()]));
     }
     for row in &entry.subscriptions {
-        let api = format!("{} {}", row.api, row.version);
+        let api = format!("{:?} {:?}", row.api, row.version);
         let blocked = if row.blocked { "BLOCKED" } else { "" };
         let application = name(row.application).to_owned();
         let plan = format!("plan {}", row.plan);
@@ -212,10 +212,18 @@ fn subscriptions(entry: &Subscriptions) -> Vec<Vec<String>> {
     rows
 }
 
+pub(super) fn kind_name(kind: CutOffKind) -> &'static str {
+    match kind {
+        CutOffKind::Subject => "subject",
+        CutOffKind::Client => "client",
+        CutOffKind::Key => "key",
+    }
+}
+
 fn revocations(entry: &Revocations) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for row in &entry.cut_offs {
-        let kind = format!("{:?}", row.kind).to_lowercase();
+        let kind = kind_name(row.kind);
         let before = format!("issued before {}", print::moment(row.before));
         rows.push(cells(["cut-off".to_owned(), row.issuer.clone(), format!("{kind} {}", row.value), before]));
     }

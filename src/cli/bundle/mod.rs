@@ -6,13 +6,14 @@ mod diff;
 mod inspect;
 mod lint;
 mod listing;
+mod overlap;
 mod records;
 mod sign;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Subcommand;
 
 pub(super) use build::chain;
@@ -20,7 +21,7 @@ pub(super) use build::chain;
 use super::root::read_root;
 use crate::bundle::container::MAX_FILE;
 use crate::bundle::root::RootDocument;
-use crate::bundle::{Entries, Refused, succession};
+use crate::bundle::{Entries, Refused, reset, succession};
 use crate::disk::read_limited;
 
 #[derive(Debug, Subcommand)]
@@ -60,7 +61,13 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
 
 /// A whole bundle in memory.
 pub(super) fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
-    read_limited(path, MAX_FILE).with_context(|| format!("bundle {}", path.display()))
+    let bytes = read_limited(path, MAX_FILE).with_context(|| format!("bundle {}", path.display()))?;
+    ensure!(
+        !bytes.starts_with(&reset::MAGIC),
+        "{0} is a time reset, not a bundle: `tidegate time sign {0}` shows it and signs only with --yes",
+        path.display()
+    );
+    Ok(bytes)
 }
 
 /// `root.json` of the policy folder that a key file lies in: `DIR/keys/policy.key` → `DIR/root.json`.

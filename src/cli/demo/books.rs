@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use rusqlite::{Connection, OpenFlags};
 
-use super::traffic::{Kind, Seen, State};
+use super::traffic::{Kind, Phase, Seen, State};
 
 /// What the hub's database says.
 #[derive(Debug, Default)]
@@ -59,6 +59,8 @@ pub(super) struct Books {
     pub(super) by_outcome: BTreeMap<String, Line>,
     /// What does not balance; empty when all is well.
     pub(super) wrong: Vec<String>,
+    /// What these books do not show, for want of requests.
+    pub(super) unshown: Option<&'static str>,
 }
 
 /// One outcome.
@@ -73,9 +75,23 @@ pub(super) struct Line {
 }
 
 /// Compares. Every whole answer is one record with its status and a right outcome; every other record is
-/// a request that broke; none is there twice; nothing is only a sum.
-pub(super) fn compare(seen: &[Seen], kinds: &[Kind], hub: &HubSide) -> Books {
+/// a request that broke; none is there twice; nothing is only a sum. There are whole answers in every phase, and only the
+/// kill, which met `in_flight` requests, breaks any.
+pub(super) fn compare(seen: &[Seen], kinds: &[Kind], hub: &HubSide, in_flight: usize) -> Books {
     let mut books = Books::default();
+    for phase in Phase::ALL {
+        if !whole(seen).any(|seen| seen.phase == phase) {
+            books.wrong.push(format!("no request got a whole answer while {}", phase.told()));
+        }
+    }
+    let broken = || seen.iter().filter(|seen| seen.state == State::Broken);
+    for seen in broken().filter(|seen| seen.phase != Phase::Kill) {
+        books.wrong.push(format!("{} ({}) broke while {}", seen.request_id, seen.kind, seen.phase.told()));
+    }
+    if in_flight == 0 && !broken().any(|seen| seen.phase == Phase::Kill) {
+        books.unshown =
+            Some("all requests had been answered before the kill: it broke none; ask for more (--requests)");
+    }
     let mut known: HashMap<String, &Seen> = HashMap::new();
     for seen in seen {
         known.insert(seen.request_id.to_string(), seen);
@@ -122,8 +138,16 @@ mod tests {
     use super::*;
     use crate::ids::RequestId;
 
-    fn seen(id: u8, state: State) -> Seen {
-        Seen { request_id: RequestId([id; 16]), kind: "good", status: Some(200), state }
+    fn seen(id: u8, phase: Phase, state: State) -> Seen {
+        Seen { request_id: RequestId([id; 16]), kind: "good", phase, status: Some(200), state }
+    }
+
+    /// A whole answer in each phase but `without`, and then `more`.
+    fn each(without: Option<Phase>, more: &[Seen]) -> (Vec<Seen>, Vec<(u8, u16, &'static str)>) {
+        let phases = (101..).zip(Phase::ALL).filter(|(_, phase)| Some(*phase) != without);
+        let seen: Vec<_> = phases.map(|(id, phase)| seen(id, phase, State::Whole)).collect();
+        let records = seen.iter().map(|seen| (seen.request_id.0[0], 200, "Admitted")).collect();
+        (seen.iter().chain(more).cloned().collect(), records)
     }
 
     fn kinds() -> Vec<Kind> {
@@ -147,30 +171,57 @@ mod tests {
         hub
     }
 
-    fn wrong(seen: &[Seen], hub: &HubSide) -> usize {
-        compare(seen, &kinds(), hub).wrong.len()
+    /// What is wrong when beside whole answers in all phases there are `more` requests and `records`.
+    fn wrong(more: &[Seen], records: &[(u8, u16, &'static str)]) -> Vec<String> {
+        let (seen, there) = each(None, more);
+        compare(&seen, &kinds(), &hub(&[&there, records].concat()), 1).wrong
     }
 
     #[test]
-    fn books_balance_when_each_answer_is_one_record_and_the_rest_broke() {
-        let all = [seen(1, State::Whole), seen(2, State::Broken), seen(3, State::Broken)];
-        let hub = hub(&[(1, 200, "Admitted"), (2, 200, "Admitted")]);
+    fn books_balance_when_each_answer_is_one_record_and_the_rest_broke_in_the_kill() {
+        let more = [2, 3].map(|id| seen(id, Phase::Kill, State::Broken));
+        let (all, mut records) = each(None, &more);
+        records.push((2, 200, "Admitted"));
+        let hub = hub(&records);
         assert!(hub.has_all_of(&all));
-        let books = compare(&all, &kinds(), &hub);
-        assert!(books.wrong.is_empty(), "{:?}", books.wrong);
+        let books = compare(&all, &kinds(), &hub, 2);
+        assert!(books.wrong.is_empty() && books.unshown.is_none(), "{books:?}");
         let line = books.by_outcome["Admitted"];
-        assert_eq!((line.answered, line.broken, line.recorded), (1, 1, 2));
+        assert_eq!((line.answered, line.broken, line.recorded), (4, 1, 5));
     }
 
     #[test]
     fn a_lost_a_doubled_an_altered_and_an_invented_record_are_each_seen() {
-        let one = [seen(1, State::Whole)];
-        assert_eq!(wrong(&one, &hub(&[])), 1);
-        assert_eq!(wrong(&one, &hub(&[(1, 200, "Admitted"), (1, 200, "Admitted")])), 1);
-        assert_eq!(wrong(&one, &hub(&[(1, 500, "Admitted")])), 1);
-        assert_eq!(wrong(&one, &hub(&[(1, 200, "NoRoute")])), 1);
-        assert_eq!(wrong(&one, &hub(&[(1, 200, "Admitted"), (9, 200, "Admitted")])), 1);
-        let summed = HubSide { rolled_up: 3, ..hub(&[(1, 200, "Admitted")]) };
-        assert_eq!(wrong(&one, &summed), 1);
+        let one = [seen(1, Phase::LinkUp, State::Whole)];
+        let good = (1, 200, "Admitted");
+        assert!(wrong(&one, &[good]).is_empty(), "the control");
+        for records in
+            [&[][..], &[good, good], &[(1, 500, "Admitted")], &[(1, 200, "NoRoute")], &[good, (9, 200, "Admitted")]]
+        {
+            assert_eq!(wrong(&one, records).len(), 1, "{records:?}");
+        }
+        let (seen, records) = each(None, &[]);
+        let summed = HubSide { rolled_up: 3, ..hub(&records) };
+        assert_eq!(compare(&seen, &kinds(), &summed, 1).wrong.len(), 1);
+    }
+
+    #[test]
+    fn a_request_that_breaks_where_nothing_is_killed_and_a_phase_without_an_answer_are_wrong() {
+        for phase in Phase::ALL {
+            let broke = wrong(&[seen(1, phase, State::Broken)], &[]);
+            assert_eq!(broke.len(), usize::from(phase != Phase::Kill), "{broke:?}");
+            let (seen, records) = each(Some(phase), &[]);
+            let silent = compare(&seen, &kinds(), &hub(&records), 1).wrong;
+            assert!(silent.len() == 1 && silent[0].contains(phase.told()), "{silent:?}");
+        }
+        let everything = compare(&[], &kinds(), &hub(&[]), 1).wrong;
+        assert_eq!(everything.len(), Phase::ALL.len(), "nothing at all is no balance: {everything:?}");
+    }
+
+    #[test]
+    fn a_kill_that_met_no_request_is_told() {
+        let (all, records) = each(None, &[]);
+        assert!(compare(&all, &kinds(), &hub(&records), 0).unshown.is_some());
+        assert!(compare(&all, &kinds(), &hub(&records), 1).unshown.is_none());
     }
 }

@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::books::{Books, HubSide, compare};
 use self::link::Link;
 use self::process::{Process, free_address};
 use self::site::Site;
-use self::traffic::{State, Traffic};
+use self::traffic::{Phase, State, Traffic};
 use super::print;
 use crate::config::Config;
 use crate::{daemon, exit, hub};
@@ -60,6 +61,8 @@ pub(super) enum Role {
 const SETTLE: Duration = Duration::from_secs(60);
 /// Between two looks at something that is awaited.
 const LOOK: Duration = Duration::from_millis(20);
+/// The same where it passes soon.
+const SHORT_LOOK: Duration = Duration::from_millis(1);
 
 /// The spool's child of the demo's gateway.
 pub(super) fn spool_child() -> ExitCode {
@@ -93,7 +96,80 @@ pub(super) fn run(demo: &Demo) -> anyhow::Result<()> {
     tokio::task::LocalSet::new().block_on(&runtime()?, show(demo, &folder))
 }
 
+/// The site after its last phase.
+struct Played {
+    site: Site,
+    children: Children,
+    wrong: usize,
+}
+
+struct Children {
+    upstream: Process,
+    hub: Process,
+    /// Absent between its kill and its start.
+    gateway: Option<Process>,
+}
+
+impl Children {
+    /// Does `work` while every child lives; ends with an error as soon as one has ended.
+    async fn during<T>(&mut self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let watch = async {
+            loop {
+                self.upstream.lives()?;
+                self.hub.lives()?;
+                self.gateway.as_mut().map_or(Ok(()), Process::lives)?;
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            ended = watch => ended,
+        }
+    }
+}
+
+/// Whoever stops the demo: its children are to end with it.
+struct Stop([Signal; 3]);
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        let [int, term, hup] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([int?, term?, hup?]))
+    }
+
+    async fn asked(&mut self) {
+        let [int, term, hup] = &mut self.0;
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+            _ = hup.recv() => {}
+        }
+    }
+}
+
 async fn show(demo: &Demo, folder: &Path) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let played = tokio::select! {
+        played = play_out(demo, folder) => played?,
+        () = stop.asked() => bail!("broken off by a signal; all that it had started is ended"),
+    };
+    let Played { site, children, wrong } = played;
+    if !demo.exit {
+        println!("\nThe site keeps serving until Ctrl-C. Try:\n\n{}\n", site.curl()?);
+        stop.asked().await;
+    }
+    let Children { upstream, hub, gateway } = children;
+    let ended = gateway.context("the gateway runs")?.stop()?;
+    hub.stop()?;
+    upstream.stop()?;
+    if !ended.success() {
+        bail!("the gateway ended with {ended}");
+    }
+    if wrong == 0 { Ok(()) } else { bail!("{wrong} things do not balance") }
+}
+
+/// The four phases and the books. What it has started is killed where it ends early.
+async fn play_out(demo: &Demo, folder: &Path) -> anyhow::Result<Played> {
     let count = usize::try_from(demo.requests)?;
     let (upstream_at, hub_at, gateway_at) = (free_address()?, free_address()?, free_address()?);
 
@@ -106,22 +182,24 @@ async fn show(demo: &Demo, folder: &Path) -> anyhow::Result<()> {
 
     let listen = upstream_at.to_string();
     let mut upstream = Process::start("upstream", folder, ["demo-role", "upstream", &listen])?;
-    upstream.wait_listening(upstream_at)?;
+    upstream.wait_listening(upstream_at).await?;
     let hub = ["demo-role".as_ref(), "hub".as_ref(), hub_settings.as_os_str()];
     let mut hub = Process::start("hub", folder, hub)?;
-    hub.wait_listening(hub_at)?;
-    let start_gateway = || {
+    hub.wait_listening(hub_at).await?;
+    let start_gateway = async || {
         let gateway = ["demo-role".as_ref(), "gateway".as_ref(), gateway_settings.as_os_str()];
         let mut gateway = Process::start("gateway", folder, gateway)?;
-        gateway.wait_listening(gateway_at)?;
+        gateway.wait_listening(gateway_at).await?;
         anyhow::Ok(gateway)
     };
-    let gateway = start_gateway()?;
+    let gateway = start_gateway().await?;
+    let mut children = Children { upstream, hub, gateway: Some(gateway) };
     println!(
         "  upstream {upstream_at}, hub {hub_at}, gateway {gateway_at}; the gateway has no policy yet and refuses all"
     );
     site.drop_bundle()?;
-    await_until("the gateway judges the bundle", || Ok(site.bundle_result().is_some())).await?;
+    let judged = await_until("the gateway judges the bundle", LOOK, || site.bundle_result().is_some());
+    children.during(judged).await?;
     match site.bundle_result().as_deref() {
         Some("Activated") => println!("  the signed bundle is in the inbox, verified, and in force\n"),
         other => bail!("the gateway answered to the bundle: {}", other.unwrap_or("nothing")),
@@ -129,36 +207,38 @@ async fn show(demo: &Demo, folder: &Path) -> anyhow::Result<()> {
 
     let bar = progress(count * 4);
     let traffic = Traffic::new(gateway_at, kinds.clone());
-    bar.set_message("the link stands");
-    traffic.send(count, &bar).await;
+    bar.set_message(Phase::LinkUp.told());
+    children.during(traffic.send(Phase::LinkUp, count, &bar)).await?;
 
     link.cut();
-    bar.set_message("the link is cut");
-    traffic.send(count, &bar).await;
+    bar.set_message(Phase::LinkCut.told());
+    children.during(traffic.send(Phase::LinkCut, count, &bar)).await?;
 
-    bar.set_message("the gateway is killed (SIGKILL) in mid-traffic");
+    bar.set_message(Phase::Kill.told());
     let callers = tokio::task::spawn_local({
         let (traffic, bar) = (Rc::clone(&traffic), bar.clone());
-        async move { traffic.send(count, &bar).await }
+        async move { traffic.send(Phase::Kill, count, &bar).await }
     });
     let begun = bar.position();
-    await_until("traffic flows", || Ok(bar.position() > begun + demo.requests / 3)).await?;
-    gateway.kill()?;
-    let gateway = start_gateway()?;
-    callers.await.context("the callers broke off")?;
+    // In mid-request, unless there are so few that all of them are answered between two looks.
+    let flows = || callers.is_finished() || (bar.position() > begun + demo.requests / 3 && traffic.in_flight() > 0);
+    children.during(await_until("traffic flows", SHORT_LOOK, flows)).await?;
+    let in_flight = traffic.in_flight();
+    children.gateway.take().context("the gateway runs")?.kill()?;
+    children.gateway = Some(children.during(start_gateway()).await?);
+    children.during(async { callers.await.context("the callers broke off")? }).await?;
 
-    bar.set_message("it is started again; the link is restored");
+    bar.set_message(Phase::Restored.told());
     link.restore();
-    traffic.send(count, &bar).await;
+    children.during(traffic.send(Phase::Restored, count, &bar)).await?;
     bar.finish_with_message("sent");
 
     let seen = traffic.seen();
     traffic.write_log(&site.path("client.jsonl"))?;
-    let hub_side = settled(&site.path("hub.sqlite"), &seen).await?;
-    let books = compare(&seen, &kinds, &hub_side);
+    let hub_side = children.during(settled(&site.path("hub.sqlite"), &seen)).await?;
+    let books = compare(&seen, &kinds, &hub_side, in_flight);
     println!("{}", table(&seen, &books, &hub_side));
-    let balanced = books.wrong.is_empty();
-    if balanced {
+    if books.wrong.is_empty() {
         println!(
             "The books balance: every whole answer is one record at the hub, every other record is a request that the kill broke."
         );
@@ -166,24 +246,16 @@ async fn show(demo: &Demo, folder: &Path) -> anyhow::Result<()> {
         println!("The books do NOT balance:");
         books.wrong.iter().take(20).for_each(|wrong| println!("  {wrong}"));
     }
+    if let Some(unshown) = books.unshown {
+        println!("Not shown: {unshown}");
+    }
     if let Some(folder) = &demo.dir {
         println!(
             "Do them again: {0}/client.jsonl, {0}/hub.sqlite (select request_id, status, outcome from records)",
             folder.display()
         );
     }
-
-    if !demo.exit {
-        println!("\nThe site keeps serving until Ctrl-C. Try:\n\n{}\n", site.curl()?);
-        tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
-    }
-    let ended = gateway.stop()?;
-    hub.stop()?;
-    upstream.stop()?;
-    if !ended.success() {
-        bail!("the gateway ended with {ended}");
-    }
-    if balanced { Ok(()) } else { bail!("{} things do not balance", books.wrong.len()) }
+    Ok(Played { site, children, wrong: books.wrong.len() })
 }
 
 /// The hub's side, once it has all that callers saw answered; what is missing at the deadline is the books' to tell.
@@ -228,13 +300,13 @@ fn progress(requests: usize) -> ProgressBar {
     bar
 }
 
-async fn await_until(what: &str, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+async fn await_until(what: &str, pause: Duration, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + SETTLE;
-    while !done()? {
+    while !done() {
         if Instant::now() > deadline {
             bail!("waited {SETTLE:?} in vain until {what}");
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
     }
     Ok(())
 }

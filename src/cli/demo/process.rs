@@ -2,16 +2,20 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// How long a child may take to listen, or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at a child.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A child; killed when dropped.
 #[derive(Debug)]
@@ -45,18 +49,26 @@ impl Process {
     }
 
     /// Waits until it takes connections on `address`.
-    pub(super) fn wait_listening(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+    pub(super) async fn wait_listening(&mut self, address: SocketAddr) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("the {} ended at its start with {status}; see {}", self.name, self.log.display());
-            }
+        while !matches!(timeout(PATIENCE, TcpStream::connect(address)).await, Ok(Ok(_))) {
+            self.lives()?;
             if Instant::now() > deadline {
                 bail!("the {} does not listen on {address}; see {}", self.name, self.log.display());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            tokio::time::sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// An error where it has ended by itself.
+    pub(super) fn lives(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                bail!("the {} ended with {status}, and nobody had asked it to; see {}", self.name, self.log.display())
+            }
+        }
     }
 
     /// SIGKILL: it gets no chance to tidy up.
@@ -77,7 +89,7 @@ impl Process {
             if Instant::now() > deadline {
                 bail!("the {} did not end within {PATIENCE:?}; see {}", self.name, self.log.display());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(LOOK);
         }
     }
 }

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::ids::RequestId;
 use crate::keys;
@@ -36,11 +37,36 @@ pub(super) struct Kind {
     pub(super) weight: u32,
 }
 
+/// What the site goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Phase {
+    LinkUp,
+    LinkCut,
+    Kill,
+    Restored,
+}
+
+impl Phase {
+    pub(super) const ALL: [Self; 4] = [Self::LinkUp, Self::LinkCut, Self::Kill, Self::Restored];
+
+    /// What happens in it, for people.
+    pub(super) const fn told(self) -> &'static str {
+        match self {
+            Self::LinkUp => "the link stands",
+            Self::LinkCut => "the link is cut",
+            Self::Kill => "the gateway is killed (SIGKILL) in mid-traffic",
+            Self::Restored => "it is started again; the link is restored",
+        }
+    }
+}
+
 /// What came of a request, as the client saw it.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Seen {
     pub(super) request_id: RequestId,
     pub(super) kind: &'static str,
+    pub(super) phase: Phase,
     /// The status; absent where no answer's head came.
     pub(super) status: Option<u16>,
     /// Whether the whole answer came, or the connection broke first.
@@ -62,6 +88,7 @@ pub(super) struct Traffic {
     /// Kinds by weight, in a fixed shuffled order.
     order: Vec<usize>,
     next: Cell<usize>,
+    in_flight: Cell<usize>,
     seen: RefCell<Vec<Seen>>,
 }
 
@@ -69,6 +96,8 @@ pub(super) struct Traffic {
 const CONNECTIONS: usize = 8;
 /// A broken gateway is tried again after this long.
 const RETRY: Duration = Duration::from_millis(10);
+/// How long a connection and an answer may take, and the gateway may take no connections, its start included.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Traffic {
     pub(super) fn new(gateway: SocketAddr, kinds: Vec<Kind>) -> Rc<Self> {
@@ -77,33 +106,49 @@ impl Traffic {
         // A stride that shares no factor with the length visits every place once, far apart.
         let stride = (weighted.len() / 2..).find(|stride| gcd(*stride, weighted.len()) == 1).unwrap_or(1);
         let order = (0..weighted.len()).map(|at| weighted[at * stride % weighted.len()]).collect();
-        Rc::new(Self { gateway, kinds, order, next: Cell::new(0), seen: RefCell::default() })
+        Rc::new(Self { gateway, kinds, order, next: Cell::new(0), in_flight: Cell::new(0), seen: RefCell::default() })
     }
 
-    /// Sends `count` requests and waits for all of them; the bar moves with each.
-    pub(super) async fn send(self: &Rc<Self>, count: usize, bar: &ProgressBar) {
+    /// Sends `count` requests and waits for all of them; the bar moves with each. An error where the gateway takes none.
+    pub(super) async fn send(self: &Rc<Self>, phase: Phase, count: usize, bar: &ProgressBar) -> anyhow::Result<()> {
         let left = Rc::new(Cell::new(count));
         let callers = (0..CONNECTIONS).map(|_| {
             let (traffic, left, bar) = (Rc::clone(self), Rc::clone(&left), bar.clone());
             tokio::task::spawn_local(async move {
                 let mut connection = None;
+                let mut heard = Instant::now();
                 while left.get() > 0 {
-                    let Some(sender) = connected(&mut connection, traffic.gateway).await else { continue };
+                    let Some(sender) = connected(&mut connection, traffic.gateway).await else {
+                        if heard.elapsed() > PATIENCE {
+                            bail!("the gateway took no connection for {PATIENCE:?}");
+                        }
+                        continue;
+                    };
+                    heard = Instant::now();
                     left.set(left.get().saturating_sub(1));
                     let at = traffic.next.replace(traffic.next.get() + 1);
                     let kind = &traffic.kinds[traffic.order[at % traffic.order.len()]];
-                    let seen = call(sender, kind).await;
+                    traffic.in_flight.set(traffic.in_flight.get() + 1);
+                    let seen = call(sender, kind, phase).await;
+                    traffic.in_flight.set(traffic.in_flight.get() - 1);
                     if seen.state == State::Broken {
                         connection = None;
                     }
                     traffic.seen.borrow_mut().push(seen);
                     bar.inc(1);
                 }
+                Ok(())
             })
         });
         for caller in callers.collect::<Vec<_>>() {
-            caller.await.expect("a caller does not panic");
+            caller.await.context("a caller broke off")??;
         }
+        Ok(())
+    }
+
+    /// How many requests wait for their answers at this moment.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.get()
     }
 
     /// What came of all requests so far.
@@ -133,7 +178,7 @@ async fn connected(connection: &mut Option<Sender>, gateway: SocketAddr) -> Opti
         None => false,
     };
     if !stands {
-        *connection = connect(gateway).await;
+        *connection = timeout(PATIENCE, connect(gateway)).await.ok().flatten();
         if connection.is_none() {
             tokio::time::sleep(RETRY).await;
         }
@@ -149,7 +194,7 @@ async fn connect(gateway: SocketAddr) -> Option<Sender> {
     Some(sender)
 }
 
-async fn call(sender: &mut Sender, kind: &Kind) -> Seen {
+async fn call(sender: &mut Sender, kind: &Kind, phase: Phase) -> Seen {
     let request_id = RequestId(keys::random().expect("the system gives random numbers"));
     let mut request = Request::new(Full::new(Bytes::from_static(kind.body.as_bytes())));
     *request.method_mut() = kind.method.clone();
@@ -162,13 +207,16 @@ async fn call(sender: &mut Sender, kind: &Kind) -> Seen {
         let bearer = HeaderValue::from_str(&format!("Bearer {token}")).expect("a token is plain ASCII");
         headers.insert(AUTHORIZATION, bearer);
     }
-    let mut seen = Seen { request_id, kind: kind.name, status: None, state: State::Broken };
-    if let Ok(response) = sender.send_request(request).await {
+    let mut seen = Seen { request_id, kind: kind.name, phase, status: None, state: State::Broken };
+    let answer = async {
+        let Ok(response) = sender.send_request(request).await else { return };
         seen.status = Some(response.status().as_u16());
         if response.into_body().collect().await.is_ok() {
             seen.state = State::Whole;
         }
-    }
+    };
+    // One that never ends is as good as broken.
+    let _ = timeout(PATIENCE, answer).await;
     seen
 }
 

@@ -1,8 +1,8 @@
-//! YAML and JSON to one tree, within limits: bytes, depth, and nodes with every alias counted in full.
+//! YAML and JSON to one tree, within limits: depth, and nodes and bytes with every alias counted in full.
 //!
 //! A few hundred bytes of nested YAML aliases can stand for billions of nodes; here an alias costs what it
-//! stands for, and the sum is bounded, so the tree is never larger than [`MAX_NODES`] says. In both a member that
-//! stands twice is refused: readers differ in which of the two counts, and one may be the `security`.
+//! stands for, and the sums are bounded, so the tree is never larger than [`MAX_NODES`] and [`MAX_BYTES`] say. In both
+//! a member that stands twice is refused: readers differ in which of the two counts, and one may be the `security`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,6 +17,9 @@ use super::MAX_DOCUMENT;
 pub(super) const MAX_DEPTH: usize = 100;
 /// Most nodes, aliases counted as what they stand for.
 pub(super) const MAX_NODES: usize = 500_000;
+
+/// Most bytes of its texts, aliases counted likewise.
+pub(super) const MAX_BYTES: usize = 4 * MAX_DOCUMENT as usize;
 
 /// A document that is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +42,9 @@ pub(crate) enum DocumentError {
     /// It stands for more than any real API description holds; nested aliases do that.
     #[error("stands for more than {MAX_NODES} values")]
     TooManyNodes,
+    /// Likewise; aliases of long texts do that.
+    #[error("stands for more than {MAX_BYTES} bytes of text")]
+    TooManyBytes,
     /// It holds nothing.
     #[error("empty")]
     Empty,
@@ -131,10 +137,9 @@ impl<'de> Visitor<'de> for JsonVisitor {
 #[derive(Debug, Clone, Copy)]
 struct Size {
     nodes: usize,
+    bytes: usize,
     depth: usize,
 }
-
-const LEAF: Size = Size { nodes: 1, depth: 0 };
 
 /// A collection that is being filled.
 struct Open {
@@ -151,7 +156,7 @@ enum Content {
 fn yaml(text: &str) -> Result<Value, DocumentError> {
     let mut stack: Vec<Open> = Vec::new();
     let mut anchors: HashMap<usize, (Value, Size)> = HashMap::new();
-    let mut total = 0_usize;
+    let mut spent = Spent::default();
     for event in Parser::new_from_str(text) {
         let (event, _) = event.map_err(|error| DocumentError::Yaml(error.to_string()))?;
         let (value, anchor, size) = match event {
@@ -165,21 +170,22 @@ fn yaml(text: &str) -> Result<Value, DocumentError> {
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let open = stack.pop().ok_or_else(|| DocumentError::Yaml("an end without a beginning".into()))?;
-                spend(&mut total, 1)?;
+                spent.pay(1, 0)?;
                 match open.content {
                     Content::List(items) => (Value::Array(items), open.anchor, open.size),
                     Content::Table { members, .. } => (Value::Object(members), open.anchor, open.size),
                 }
             }
             Event::Scalar(text, style, anchor, _) => {
-                spend(&mut total, 1)?;
-                (scalar(&text, style), anchor, LEAF)
+                let size = Size { nodes: 1, bytes: text.len(), depth: 0 };
+                spent.pay(1, size.bytes)?;
+                (scalar(&text, style), anchor, size)
             }
             Event::Alias(anchor) => {
                 let unknown = || DocumentError::Yaml("an alias to something that is not complete".into());
                 let (value, size) = anchors.get(&anchor).ok_or_else(unknown)?;
                 // Paid and measured before the copy is made.
-                spend(&mut total, size.nodes)?;
+                spent.pay(size.nodes, size.bytes)?;
                 if stack.len() + size.depth > MAX_DEPTH {
                     return Err(DocumentError::TooDeep);
                 }
@@ -188,7 +194,7 @@ fn yaml(text: &str) -> Result<Value, DocumentError> {
             _ => continue,
         };
         if anchor != 0 {
-            spend(&mut total, size.nodes)?;
+            spent.pay(size.nodes, size.bytes)?;
             anchors.insert(anchor, (value.clone(), size));
         }
         match stack.last_mut() {
@@ -202,6 +208,7 @@ fn yaml(text: &str) -> Result<Value, DocumentError> {
 impl Open {
     fn put(&mut self, value: Value, size: Size) -> Result<(), DocumentError> {
         self.size.nodes += size.nodes;
+        self.size.bytes += size.bytes;
         self.size.depth = self.size.depth.max(size.depth + 1);
         match &mut self.content {
             Content::List(items) => items.push(value),
@@ -219,16 +226,29 @@ impl Open {
     }
 }
 
-fn spend(total: &mut usize, nodes: usize) -> Result<(), DocumentError> {
-    *total = total.saturating_add(nodes);
-    if *total > MAX_NODES { Err(DocumentError::TooManyNodes) } else { Ok(()) }
+/// What the tree costs so far.
+#[derive(Default)]
+struct Spent {
+    nodes: usize,
+    bytes: usize,
+}
+
+impl Spent {
+    fn pay(&mut self, nodes: usize, bytes: usize) -> Result<(), DocumentError> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.nodes > MAX_NODES {
+            return Err(DocumentError::TooManyNodes);
+        }
+        if self.bytes > MAX_BYTES { Err(DocumentError::TooManyBytes) } else { Ok(()) }
+    }
 }
 
 fn open(stack: &mut Vec<Open>, content: Content, anchor: usize) -> Result<(), DocumentError> {
     if stack.len() >= MAX_DEPTH {
         return Err(DocumentError::TooDeep);
     }
-    stack.push(Open { content, anchor, size: Size { nodes: 1, depth: 1 } });
+    stack.push(Open { content, anchor, size: Size { nodes: 1, bytes: 0, depth: 1 } });
     Ok(())
 }
 
@@ -277,6 +297,17 @@ mod tests {
         for (written, text) in kept {
             assert_eq!(parse(format!("a: {written}").as_bytes()), Ok(serde_json::json!({ "a": text })));
         }
+    }
+
+    #[test]
+    fn an_alias_costs_the_bytes_that_it_stands_for() {
+        let aliases =
+            |long: usize, count: usize| format!("a: &x {}\nb: [{}]", "y".repeat(long), vec!["*x"; count].join(", "));
+        assert!(parse(aliases(1_000_000, 10).as_bytes()).is_ok(), "the control");
+        assert!(parse(aliases(10, 5_000).as_bytes()).is_ok(), "as many of a short one");
+        assert_eq!(parse(aliases(1_000_000, 5_000).as_bytes()), Err(DocumentError::TooManyBytes));
+        let keys = format!("a: &x {}\nb: [{}]", "y".repeat(1_000_000), vec!["{*x : 1}"; 5_000].join(", "));
+        assert_eq!(parse(keys.as_bytes()), Err(DocumentError::TooManyBytes));
     }
 
     #[test]

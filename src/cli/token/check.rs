@@ -4,12 +4,16 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use crate::bundle::Refused;
 use crate::bundle::compile::compile;
 use crate::cli::{Refusal, bundle, print};
 use crate::clock::Reading;
 use crate::disk::read_limited;
+use crate::ids::Digest;
+use crate::keys::sha256;
 use crate::policy::issuer::{Issuer, IssuerTerms, Issuers, Profile};
 use crate::policy::revocations::Revocations;
 use crate::token::keys::{self, KeyTerms, MAX_KEY_FILE};
@@ -40,9 +44,15 @@ pub(in crate::cli) struct Check {
     /// Take WSO2's published demo keys.
     #[arg(long, conflicts_with = "bundle")]
     allow_demo_keys: bool,
+    /// The certificate that the caller shows, PEM: for a token that is bound to one.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// The time, in Unix seconds. Default: this machine's.
     #[arg(long, value_name = "UNIX")]
     now: Option<UnixSeconds>,
+    /// Judge as a device that knows only that it is not earlier than this, in Unix seconds.
+    #[arg(long, value_name = "UNIX", conflicts_with = "now")]
+    floor: Option<UnixSeconds>,
 }
 
 fn profile(text: &str) -> Result<Profile, String> {
@@ -61,9 +71,11 @@ pub(super) fn run(check: &Check) -> anyhow::Result<()> {
     };
     let audiences: Vec<Box<str>> = audiences.into_iter().map(Into::into).collect();
     let token = token(&check.token)?;
-    let now = check.now.unwrap_or_else(|| Reading::now().wall_ms.div_euclid(1000));
-    let bounds = TimeBounds::exact(now);
-    let now = Circumstances { audiences: &audiences, bounds, revocations: &revocations, certificate: None };
+    let now = || check.now.unwrap_or_else(|| Reading::now().wall_ms.div_euclid(1000));
+    let bounds = check.floor.map_or_else(|| TimeBounds::exact(now()), TimeBounds::floor);
+    let certificate = check.certificate.as_deref().map(shown_certificate).transpose()?;
+    let certificate = certificate.as_ref().map(|digest| &digest.0);
+    let now = Circumstances { audiences: &audiences, bounds, revocations: &revocations, certificate };
     match verify(&token, &issuers).and_then(|claims| judge(&claims, &now).map(|verdict| (claims, verdict))) {
         Ok((claims, verdict)) => {
             println!("accepted");
@@ -92,6 +104,13 @@ fn pinned(check: &Check, file: &Path) -> anyhow::Result<Issuers> {
         ..IssuerTerms::default()
     });
     Ok(Issuers::new([issuer.context("give the audience with --aud where the profile wants one")?], 0)?)
+}
+
+/// SHA-256 of a PEM file's first certificate: the caller's own, those that issued it come after it.
+fn shown_certificate(file: &Path) -> anyhow::Result<Digest> {
+    let named = || format!("certificate {}", file.display());
+    let bytes = read_limited(file, MAX_KEY_FILE as u64).with_context(named)?;
+    Ok(sha256(&CertificateDer::from_pem_slice(&bytes).with_context(named)?))
 }
 
 /// The token's bytes; a line end after it is not a part of it.

@@ -59,6 +59,26 @@ fn what_is_held_is_nowhere_until_it_is_flushed_and_then_in_order() {
 }
 
 #[test]
+fn what_anybody_can_send_takes_only_the_room_that_refusals_have() {
+    let (folder, log) = (tempfile::tempdir().expect("a folder"), cramped(1 << 20));
+    let mut intake = intake(&log, folder.path());
+    intake.hold_open(&record(0));
+    intake.hold(&record(1));
+    intake.flush();
+    assert_eq!(counts(&intake), (1, 1, 0), "there is none");
+    intake.lane.refusals_limit.store(1 << 10, Ordering::Relaxed);
+    (0..100).for_each(|number| {
+        intake.hold_open(&record(number));
+        intake.flush();
+    });
+    let (rows, summed, _) = counts(&intake);
+    assert!(rows > 2 && summed > 10, "{rows} {summed}");
+    intake.hold(&record(1));
+    intake.flush();
+    assert_eq!(counts(&intake).0, rows + 1, "those who are known have room");
+}
+
+#[test]
 fn rows_that_a_full_disk_takes_half_are_cut_off_and_go_into_a_sum() {
     let folder = tempfile::tempdir().expect("a folder");
     let row = {

@@ -110,6 +110,20 @@ impl Ledger {
         Ok(changes)
     }
 
+    /// Begins the next generation where everything came out of the newest, which never shrinks.
+    pub(super) fn replace_spent(&mut self) -> Result<()> {
+        self.newest()?;
+        let Some(spent) = self.open.as_ref().map(|(name, _)| *name) else { return Ok(()) };
+        if !self.has_held() || self.generation()?.key_after(BEFORE_FILES)?.is_some() {
+            return Ok(());
+        }
+        self.begin(spent.first_ms)?;
+        self.write(Changes::default())?;
+        self.mark();
+        let closed = self.generations.list()?.into_iter().find(|name| name.number == spent.number);
+        closed.map_or(Ok(()), |closed| self.remove_if_drained(closed))
+    }
+
     /// Deletes a generation out of which everything came; one out of which less came is damaged.
     fn remove_if_drained(&mut self, name: Name) -> Result<()> {
         let names = self.generations.list()?;

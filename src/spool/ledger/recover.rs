@@ -6,7 +6,7 @@
 //!
 //! A crash anywhere on the way finds the same name again, and so notes the same gap, once.
 
-use super::{Error, Ledger, Result, damaged};
+use super::{Error, Ledger, Result, damaged, has_room};
 use crate::keys;
 use crate::spool::generations::Name;
 use crate::spool::record::Gap;
@@ -44,13 +44,15 @@ impl Ledger {
         }
     }
 
-    /// Puts a damaged generation out of the way; [`Ledger::recover`] tells it.
+    /// Puts a damaged generation out of the way; [`Ledger::recover`] tells it. Not on a full disk: what looks like
+    /// damage there may be want of room.
     pub(super) fn condemn(&mut self, name: Name, why: &str, now_ms: i64) -> Result<()> {
-        self.notes.push(format!("generation {} is damaged: {why}", name.number));
         if let Some((_, generation)) = self.open.take() {
             generation.abandon();
         }
         self.at = None;
+        has_room(&self.setup.folder)?;
+        self.notes.push(format!("generation {} is damaged: {why}", name.number));
         Ok(self.generations.condemn(name, now_ms)?)
     }
 

@@ -1,5 +1,7 @@
 use super::*;
+use crate::disk::Machine;
 use crate::disk::double::CrashDisk;
+use crate::disk::stuck::{goes_on, stands_still};
 
 const FOLDER: &str = "/state";
 const BOOT: BootId = BootId([1; 16]);
@@ -274,4 +276,27 @@ fn no_cut_or_longer_record_is_read() {
         assert_eq!(from_bytes(&whole[..end], BOOT), None, "{end}");
     }
     assert_eq!(from_bytes(&[&whole[..], &[0]].concat(), BOOT), None);
+}
+
+#[test]
+fn the_floor_is_read_while_a_write_of_it_waits_for_the_card() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, written) = TimeFile::open(Arc::new(Machine), folder.path(), BOOT, &at(0, 0), KNOWN);
+    written.unwrap();
+    let (file, card) = (Arc::new(file), folder.path().join("time.1.part"));
+    stands_still(&card);
+    let writing = {
+        let file = Arc::clone(&file);
+        std::thread::spawn(move || file.raise(2_000_000, &at(0, 0)))
+    };
+    while file.inside.try_lock().is_ok() {
+        std::thread::yield_now(); // it has not begun
+    }
+    let (say, read) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || say.send(lower(&file, 0)));
+    let read = read.recv_timeout(Duration::from_secs(20));
+    let _card = goes_on(&card);
+    assert!(writing.join().unwrap().is_err(), "a pipe is no file to sync");
+    reading.join().unwrap().unwrap();
+    assert_eq!(read, Ok(2_000_000));
 }

@@ -105,7 +105,7 @@ impl Backlog for Mute {
 }
 
 #[tokio::test]
-async fn an_uploader_that_waits_is_fresh_and_one_that_hangs_in_a_round_is_not() {
+async fn an_uploader_that_waits_between_rounds_or_for_its_spool_is_fresh_and_one_that_has_ended_is_not() {
     let (silence, wakes) = (Duration::from_millis(240), Wakes::default());
     let (_hubs, hubs) = watch::channel(Arc::from([key(1).public()]));
     let hub = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -120,29 +120,24 @@ async fn an_uploader_that_waits_is_fresh_and_one_that_hangs_in_a_round_is_not() 
         }
     });
     let config = Config { hub: Some(address), ..Config::default() };
-    let worker = Worker::new(config, Mute::default(), key(2).public(), hubs, wakes.clone());
+    let spool = Arc::new(Mute::default());
+    let worker = Worker::new(config, Arc::clone(&spool), key(2).public(), hubs, wakes.clone());
     let worker = worker.expect("a good configuration").expect("it names a hub");
     let hearts = Heartbeats::new(Instant::now(), silence);
     let task = tokio::spawn(worker.run(hearts.register("upload", Instant::now())));
-    tokio::time::sleep(3 * silence).await;
-    let fresh = tokio::time::timeout(Duration::from_secs(10), async {
-        while hearts.all_fresh(Instant::now()).is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    fresh.await.expect("it beats while it waits");
-
-    wakes.kick.notify_one();
-    let stale = tokio::time::timeout(Duration::from_secs(10), async {
-        loop {
-            match hearts.all_fresh(Instant::now()) {
-                Ok(()) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(standstill) => return standstill,
+    for (asked, wait) in [(1, "between rounds"), (2, "for the spool")] {
+        let fresh = tokio::time::timeout(Duration::from_secs(10), async {
+            while spool.0.load(Ordering::Relaxed) < asked {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-        }
-    });
-    let stale = stale.await.expect("it hangs");
-    assert!(matches!(&stale, Standstill::Silent { task, .. } if task == "upload"), "{stale:?}");
+            tokio::time::sleep(3 * silence).await;
+            while hearts.all_fresh(Instant::now()).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        fresh.await.unwrap_or_else(|_| panic!("it beats while it waits {wait}"));
+        wakes.kick.notify_one();
+    }
     task.abort();
     let _ = task.await;
     assert_eq!(hearts.all_fresh(Instant::now()), Err(Standstill::Ended("upload".into())));

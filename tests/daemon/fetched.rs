@@ -1,0 +1,65 @@
+//! What a device fetches from its hub, and what it does not fetch again.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use tidegate::bundle::{journal, pack};
+use tidegate::disk::Machine;
+
+use crate::site::{Site, drop_in, free_address, until};
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A hub that lets anybody in and serves the folder `bundles` of the site.
+fn hub(site: &mut Site) -> Ended {
+    let (address, bundles) = (free_address(), site.path("bundles"));
+    fs::create_dir(&bundles).expect("made");
+    let settings = format!(
+        "listen = \"{address}\"\ndatabase = {:?}\nkey_file = {:?}\nenrol = \"any\"\nbundles = {bundles:?}\n",
+        site.path("usage.sqlite"),
+        site.path("policy/keys/hub.key"),
+    );
+    fs::write(site.path("hub.toml"), settings).expect("written");
+    site.more = format!("[upload]\nhub = \"http://{address}\"\npull_interval = \"1h\"\nretry_base = \"50ms\"\n");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-hub"));
+    command.args(["run", "--config", "hub.toml"]).current_dir(site.path(""));
+    Ended(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"))
+}
+
+/// How often this became of something that came from the hub.
+fn pulled(site: &Site, result: &str) -> usize {
+    let lines = journal::read(&Machine, &site.path("state/journal")).unwrap_or_default();
+    let is_pulled = |medium: Option<&str>| medium.is_some_and(|medium| medium.starts_with("pull "));
+    lines.iter().filter(|line| line.result == result && is_pulled(line.medium.as_deref())).count()
+}
+
+#[test]
+fn what_was_refused_for_want_of_its_base_is_fetched_again_once_the_base_came_by_hand() {
+    let mut site = Site::new();
+    let upstream = free_address();
+    let (one, two) = (site.bundle(upstream), site.bundle(upstream));
+    let base = pack::digest(&two).expect("it has one").to_string();
+    site.tidegate(&["bundle", "build", "policy", "-o", "three.tgb", "--base", &base]);
+    site.tidegate(&["bundle", "sign", "three.tgb", "--key", "policy/keys/policy.key", "--yes"]);
+    let _hub = hub(&mut site);
+    drop_in(&site.path("bundles"), "three.tgb", &fs::read(site.path("three.tgb")).expect("it was made"));
+
+    let daemon = site.start();
+    until("it is refused", || (pulled(&site, "DeltaBaseMismatch") == 1).then_some(()));
+    daemon.stop();
+    // Another start, and nothing that would help.
+    let daemon = site.start();
+    assert_eq!(daemon.takes("one.tgb", &one), "Activated");
+    until("it is fetched again, and refused again", || (pulled(&site, "DeltaBaseMismatch") == 2).then_some(()));
+    assert_eq!(daemon.takes("two.tgb", &two), "Activated");
+    until("it is fetched again", || (pulled(&site, "Activated") == 1).then_some(()));
+    assert_eq!(pulled(&site, "DeltaBaseMismatch"), 2, "a start alone fetches nothing again");
+    daemon.stop();
+}
