@@ -171,8 +171,8 @@ fn a_time_reset_comes_by_stick_and_over_ssh_and_counts_as_taken() {
     let daemon = site.start();
     let reset = |seq: &str, output: &str| {
         let keys = ["--key", "policy/keys/root-1.key", "--key", "policy/keys/root-2.key"];
-        let what = ["time", "reset", "--root", "policy/root.json", "--at", "1", "--author", "ada"];
-        site.tidegate(&[&what[..], &keys, &["--seq", seq, "-o", output]].concat());
+        let what = ["time", "reset", "--root", "policy/root.json", "--at", "1", "--undoes", "2", "--author", "ada"];
+        site.tidegate(&[&what[..], &["--all", "--yes"], &keys, &["--seq", seq, "-o", output]].concat());
     };
     fs::create_dir(site.path("stick")).expect("made");
     fs::write(site.path("stick/a.tgb"), site.bundle(upstream("one"))).expect("written");
