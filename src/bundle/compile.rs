@@ -347,7 +347,7 @@ pub(super) fn cut_off(to: &mut RevocationsBuilder, row: &entry::CutOffRow<'_>) {
 /// Stands for a parameter while a template is checked; a template cannot hold it.
 const PARAMETER: char = '\u{1}';
 
-/// `/`, or segments of which each is literal or one `{parameter}`; the last may be `*`.
+/// `/`, or segments of which each is literal or has one `{parameter}`; the last may be `*`.
 fn check_template(template: &str) -> Result<(), String> {
     if template.len() > TEXT_LIMIT {
         return Err(format!("is longer than {TEXT_LIMIT} bytes"));

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::canonical;
 use super::document::{Document, DocumentKind};
 use super::error::{Refused, plain};
 use super::manifest::{DeviceFacts, LAST_SECOND, is_name};
@@ -22,7 +23,7 @@ use super::root::{Role, RootDocument};
 use super::trust::plausible;
 use super::verify::{Findings, Judge, Purpose};
 use crate::ids::{DeviceId, Digest, KeyId, hex, unhex};
-use crate::keys::{KeyAlg, PublicKey, SigningKey};
+use crate::keys::{KeyAlg, PublicKey, SigningKey, sha256};
 use crate::units::UnixSeconds;
 
 /// Most labels of a device.
@@ -115,6 +116,12 @@ impl Enrolment {
         };
         enrolment.check()?;
         Ok(enrolment)
+    }
+
+    /// What a document of it is called: SHA-256 of its canonical form, which is what is signed.
+    pub fn digest(&self) -> Result<Digest, Refused> {
+        let body = canonical::write(self).map_err(|error| Refused::ManifestNotCanonical(error.to_string()))?;
+        Ok(sha256(&body))
     }
 
     /// Reads an enrolment that the policy or the hub role of `root` signed, whichever device it is for; its key, and

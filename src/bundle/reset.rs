@@ -149,6 +149,11 @@ impl Form {
     }
 }
 
+/// What the reset in `file` is called: SHA-256 of its document.
+pub fn digest(file: &[u8]) -> Result<Digest, Refused> {
+    Ok(sha256(&Parts::read(&mut &*file, file.len() as u64)?.document))
+}
+
 /// `file` with one more signature, its key ids still ascending.
 pub fn sign(file: &[u8], root: &RootDocument, key: &SigningKey) -> Result<Vec<u8>, PackError> {
     let mut parts = Parts::read(&mut &*file, file.len() as u64)?;

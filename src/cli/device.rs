@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::bundle::root_beside;
+use super::confirm::Confirm;
 use super::root::read_root;
-use super::{PassphraseSource, print};
+use super::{PassphraseSource, now, print};
 use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
 use crate::bundle::enrolment::{Enrolment, Labels, Request, Signed};
 use crate::bundle::keyfile::AuthorKey;
 use crate::bundle::root::{Role, RootDocument};
-use crate::clock::Reading;
 use crate::disk::{self, read_limited};
 use crate::ids::{DeviceId, hex};
 use crate::keys::PublicKey;
 use crate::store::device_key;
+use crate::units::UnixSeconds;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -28,9 +29,12 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tidegate device request --label site=quay -o pump-3.request.tgd")]
 pub(super) struct Ask {
-    /// The daemon's state folder.
+    /// The daemon's state folder, where its key lies.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/tidegate")]
     state: PathBuf,
+    /// The daemon's key, where it is given by a credential: /run/credentials/tidegated.service/device.key.
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
+    device_key: Option<PathBuf>,
     /// A label that the device would like to have, KEY=VALUE; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::pair)]
     label: Vec<(String, String)>,
@@ -65,6 +69,11 @@ pub(super) struct Enrol {
     /// Its place in the order of this device's enrolments. Default: this machine's time in Unix seconds.
     #[arg(long)]
     seq: Option<u64>,
+    /// The time to write into it, in Unix seconds. Default: this machine's.
+    #[arg(long, value_name = "UNIX")]
+    now: Option<UnixSeconds>,
+    #[command(flatten)]
+    confirm: Confirm,
     #[command(flatten)]
     passphrase: PassphraseSource,
     /// Where the enrolment is written.
@@ -80,7 +89,10 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
 }
 
 fn request(arguments: &Ask) -> anyhow::Result<()> {
-    let key = device_key::existing(&arguments.state, None)?;
+    let key = match &arguments.device_key {
+        Some(credential) => device_key::credential(credential)?,
+        None => device_key::existing(&arguments.state, None)?,
+    };
     let model = arguments.model.clone().or_else(firmware_model).unwrap_or_else(|| "unknown".to_owned());
     let document = Request::sign(&key, labels(&arguments.label)?, &model)?;
     write(&arguments.output, &document)?;
@@ -108,35 +120,39 @@ fn enrol(arguments: &Enrol) -> anyhow::Result<()> {
         }
     }
     let given = read_document(&arguments.request)?;
-    let (document, rest) = match given.kind() {
-        DocumentKind::Enrolment => {
+    let signed = (given.kind() == DocumentKind::Enrolment).then_some(given.clone());
+    let enrolment: Enrolment = match &signed {
+        Some(signed) => {
             if !arguments.label.is_empty() || arguments.labels_as_requested || arguments.seq.is_some() {
                 bail!("it is an enrolment already: its labels and its number are what others have signed");
             }
-            (given, &keys[..])
+            signed.read()?
         }
-        _ => {
+        None => {
             let (request, device) = Request::verify(&given)?;
-            let first = keys.first().context("no key is given")?;
-            let enrolment = draft(arguments, &root, &request, &device)?;
-            (Document::sign(DocumentKind::Enrolment, &enrolment, &first.key)?, keys.get(1..).unwrap_or_default())
+            draft(arguments, &root, &request, &device)?
         }
     };
-    let document = rest.iter().try_fold(document, |document, key| document.signed_too(&key.key))?;
-    let enrolment: Enrolment = document.read()?;
-    write(&arguments.output, &document)?;
-    let given: Vec<_> = enrolment.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<_> = enrolment.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     print!(
         "{}",
         print::pairs(&[
             ("device", enrolment.device.to_string()),
-            ("labels", given.join(" ")),
+            ("labels", labels.join(" ")),
             ("deployment", enrolment.deployment.clone()),
             ("seq", enrolment.seq.to_string()),
-            ("digest", document.digest().to_string()),
-            ("enrolment", arguments.output.display().to_string()),
+            ("digest", enrolment.digest()?.to_string()),
         ])
     );
+    let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
+    arguments.confirm.check(enrolment.digest()?, &names.join(", "))?;
+    let sign = |signed: Option<Document>, key: &AuthorKey| match signed {
+        Some(signed) => signed.signed_too(&key.key).map(Some),
+        None => Document::sign(DocumentKind::Enrolment, &enrolment, &key.key).map(Some),
+    };
+    let document = keys.iter().try_fold(signed, sign)?.context("no key is given")?;
+    write(&arguments.output, &document)?;
+    println!("\nSigned: {}", arguments.output.display());
     match Enrolment::verify(&document, &root) {
         Ok(Signed { role, .. }) => println!("It is complete: signed by the role {}.", role.name()),
         Err(refused) => println!("Pass it on, more must sign: {}", print::visible(refused.detail())),
@@ -147,7 +163,7 @@ fn enrol(arguments: &Enrol) -> anyhow::Result<()> {
 fn draft(arguments: &Enrol, root: &RootDocument, request: &Request, device: &PublicKey) -> anyhow::Result<Enrolment> {
     let mut given = if arguments.labels_as_requested { request.labels.clone() } else { Labels::new() };
     given.extend(labels(&arguments.label)?);
-    let now = Reading::now().wall_ms.div_euclid(1_000);
+    let now = arguments.now.unwrap_or_else(now);
     let seq = arguments.seq.or_else(|| u64::try_from(now).ok()).context("the clock is before 1970: give --seq")?;
     Ok(Enrolment::new(root, device, given, seq, now)?)
 }

@@ -26,9 +26,8 @@ use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, sha256};
 use crate::store::device_key;
 
-/// Refusals after which a lower number of the same kind is refused too.
-const OUT_OF_ORDER: [&str; 6] =
-    ["BelowSecurityFloor", "Equivocation", "Rollback", "RevocationRollback", "EnrolmentRollback", "PermitUsed"];
+/// Refusals after which a lower number of the same kind is refused too. Not of enrolments: each role has numbers of its own.
+const OUT_OF_ORDER: [&str; 5] = ["BelowSecurityFloor", "Equivocation", "Rollback", "RevocationRollback", "PermitUsed"];
 /// Between two looks for a receipt.
 const PAUSE: Duration = Duration::from_millis(50);
 

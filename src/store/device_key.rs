@@ -65,9 +65,14 @@ pub fn open(state: &Path, credentials: Option<&Path>) -> Result<SigningKey, Devi
 /// As [`open`], and makes none: whoever only asks must not leave a key that the daemon cannot read.
 pub fn existing(state: &Path, credentials: Option<&Path>) -> Result<SigningKey, DeviceKeyError> {
     if let Some(path) = credentials.map(|folder| folder.join(FILE)).filter(|path| path.exists()) {
-        return read(&path, FOREIGN_TO_CREDENTIAL);
+        return credential(&path);
     }
     read(&state.join(FILE), FOREIGN)
+}
+
+/// The key in the credential at `path`.
+pub fn credential(path: &Path) -> Result<SigningKey, DeviceKeyError> {
+    read(path, FOREIGN_TO_CREDENTIAL)
 }
 
 fn read(path: &Path, foreign: u32) -> Result<SigningKey, DeviceKeyError> {

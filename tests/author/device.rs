@@ -97,6 +97,52 @@ fn a_list_is_judged_by_the_one_that_the_device_has() {
     assert!(done(at, &verify).starts_with("accepted\n"), "without the records");
 }
 
+/// What asks to be confirmed is shown with its digest, and is not written before.
+fn confirmed(at: &Path, line: &[&str], output: &str) {
+    let unasked = refused(at, exit::DATA, line);
+    let (shown, digest) = unasked.split_once("--confirm ").expect("it says how");
+    let digest = digest.trim();
+    assert!(shown.contains("digest  ") && shown.contains(digest), "{unasked}");
+    let other = refused(at, exit::DATA, &[line, &["--confirm", &"ab".repeat(32)]].concat());
+    assert!(other.contains("not signed: its digest is"), "{other}");
+    assert!(!at.join(output).exists(), "{output}");
+    done(at, &[line, &["--confirm", digest]].concat());
+    fs::remove_file(at.join(output)).expect("written");
+    done(at, &[line, &["--yes"]].concat());
+    assert!(at.join(output).exists(), "{output}");
+}
+
+#[test]
+fn labels_and_time_resets_are_signed_only_when_their_digest_is_confirmed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    // A device whose key is no file of its state folder.
+    fs::create_dir(at.join("credentials")).expect("a folder");
+    let key = tidegate::store::device_key::open(&at.join("credentials"), None).expect("made");
+    let id = DeviceId::from(key.public().id()).to_string();
+    let asked = done(at, &["device", "request", "--device-key", "credentials/device.key", "-o", "ask.tgd"]);
+    assert!(asked.contains(&id), "{asked}");
+    refused(at, exit::IO, &["device", "request", "--state", ".", "-o", "none.tgd"]);
+
+    let enrol = ["device", "enrol", "ask.tgd", "--key", "p/keys/policy.key", "--label", "site=quay", "--seq", "1"];
+    confirmed(at, &[&enrol[..], &["--now", "1800000000", "-o", "labels.tgd"]].concat(), "labels.tgd");
+    let too = ["device", "enrol", "labels.tgd", "--key", "p/keys/hub.key", "-o", "both.tgd"];
+    confirmed(at, &too, "both.tgd");
+
+    let reset = ["time", "reset", "--root", "p/root.json", "--key", "p/keys/root-1.key", "--at", "1800000000"];
+    let reset = [&reset[..], &["--undoes", "1900000000", "--author", "ops", "--seq", "1", "-o", "r.tgb"]].concat();
+    let told = refused(at, exit::USAGE, &reset);
+    assert!(told.contains("<--device <ID>|--all>"), "{told}");
+    confirmed(at, &[&reset[..], &["--all"]].concat(), "r.tgb");
+    let sign = ["time", "sign", "r.tgb", "--root", "p/root.json", "--key", "p/keys/root-2.key"];
+    let before = fs::read(at.join("r.tgb")).expect("made");
+    let unasked = refused(at, exit::DATA, &sign);
+    let digest = unasked.split_once("--confirm ").expect("it says how").1.trim();
+    assert_eq!(fs::read(at.join("r.tgb")).expect("made"), before);
+    assert!(done(at, &[&sign[..], &["--confirm", digest]].concat()).contains("2 of 2 signatures"));
+}
+
 #[test]
 fn a_journal_is_told_in_words_and_its_break_by_its_place() {
     let folder = started();

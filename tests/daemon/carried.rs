@@ -95,7 +95,7 @@ fn an_enrolment_on_the_stick_comes_before_the_policy_for_its_labels_and_a_stick_
     let (code, told) = sideload(&site, "stick");
     assert!(code == Some(65) && told.contains("a.tgb: NotForThisDevice"), "the control: {told}");
     site.tidegate(&["device", "request", "--state", "state", "-o", "ask.tgd"]);
-    let enrol = ["device", "enrol", "ask.tgd", "--key", "policy/keys/policy.key", "--label", "site=quay"];
+    let enrol = ["device", "enrol", "ask.tgd", "--yes", "--key", "policy/keys/policy.key", "--label", "site=quay"];
     site.tidegate(&[&enrol[..], &["-o", "stick/z.tgd"]].concat());
     let (code, told) = sideload(&site, "stick");
     assert_eq!(code, Some(0), "{told}");
@@ -188,13 +188,33 @@ fn a_receipt_that_is_of_another_file_is_nobodys_word_on_this_one() {
 }
 
 #[test]
+fn an_enrolment_by_the_policy_role_comes_by_stick_beside_a_higher_one_of_the_hub() {
+    let site = Site::new();
+    let daemon = site.start();
+    site.tidegate(&["device", "request", "--state", "state", "-o", "ask.tgd"]);
+    fs::create_dir(site.path("stick")).expect("made");
+    let enrol = |key: &str, seq: &str, output: &str| {
+        let enrol = ["device", "enrol", "ask.tgd", "--yes", "--key", key, "--seq", seq, "--label", "site=quay"];
+        site.tidegate(&[&enrol[..], &["-o", output]].concat());
+    };
+    enrol("policy/keys/hub.key", "9", "taken.tgd");
+    enrol("policy/keys/hub.key", "8", "stick/hub.tgd");
+    enrol("policy/keys/policy.key", "5", "stick/policy.tgd");
+    assert_eq!(daemon.takes("taken.tgd", &fs::read(site.path("taken.tgd")).expect("made")), "Enrolled");
+    let (code, told) = sideload(&site, "stick");
+    assert!(code == Some(0) && told.contains("hub.tgd: EnrolmentRollback"), "{told}");
+    assert!(told.contains("policy.tgd: Enrolled"), "{told}");
+    daemon.stop();
+}
+
+#[test]
 fn a_time_reset_comes_by_stick_and_over_ssh_and_counts_as_taken() {
     let site = Site::new();
     let daemon = site.start();
     let reset = |seq: &str, output: &str| {
         let keys = ["--key", "policy/keys/root-1.key", "--key", "policy/keys/root-2.key"];
-        let what = ["time", "reset", "--root", "policy/root.json", "--at", "1", "--author", "ada"];
-        site.tidegate(&[&what[..], &keys, &["--seq", seq, "-o", output]].concat());
+        let what = ["time", "reset", "--root", "policy/root.json", "--at", "1", "--undoes", "2", "--author", "ada"];
+        site.tidegate(&[&what[..], &["--all", "--yes"], &keys, &["--seq", seq, "-o", output]].concat());
     };
     fs::create_dir(site.path("stick")).expect("made");
     fs::write(site.path("stick/a.tgb"), site.bundle(upstream("one"))).expect("written");

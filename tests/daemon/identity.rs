@@ -90,14 +90,16 @@ fn a_device_asks_is_enrolled_by_stick_and_takes_the_bundles_of_its_labels() {
     let daemon = site.start();
     let asked = site.tidegate(&["device", "request", "--state", "state", "--label", "site=pier", "-o", "ask.tgd"]);
     assert!(asked.contains(&daemon.status().device.to_string()), "{asked}");
-    let enrol = ["device", "enrol", "ask.tgd", "--key", "policy/keys/policy.key", "--seq"];
+    let enrol = ["device", "enrol", "ask.tgd", "--yes", "--key", "policy/keys/policy.key", "--seq"];
     let told = site.tidegate(&[&enrol[..], &["2", "--label", "site=quay", "-o", "two.tgd"]].concat());
     assert!(told.contains("labels      site=quay\n") && told.contains("It is complete"), "{told}");
     site.tidegate(&[&enrol[..], &["1", "--labels-as-requested", "-o", "one.tgd"]].concat());
-    let by_hub = ["device", "enrol", "ask.tgd", "--key", "policy/keys/hub.key", "--seq", "3", "-o", "three.tgd"];
+    let by_hub =
+        ["device", "enrol", "ask.tgd", "--yes", "--key", "policy/keys/hub.key", "--seq", "3", "-o", "three.tgd"];
     let told = site.tidegate(&[&by_hub[..], &["--label", "site=quay"]].concat());
     assert!(told.contains("signed by the role hub"), "{told}");
-    let wrong = tidegate(&site, &["device", "enrol", "ask.tgd", "--key", "policy/keys/permit.key", "-o", "x.tgd"]);
+    let wrong =
+        tidegate(&site, &["device", "enrol", "ask.tgd", "--yes", "--key", "policy/keys/permit.key", "-o", "x.tgd"]);
     assert!(!wrong.status.success() && !site.path("x.tgd").exists());
 
     let bytes = |name: &str| fs::read(site.path(name)).expect("it was made");
@@ -180,7 +182,7 @@ fn a_card_from_another_machine_is_told_until_it_is_enrolled_and_its_usage_is_par
 
     let daemon = site.start();
     site.tidegate(&["device", "request", "--state", "state", "-o", "ask.tgd"]);
-    site.tidegate(&["device", "enrol", "ask.tgd", "--key", "policy/keys/policy.key", "-o", "anew.tgd"]);
+    site.tidegate(&["device", "enrol", "ask.tgd", "--yes", "--key", "policy/keys/policy.key", "-o", "anew.tgd"]);
     assert_eq!(daemon.takes("anew.tgd", &fs::read(site.path("anew.tgd")).expect("it was made")), "Enrolled");
     assert_eq!(daemon.status().card, None);
     daemon.stop();

@@ -258,6 +258,7 @@ fn the_roots_holders_take_a_wrong_floor_back_with_the_tool_and_each_reset_works_
         &undone,
         "--author",
         "ops",
+        "--yes",
         "--device",
         &device,
         "-o",

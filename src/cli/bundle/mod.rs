@@ -64,7 +64,7 @@ pub(super) fn read_bundle(path: &Path) -> anyhow::Result<Vec<u8>> {
     let bytes = read_limited(path, MAX_FILE).with_context(|| format!("bundle {}", path.display()))?;
     ensure!(
         !bytes.starts_with(&reset::MAGIC),
-        "{0} is a time reset, not a bundle: `tidegate time sign {0}` shows it and signs only with --yes",
+        "{0} is a time reset, not a bundle: `tidegate time sign {0}` shows it before it signs",
         path.display()
     );
     Ok(bytes)

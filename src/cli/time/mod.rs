@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
+use super::confirm::Confirm;
 use super::{PassphraseSource, print};
 use crate::bundle::manifest::Target;
 use crate::bundle::reset::{self as format, TimeReset};
@@ -23,7 +24,7 @@ pub(super) enum Command {
     )]
     Reset(reset::Reset),
     /// Add signatures to a time reset that others have signed.
-    #[command(after_help = "Example:\n  tidegate time sign reset.tgb --root policy/root.json --key root-2.key --yes")]
+    #[command(after_help = "Example:\n  tidegate time sign reset.tgb --root policy/root.json --key root-2.key")]
     Sign(sign::Sign),
 }
 
@@ -44,16 +45,19 @@ struct Holders {
     #[arg(long, required = true, value_name = "FILE")]
     key: Vec<PathBuf>,
     #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
     passphrase: PassphraseSource,
 }
 
-/// Signs `file` with every key and writes it to `output`, then tells who is missing.
+/// Signs `file`, which was shown, with every key once that is confirmed, and writes it to `output`; then tells who is missing.
 fn finish(mut file: Vec<u8>, root: &RootDocument, holders: &Holders, output: &Path) -> anyhow::Result<()> {
-    let Holders { key: keys, passphrase, .. } = holders;
-    for path in keys {
-        let named = || format!("key {}", path.display());
-        let key = passphrase.open(path)?;
-        file = format::sign(&file, root, &key.key).with_context(named)?;
+    let Holders { key: paths, passphrase, confirm, .. } = holders;
+    let keys = paths.iter().map(|path| passphrase.open(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
+    confirm.check(format::digest(&file)?, &names.join(", "))?;
+    for key in &keys {
+        file = format::sign(&file, root, &key.key).with_context(|| format!("key {:?}", key.name))?;
     }
     let (_, signers) = TimeReset::inspect(&file, root)?;
     disk::replace(output, &file, 0o644).with_context(|| format!("writing {}", output.display()))?;
@@ -67,7 +71,7 @@ fn finish(mut file: Vec<u8>, root: &RootDocument, holders: &Holders, output: &Pa
 }
 
 /// What a signer must read before signing.
-fn summary(reset: &TimeReset) -> String {
+fn summary(file: &[u8], reset: &TimeReset) -> anyhow::Result<String> {
     let target = match &reset.target {
         Target::All => "every device of the deployment".to_owned(),
         Target::Devices(ids) => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -76,12 +80,13 @@ fn summary(reset: &TimeReset) -> String {
             labels.iter().map(one).collect::<Vec<_>>().join(", ")
         }
     };
-    print::pairs(&[
+    Ok(print::pairs(&[
+        ("digest", format::digest(file)?.to_string()),
         ("sets the time floor to", format!("{} ({})", print::moment(reset.at), reset.at)),
         ("of", target),
         ("where it is not before", format!("{} ({})", print::moment(reset.undoes), reset.undoes)),
         ("deployment", format!("{}, epoch {}", reset.deployment, reset.epoch)),
         ("number", reset.seq.to_string()),
         ("made by", format!("{}: {}", reset.author.who, reset.author.reason)),
-    ])
+    ]))
 }

@@ -12,6 +12,7 @@ use crate::units::UnixSeconds;
 
 /// Make a time reset and sign it with keys of the role root.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true))]
 pub(in crate::cli) struct Reset {
     #[command(flatten)]
     holders: Holders,
@@ -23,10 +24,10 @@ pub(in crate::cli) struct Reset {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     undoes: UnixSeconds,
     /// A device that it is for; may be given several times.
-    #[arg(long, required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
+    #[arg(long, value_name = "ID", group = "whose")]
     device: Vec<DeviceId>,
     /// It is for every device of the deployment whose floor is that far ahead.
-    #[arg(long)]
+    #[arg(long, group = "whose")]
     all: bool,
     /// Its number, which must be above that of the last reset. Default: this machine's time in Unix seconds.
     #[arg(long)]
@@ -54,9 +55,10 @@ pub(super) fn run(arguments: &Reset) -> anyhow::Result<()> {
         target: if arguments.all { Target::All } else { Target::Devices(arguments.device.clone()) },
         undoes: arguments.undoes,
     };
-    print!("{}", summary(&reset));
+    let file = reset.assemble()?;
+    print!("{}", summary(&file, &reset)?);
     if reset.at > now {
         println!("That is later than this machine's clock says; tokens that end before it will be refused.");
     }
-    finish(reset.assemble()?, &root, &arguments.holders, &arguments.output)
+    finish(file, &root, &arguments.holders, &arguments.output)
 }

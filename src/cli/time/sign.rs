@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::{Holders, finish, summary};
 use crate::bundle::reset::{MAX_FILE, TimeReset};
@@ -16,9 +16,6 @@ pub(in crate::cli) struct Sign {
     file: PathBuf,
     #[command(flatten)]
     holders: Holders,
-    /// Sign it: without this it is only shown.
-    #[arg(long)]
-    yes: bool,
 }
 
 pub(super) fn run(arguments: &Sign) -> anyhow::Result<()> {
@@ -26,12 +23,9 @@ pub(super) fn run(arguments: &Sign) -> anyhow::Result<()> {
     let named = || format!("time reset {}", arguments.file.display());
     let file = read_limited(&arguments.file, MAX_FILE).with_context(named)?;
     let (reset, signers) = TimeReset::inspect(&file, &root).with_context(named)?;
-    print!("{}", summary(&reset));
+    print!("{}", summary(&file, &reset)?);
     for key in &signers.keys {
         println!("signed by {}", root.holder(*key).unwrap_or("a key without a name"));
-    }
-    if !arguments.yes {
-        bail!("not signed: read what is shown above, then run the same command again with --yes");
     }
     finish(file, &root, &arguments.holders, &arguments.file)
 }
