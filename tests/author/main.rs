@@ -2,6 +2,8 @@
 
 mod batch;
 mod check;
+#[cfg(feature = "demo")]
+mod demo;
 mod device;
 mod diff;
 mod folder;

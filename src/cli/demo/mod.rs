@@ -93,7 +93,8 @@ pub(super) fn run(demo: &Demo) -> anyhow::Result<()> {
     let thrown_away = kept.is_none().then(ThrowAway::new).transpose()?;
     let folder = kept.or_else(|| thrown_away.as_ref().map(|folder| folder.0.clone()));
     let folder = folder.context("there is no folder to work in")?;
-    tokio::task::LocalSet::new().block_on(&runtime()?, show(demo, &folder))
+    let shown = tokio::task::LocalSet::new().block_on(&runtime()?, show(demo, &folder));
+    if thrown_away.is_some() { shown.context("the logs are gone with the folder, --dir DIR keeps it") } else { shown }
 }
 
 /// The site after its last phase.
