@@ -17,12 +17,12 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
+use super::reach::reach;
 use super::{Config, Error, Failure};
 use crate::clock::WallClock;
 use crate::ids::{DeviceId, Digest, hex};
@@ -100,7 +100,7 @@ impl Client {
     }
 
     async fn handshake(&self) -> Result<Connection, Failure> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|_| Failure::Connect)?;
+        let stream = reach(&self.host, self.port).await.map_err(|_| Failure::Connect)?;
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else progress is seen less finely
         let progress = Progress::new();
         let stream = Watched::new(stream, progress.clone());
