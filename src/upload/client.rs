@@ -28,7 +28,8 @@ use crate::clock::WallClock;
 use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
-use crate::spool::protocol::{BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, USAGE_TYPE, time_path, usage_path};
+use crate::spool::protocol::{BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, SIGNATURE, USAGE_TYPE, time_path, usage_path};
+use crate::spool::segment::SIGNATURE_LEN;
 use crate::spool::timestamp::Question;
 
 /// Longest answer of the hub, in bytes: a receipt, the time, or a problem document.
@@ -154,7 +155,10 @@ impl Connection {
         maker: DeviceId,
         file: UsageFile,
     ) -> Result<Answer, Failure> {
-        let request = Request::put(usage_path(maker, file.at)).header(header::CONTENT_TYPE, USAGE_TYPE);
+        let mut request = Request::put(usage_path(maker, file.at)).header(header::CONTENT_TYPE, USAGE_TYPE);
+        if let Some(signature) = file.bytes.last_chunk::<SIGNATURE_LEN>() {
+            request = request.header(SIGNATURE, hex(signature));
+        }
         self.send(request, device, file.bytes.into()).await
     }
 

@@ -257,6 +257,15 @@ impl Fetching {
         self.task = Self::task(hub, &self.inbox(), &self.known, 1 << 20, Span::secs(20));
     }
 
+    /// Until it is written down that this was fetched, which follows the file.
+    async fn remembers(&self, digest: &str) {
+        let begun = Instant::now();
+        while !fs::read_to_string(self.folder.path().join("fetched.json")).is_ok_and(|text| text.contains(digest)) {
+            assert!(begun.elapsed() < DEADLINE, "{digest} is not written down");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn inbox(&self) -> PathBuf {
         self.folder.path().join("inbox")
     }
@@ -332,6 +341,7 @@ async fn a_refused_bundle_is_not_fetched_at_each_start_but_once_something_that_i
             let came = device.until(|names| names.iter().any(|name| name.contains(&list))).await;
             assert_eq!(came.len(), 1, "start {start}: {came:?}");
             fs::remove_file(device.inbox().join(&came[0])).expect("taken");
+            device.remembers(&list).await;
         }
         device.again(hub.address, in_force());
     }
