@@ -354,6 +354,15 @@ async fn a_refused_bundle_is_not_fetched_at_each_start_but_once_something_that_i
     hub.stop().await;
 }
 
+#[tokio::test]
+async fn what_is_left_of_a_fetch_that_a_stop_cut_off_is_swept_at_the_next_start() {
+    let (address, _count) = hostile(Vec::new()).await; // it says nothing, so that nothing is fetched
+    let mut device = Fetching::start(address, Vec::new(), 65_536, Span::secs(20));
+    fs::write(device.inbox().join(".pull.part"), b"half").expect("written");
+    device.again(address, Vec::new());
+    device.until(<[String]>::is_empty).await;
+}
+
 /// A hub that answers each request with these bytes, and then says nothing more.
 async fn hostile(answer: Vec<u8>) -> (SocketAddr, watch::Receiver<u32>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
