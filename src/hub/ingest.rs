@@ -1,10 +1,12 @@
 //! One request to the hub: path, device, body, every check of the usage file, the ledger, the receipt.
 //!
-//! What can be refused without the body is refused without it. No step takes more memory than the
+//! What can be refused without the body is refused without it: an upload that shows the file's signature has a place only
+//! after that was checked over the file's head, and those that do not share half of the places, for anybody can name a
+//! device. No step takes more memory than the
 //! limits of a usage file, and only a fixed number of files is in memory at once.
 
 use std::collections::HashMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -22,13 +24,13 @@ use super::ledger::{Device, Taken};
 use super::refusal::Refusal;
 use super::time::Timestamps;
 use super::writer::Writer;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, unhex};
 use crate::spool::backlog::Cursor;
 use crate::spool::chain::Verdict;
 use crate::spool::protocol::{
-    BUNDLES_HINT, BundleKind, DEVICE_KEY, RECEIPT_TYPE, read_bundle_path, read_time_path, read_usage_path,
+    BUNDLES_HINT, BundleKind, DEVICE_KEY, RECEIPT_TYPE, SIGNATURE, read_bundle_path, read_time_path, read_usage_path,
 };
-use crate::spool::segment::{self, FILE_LIMIT, Unverified, Verified};
+use crate::spool::segment::{self, FILE_LIMIT, SIGNATURE_LEN, Unverified, Verified};
 
 /// Most devices that `enrol = "any"` lets in.
 const GUESTS_LIMIT: usize = 10_000;
@@ -47,6 +49,8 @@ pub(super) struct Ingest {
     pub(super) bundles: Option<Arc<Bundles>>,
     writer: Writer,
     uploads: Semaphore,
+    /// Places for uploads of which nobody knows whose they are.
+    unproven: Semaphore,
     /// Who sends a body now; at most [`UPLOADS_EACH`] times each, so that none takes all places.
     senders: Mutex<Vec<DeviceId>>,
     body_timeout: Duration,
@@ -92,9 +96,10 @@ impl Ingest {
         body_timeout: Duration,
         time: Timestamps,
     ) -> Self {
+        let unproven = Semaphore::new(uploads.div_ceil(2));
         let (devices, uploads, senders) = (RwLock::new(devices), Semaphore::new(uploads), Mutex::default());
         let (strangers, bundles) = (Mutex::default(), None);
-        Self { devices, guests, bundles, writer, uploads, senders, body_timeout, strangers, time }
+        Self { devices, guests, bundles, writer, uploads, unproven, senders, body_timeout, strangers, time }
     }
 
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Answer
@@ -160,9 +165,28 @@ impl Ingest {
         if len > FILE_LIMIT as u64 {
             return Err(Refusal::FileTooLarge);
         }
+        let shown =
+            request.headers().get(SIGNATURE).and_then(|value| unhex::<SIGNATURE_LEN>(value.to_str().ok()?).ok());
+        let mut body = pin!(Limited::new(request.into_body(), FILE_LIMIT));
+        let mut bytes = Vec::new();
+        let mut _unproven = None;
+        if let Some(signature) = shown {
+            let proof = async {
+                loop {
+                    match segment::is_begun_by(&bytes, &signature, &device.key) {
+                        Some(true) => return Ok(()),
+                        None if self.read(body.as_mut(), &mut bytes, 1).await? => {}
+                        _ => return Err(Refusal::File(segment::Error::SignatureInvalid)),
+                    }
+                }
+            };
+            tokio::time::timeout(self.body_timeout, proof).await.map_err(|_| Refusal::BodyTimeout)??;
+        } else {
+            _unproven = Some(self.unproven.try_acquire().map_err(|_| Refusal::Overloaded)?);
+        }
         let _permit = self.uploads.try_acquire().map_err(|_| Refusal::Overloaded)?;
         let _sender = Sender::enter(&self.senders, device.id()).ok_or(Refusal::Overloaded)?;
-        let bytes = self.body(request.into_body()).await?;
+        while self.read(body.as_mut(), &mut bytes, PROGRESS).await? {}
 
         let key = device.key.clone();
         let checked = tokio::task::spawn_blocking(move || check(&bytes, at, &key).map(|file| (file, bytes)));
@@ -217,24 +241,22 @@ impl Ingest {
         Ok(())
     }
 
-    async fn body<B>(&self, body: B) -> Result<Vec<u8>, Refusal>
+    /// Reads `more` bytes; `false` if the body ends before.
+    async fn read<B>(&self, mut body: Pin<&mut Limited<B>>, bytes: &mut Vec<u8>, more: usize) -> Result<bool, Refusal>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let mut body = pin!(Limited::new(body, FILE_LIMIT));
-        let mut bytes = Vec::new();
-        loop {
-            let enough = bytes.len() + PROGRESS;
-            let deadline = tokio::time::Instant::now() + self.body_timeout;
-            while bytes.len() < enough {
-                let frame = tokio::time::timeout_at(deadline, body.frame()).await;
-                match frame.map_err(|_| Refusal::BodyTimeout)? {
-                    None => return Ok(bytes),
-                    Some(Err(_)) => return Err(Refusal::BodyCutOff),
-                    Some(Ok(frame)) => bytes.extend(frame.into_data().unwrap_or_default()),
-                }
+        let enough = bytes.len() + more;
+        let deadline = tokio::time::Instant::now() + self.body_timeout;
+        while bytes.len() < enough {
+            let frame = tokio::time::timeout_at(deadline, body.frame()).await;
+            match frame.map_err(|_| Refusal::BodyTimeout)? {
+                None => return Ok(false),
+                Some(Err(_)) => return Err(Refusal::BodyCutOff),
+                Some(Ok(frame)) => bytes.extend(frame.into_data().unwrap_or_default()),
             }
         }
+        Ok(true)
     }
 }
 

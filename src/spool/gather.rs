@@ -3,6 +3,7 @@
 //! Never changes a log and never deletes one: that follows the commit. A damaged stretch is stepped
 //! over and becomes a gap, exact where a good row follows. Called by the ledger.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -12,7 +13,7 @@ use crate::spool::counts::{self, SLOT, Sum};
 use crate::spool::log::{self, BootId, FRAME_LIMIT, Found, Name, PREAMBLE, Preamble};
 use crate::spool::record::{Gap, GapReason, Outcome, RollUp, Row};
 use crate::spool::segment::Builder;
-use crate::spool::state::{DONE, LogCursor, State, Told, ToldSums, join};
+use crate::spool::state::{DONE, LogCursor, State, Told, ToldSums};
 use crate::spool::wire::Seal;
 use crate::store::generation::is_unreadable;
 
@@ -20,6 +21,9 @@ use crate::store::generation::is_unreadable;
 const WINDOW: usize = 64 << 10;
 /// What a disk loses at a time, in bytes.
 const SECTOR: usize = 4 << 10;
+/// The longest that a log may wait for a sync, and what a sync may last, on a slow card under load.
+const LONGEST_SYNC_MS: i64 = 600_000;
+const SYNC_LASTS_MS: i64 = 60_000;
 /// Most logs that have cursors at a time: they must fit one value.
 const LOGS_LIMIT: usize = 128;
 
@@ -74,7 +78,7 @@ impl Gather<'_> {
         logs.sort_unstable_by_key(|(name, _)| (live(name).is_some(), *name));
         let placed = logs.iter().filter(|(name, _)| known(name).is_some()).count();
         let mut places = LOGS_LIMIT.saturating_sub(placed);
-        let mut cut = None;
+        let mut cuts = Cuts::new();
         for (name, path) in logs {
             let (live, known) = (live(&name), known(&name));
             if live == Some(known.map_or(PREAMBLE as u64, |cursor| cursor.offset)) {
@@ -90,7 +94,7 @@ impl Gather<'_> {
                 Some(cursor) if cursor.offset == DONE => *cursor,
                 known => match Pass::open(&path, name.id, known, live, self) {
                     Err(error) if self.gives_up(&error) => self.lost_log(name.id, known, &mut taken, builder),
-                    pass => pass?.run(builder, &mut taken, &mut cut)?,
+                    pass => pass?.run(builder, &mut taken, &mut cuts)?,
                 },
             };
             if cursor.offset == DONE {
@@ -100,8 +104,10 @@ impl Gather<'_> {
             }
             taken.cursors.push(cursor);
         }
-        if let Some(gap) = cut {
-            taken.tell(builder, gap);
+        for (boot, cut) in cuts {
+            if let Some(gap) = cut.gap(boot, self.seal.now_ms) {
+                taken.tell(builder, gap);
+            }
         }
         taken.left_over |= !taken.gaps.is_empty();
         Ok(taken)
@@ -181,6 +187,30 @@ impl Gathered {
     }
 }
 
+/// What a power cut took, by the boot that it ended.
+type Cuts = BTreeMap<BootId, Cut>;
+
+#[derive(Debug, Default)]
+struct Cut {
+    /// The earliest last row of the logs that were not closed.
+    from_ms: Option<i64>,
+    /// The latest row of all logs of the boot, and how long a row of them may have stayed unsynced.
+    latest_ms: i64,
+    unsynced_ms: i64,
+}
+
+impl Cut {
+    /// Nothing is lost of a log before its last row, nor of any log that was written so long before the cut that it was
+    /// synced; and the cut was not before the latest row, by a clock that nobody has set back. An idle worker's log
+    /// says only the first.
+    fn gap(&self, boot: BootId, now_ms: i64) -> Option<Gap> {
+        let is_telling = boot != BootId::default() && self.latest_ms <= now_ms;
+        let synced = if is_telling { self.latest_ms.saturating_sub(self.unsynced_ms) } else { i64::MIN };
+        let from_ms = self.from_ms?.max(synced).min(now_ms);
+        Some(Gap { reason: GapReason::UncleanStop, from_ms, to_ms: now_ms, count: None })
+    }
+}
+
 /// One log, from its cursor on.
 struct Pass {
     file: File,
@@ -189,6 +219,9 @@ struct Pass {
     end: u64,
     is_live: bool,
     same_boot: bool,
+    boot: BootId,
+    /// How long a row of it may stay unsynced.
+    unsynced_ms: i64,
     read: ReadAt,
     /// Take what cannot be read for damaged.
     around: bool,
@@ -222,6 +255,11 @@ impl Pass {
             // A machine that does not tell its boots apart may have lost power.
             same_boot: len < PREAMBLE as u64
                 || gather.boot != BootId::default() && preamble.is_some_and(|preamble| preamble.boot == gather.boot),
+            boot: preamble.map_or(BootId::default(), |preamble| preamble.boot),
+            unsynced_ms: match preamble.map_or(0, |preamble| preamble.sync) {
+                0 => LONGEST_SYNC_MS,
+                tenths => i64::from(tenths) * 100,
+            } + SYNC_LASTS_MS,
             read: gather.read,
             around: gather.seal.around,
             now_ms: gather.seal.now_ms,
@@ -231,8 +269,8 @@ impl Pass {
         })
     }
 
-    /// Takes rows until the log or the file is full. `cut` collects what a power cut may have taken.
-    fn run(mut self, builder: &mut Builder, taken: &mut Gathered, cut: &mut Option<Gap>) -> io::Result<LogCursor> {
+    /// Takes rows until the log or the file is full. `cuts` collects what a power cut may have taken.
+    fn run(mut self, builder: &mut Builder, taken: &mut Gathered, cuts: &mut Cuts) -> io::Result<LogCursor> {
         let mut ragged = false;
         let ended = loop {
             self.fill()?;
@@ -270,18 +308,17 @@ impl Pass {
             }
         };
         self.cursor.offset = if self.is_live { self.offset() } else { DONE };
-        if !self.is_live && !ended {
-            let gap = Gap {
-                reason: if self.same_boot { GapReason::LogDamaged } else { GapReason::UncleanStop },
-                from_ms: self.cursor.last_ms.min(self.now_ms),
-                to_ms: self.now_ms,
-                count: None,
-            };
-            if !self.same_boot {
-                *cut = Some(cut.map_or(gap, |cut| join(cut, gap)));
-            } else if ragged {
-                taken.tell(builder, gap);
+        let last_ms = self.cursor.last_ms;
+        if !self.is_live && !self.same_boot {
+            let cut = cuts.entry(self.boot).or_insert(Cut { from_ms: None, latest_ms: last_ms, unsynced_ms: 0 });
+            cut.latest_ms = cut.latest_ms.max(last_ms);
+            cut.unsynced_ms = cut.unsynced_ms.max(self.unsynced_ms);
+            if !ended {
+                cut.from_ms = Some(cut.from_ms.map_or(last_ms, |from_ms| from_ms.min(last_ms)));
             }
+        } else if !self.is_live && !ended && ragged {
+            let (reason, from_ms, to_ms) = (GapReason::LogDamaged, last_ms.min(self.now_ms), self.now_ms);
+            taken.tell(builder, Gap { reason, from_ms, to_ms, count: None });
         }
         Ok(self.cursor)
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use crate::keys;
 use crate::spool::due::Unsealed;
@@ -43,16 +44,19 @@ struct Worker {
 pub(super) struct Logs {
     folder: PathBuf,
     boot: BootId,
+    /// How often they are synced, in tenths of a second.
+    sync: u16,
     next_number: u32,
     held: Vec<Held>,
     workers: Vec<Worker>,
 }
 
 impl Logs {
-    /// Logs will be made in `folder`, in the machine's boot `boot`, with numbers after `last`.
-    pub(super) fn new(folder: PathBuf, boot: BootId, last: u32) -> Self {
+    /// Logs will be made in `folder`, in the machine's boot `boot`, with numbers after `last`, and synced so often.
+    pub(super) fn new(folder: PathBuf, boot: BootId, last: u32, sync: Duration) -> Self {
+        let sync = u16::try_from(sync.as_millis().div_ceil(100)).unwrap_or(u16::MAX);
         let next_number = last.saturating_add(1); // at the limit only the order is lost, and the ids still differ
-        Self { folder, boot, next_number, held: Vec::new(), workers: Vec::new() }
+        Self { folder, boot, sync, next_number, held: Vec::new(), workers: Vec::new() }
     }
 
     /// Where the logs are.
@@ -71,7 +75,7 @@ impl Logs {
     pub(super) fn make(&mut self, worker: usize, made_ms: i64) -> io::Result<Arc<OpenLog>> {
         let random = keys::random().ok_or_else(|| io::Error::other("the system gives no random numbers"))?;
         let name = Name { number: self.next_number, id: u64::from_be_bytes(random) };
-        let log = Arc::new(OpenLog::make(&self.folder, name, Preamble { boot: self.boot, made_ms })?);
+        let log = Arc::new(OpenLog::make(&self.folder, name, Preamble { boot: self.boot, made_ms, sync: self.sync })?);
         self.next_number = self.next_number.saturating_add(1);
         self.held.push(Held { log: Arc::clone(&log), worker, offset: PREAMBLE as u64, rows: 0 });
         Ok(log)

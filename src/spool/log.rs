@@ -11,7 +11,7 @@
 //! off  size  field
 //! 0    8     magic "\x89TGO\r\n\x1a\n"
 //! 8    2     format = 1
-//! 10   2     reserved = 0
+//! 10   2     how often it is synced, in tenths of a second; 0 in logs of versions that did not tell
 //! 12   16    boot id of the machine when the log was made
 //! 28   8     made at, milliseconds since the Unix epoch
 //! 36   4     CRC-32 of bytes 0..36
@@ -64,6 +64,8 @@ pub(super) type BootId = [u8; 16];
 pub(super) struct Preamble {
     pub boot: BootId,
     pub made_ms: i64,
+    /// In tenths of a second.
+    pub sync: u16,
 }
 
 impl Preamble {
@@ -71,6 +73,7 @@ impl Preamble {
         let mut bytes = [0; PREAMBLE];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&FORMAT.to_be_bytes());
+        bytes[10..12].copy_from_slice(&self.sync.to_be_bytes());
         bytes[12..28].copy_from_slice(&self.boot);
         bytes[28..36].copy_from_slice(&self.made_ms.to_be_bytes());
         let sum = crc32fast::hash(&bytes[..36]);
@@ -85,9 +88,10 @@ impl Preamble {
         let well_formed = crc32fast::hash(checked).to_be_bytes() == *sum
             && checked.starts_with(&MAGIC)
             && checked.get(8..10) == Some(&FORMAT.to_be_bytes());
+        let sync = u16::from_be_bytes(checked.get(10..12)?.try_into().ok()?);
         let boot = checked.get(12..28)?.try_into().ok()?;
         let made_ms = i64::from_be_bytes(checked.get(28..36)?.try_into().ok()?);
-        well_formed.then_some(Self { boot, made_ms })
+        well_formed.then_some(Self { boot, made_ms, sync })
     }
 }
 
@@ -188,7 +192,7 @@ mod tests {
         for wrong in ["", "3-abc.log", "0000000003-0000000000000abc.log.part", "0000000003-0000000000000ABC.log"] {
             assert_eq!(Name::parse(wrong), None, "{wrong}");
         }
-        let preamble = Preamble { boot: [5; 16], made_ms: -1 };
+        let preamble = Preamble { boot: [5; 16], made_ms: -1, sync: 50 };
         let bytes = preamble.to_bytes();
         assert_eq!(Preamble::parse(&bytes), Some(preamble));
         for at in 0..PREAMBLE {

@@ -3,6 +3,7 @@
 //! ```text
 //! PUT /v1/usage/{device: 32 hex}/{stream: 16 hex}/{seq: decimal, from 1}
 //!   Tidegate-Device-Key: 64 hex          the raw Ed25519 key, so that a hub that enrols by itself can check the id
+//!   Tidegate-Signature: 128 hex          the file's last 64 bytes: with them its head is judged before its body is taken
 //!   body: the usage file, with Content-Length
 //! 200  body: the signed receipt (`receipt`); the same again for the same file
 //!   Tidegate-Bundles: 16 hex             changes with what there is under /v1/bundles for the device
@@ -33,6 +34,8 @@ use crate::ids::{DeviceId, StreamId, hex, unhex};
 
 /// Request header with the device's raw Ed25519 key in hex.
 pub const DEVICE_KEY: &str = "tidegate-device-key";
+/// Request header with the signature that ends the usage file, in hex. Without it a hub has fewer places for uploads.
+pub const SIGNATURE: &str = "tidegate-signature";
 /// Response header of a receipt: names what the hub has for the device now, in at most [`HINT_LIMIT`] bytes. Another
 /// value than before is a hint to ask.
 pub const BUNDLES_HINT: &str = "tidegate-bundles";

@@ -52,7 +52,7 @@ const MAGIC: [u8; 8] = *b"\x89TGU\r\n\x1a\n";
 const FORMAT: u16 = 1;
 const KIND_ROWS: u8 = 1;
 const PREAMBLE_LEN: usize = 24;
-const SIGNATURE_LEN: usize = 64;
+pub const SIGNATURE_LEN: usize = 64;
 const RAW_MIN: usize = 76;
 const LEVEL: i32 = 1;
 const MEDIA_TYPE: &str = super::protocol::USAGE_TYPE;
@@ -329,6 +329,16 @@ fn section(len: [u8; 4], min: usize, max: usize) -> Result<usize, Error> {
 /// Reads a usage file that `key` must have signed: every check, in order.
 pub fn open(bytes: &[u8], key: &PublicKey) -> Result<Verified, Error> {
     Unverified::parse(bytes)?.verify(key)
+}
+
+/// Whether `signature`, which ends the file, is by `key` over the preamble and the header at its beginning. `None` if
+/// not all of the header is there.
+#[must_use]
+pub fn is_begun_by(beginning: &[u8], signature: &[u8; SIGNATURE_LEN], key: &PublicKey) -> Option<bool> {
+    let [.., h3, h2, h1, h0, _, _, _, _, _, _, _, _] = *beginning.first_chunk::<PREAMBLE_LEN>()?;
+    let Ok(header_len) = section([h3, h2, h1, h0], 1, HEADER_LIMIT) else { return Some(false) };
+    let signed = beginning.get(..PREAMBLE_LEN + header_len)?;
+    Some(key.verifies(MEDIA_TYPE, signed, signature))
 }
 
 /// A file that passed every check. Only [`Unverified::verify`] makes one.

@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_log_is_synced_once_for_what_came_and_let_go_when_it_is_closed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let preamble = Preamble { boot: [1; 16], made_ms: 0 };
+        let preamble = Preamble { boot: [1; 16], made_ms: 0, sync: 0 };
         let log = Arc::new(OpenLog::make(folder.path(), Name { number: 1, id: 1 }, preamble).expect("it is made"));
         let watch = Watch::default();
         watch.log(Arc::clone(&log));

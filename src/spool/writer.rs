@@ -147,7 +147,7 @@ impl Writer {
         let now = Reading::now();
         let losses = Losses::load(folder, now.wall_ms);
         let syncer = Syncer::start(Arc::clone(&shared.watch), config.sync_interval.0).map_err(Error::System)?;
-        let logs = Logs::new(open, lane::boot_id(), last);
+        let logs = Logs::new(open, lane::boot_id(), last, config.sync_interval.0);
         let mut writer = Self {
             config,
             folder: folder.to_owned(),

@@ -17,18 +17,19 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
+use super::reach::reach;
 use super::{Config, Error, Failure};
 use crate::clock::WallClock;
 use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
-use crate::spool::protocol::{BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, USAGE_TYPE, time_path, usage_path};
+use crate::spool::protocol::{BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, SIGNATURE, USAGE_TYPE, time_path, usage_path};
+use crate::spool::segment::SIGNATURE_LEN;
 use crate::spool::timestamp::Question;
 
 /// Longest answer of the hub, in bytes: a receipt, the time, or a problem document.
@@ -100,7 +101,7 @@ impl Client {
     }
 
     async fn handshake(&self) -> Result<Connection, Failure> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|_| Failure::Connect)?;
+        let stream = reach(&self.host, self.port).await.map_err(|_| Failure::Connect)?;
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else progress is seen less finely
         let progress = Progress::new();
         let stream = Watched::new(stream, progress.clone());
@@ -154,7 +155,10 @@ impl Connection {
         maker: DeviceId,
         file: UsageFile,
     ) -> Result<Answer, Failure> {
-        let request = Request::put(usage_path(maker, file.at)).header(header::CONTENT_TYPE, USAGE_TYPE);
+        let mut request = Request::put(usage_path(maker, file.at)).header(header::CONTENT_TYPE, USAGE_TYPE);
+        if let Some(signature) = file.bytes.last_chunk::<SIGNATURE_LEN>() {
+            request = request.header(SIGNATURE, hex(signature));
+        }
         self.send(request, device, file.bytes.into()).await
     }
 

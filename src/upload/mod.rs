@@ -16,6 +16,7 @@ mod link;
 mod pin;
 mod progress;
 mod pull;
+mod reach;
 mod retry;
 mod worker;
 

@@ -74,6 +74,7 @@ impl Puller {
     /// Fetches until it is dropped; safe at any moment. `heart` beats with each step and in the waits between.
     pub async fn run(mut self, heart: Heart) {
         let mut failures = 0_u32;
+        self.sweep().await;
         loop {
             let random = random::<8>().map_or(u64::MAX, u64::from_ne_bytes);
             let Config { pull_interval, retry_base, .. } = self.config;
@@ -144,12 +145,16 @@ impl Puller {
         }
         let part = self.shelf.inbox.join(PART);
         let copied = connection.moving(self.copy(response, part.clone())).await.unwrap_or(Err(Failure::RequestTimeout));
-        if copied.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        let length = copied?;
+        let length = match copied {
+            Ok(length) => length,
+            Err(failure) => {
+                self.sweep().await;
+                return Err(failure);
+            }
+        };
         let name = format!("pull={}={}-{}.{}", self.client.name(), kind.name(), digest, kind.ending());
-        fs::rename(&part, self.shelf.inbox.join(name)).map_err(|_| Failure::Inbox)?;
+        let whole = self.shelf.inbox.join(name);
+        on_disk(move || fs::rename(&part, &whole).and_then(|()| disk::sync_parent(&whole))).await?;
         info!(kind = kind.name(), %digest, length, "fetched from the hub; the importer judges it");
         let known = Arc::clone(&self.known);
         on_disk(move || {
@@ -192,8 +197,15 @@ impl Puller {
                 file = write(file, std::mem::replace(&mut buffer, Vec::with_capacity(CHUNK))).await?;
             }
         }
-        drop(write(file, buffer).await?);
+        let file = write(file, buffer).await?;
+        on_disk(move || file.sync_all()).await?; // a power cut must not leave a name without what it names
         Ok(length)
+    }
+
+    /// Removes what is left of a fetch that was cut off.
+    async fn sweep(&self) {
+        let part = self.shelf.inbox.join(PART);
+        let _ = on_disk(move || fs::remove_file(part)).await; // it is not there, or the next fetch tells what is wrong
     }
 }
 

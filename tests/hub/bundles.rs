@@ -257,6 +257,15 @@ impl Fetching {
         self.task = Self::task(hub, &self.inbox(), &self.known, 1 << 20, Span::secs(20));
     }
 
+    /// Until it is written down that this was fetched, which follows the file.
+    async fn remembers(&self, digest: &str) {
+        let begun = Instant::now();
+        while !fs::read_to_string(self.folder.path().join("fetched.json")).is_ok_and(|text| text.contains(digest)) {
+            assert!(begun.elapsed() < DEADLINE, "{digest} is not written down");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn inbox(&self) -> PathBuf {
         self.folder.path().join("inbox")
     }
@@ -332,6 +341,7 @@ async fn a_refused_bundle_is_not_fetched_at_each_start_but_once_something_that_i
             let came = device.until(|names| names.iter().any(|name| name.contains(&list))).await;
             assert_eq!(came.len(), 1, "start {start}: {came:?}");
             fs::remove_file(device.inbox().join(&came[0])).expect("taken");
+            device.remembers(&list).await;
         }
         device.again(hub.address, in_force());
     }
@@ -342,6 +352,15 @@ async fn a_refused_bundle_is_not_fetched_at_each_start_but_once_something_that_i
     put(&bundles, "2.tgb", &two);
     device.until(|names| names.contains(&named(&two))).await;
     hub.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_fetch_that_a_stop_cut_off_is_swept_at_the_next_start() {
+    let (address, _count) = hostile(Vec::new()).await; // it says nothing, so that nothing is fetched
+    let mut device = Fetching::start(address, Vec::new(), 65_536, Span::secs(20));
+    fs::write(device.inbox().join(".pull.part"), b"half").expect("written");
+    device.again(address, Vec::new());
+    device.until(<[String]>::is_empty).await;
 }
 
 /// A hub that answers each request with these bytes, and then says nothing more.

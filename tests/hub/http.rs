@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tidegate::hub::{Config, Enrol};
+use tidegate::hub::{Config, DeviceEntry, Enrol};
 use tidegate::ids::hex;
 use tidegate::keys::SigningKey;
 use tidegate::spool::backlog::UsageFile;
@@ -156,6 +156,40 @@ async fn one_device_holds_no_more_than_two_places_with_bodies_that_do_not_come()
     while status(&raw(hub.address, &whole).await) != "200" {
         assert!(tokio::time::Instant::now() < patience, "the place stays taken");
     }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_only_names_devices_leaves_places_for_those_that_show_their_signature() {
+    let premises = Premises::new();
+    let mut config = Config { uploads: 4, ..premises.config() };
+    config
+        .devices
+        .extend((2..8).map(|seed| DeviceEntry { name: format!("till {seed}"), key: hex(key(seed).public().raw()) }));
+    let hub = Running::start(config).await;
+    let one = file(&device(), 1, None, 1);
+    let shown = |signature: &[u8]| format!("Tidegate-Signature: {}\r\n", hex(signature));
+    let signature = &one.bytes[one.bytes.len() - 64..];
+    // Bodies that never come, in the name of every device.
+    let mut stalled = Vec::new();
+    for seed in (2..8).chain(2..8) {
+        let mut stream = TcpStream::connect(hub.address).await.expect("the hub listens");
+        let head = put(&path(&key(seed), 1), "", &one.bytes);
+        stream.write_all(&head[..head.len() - one.bytes.len()]).await.expect("it is sent");
+        stalled.push(stream);
+        // With a signature that is none of theirs they get no place at all.
+        let mut stream = TcpStream::connect(hub.address).await.expect("the hub listens");
+        let head = put(&path(&key(seed), 1), &shown(signature), &one.bytes);
+        stream.write_all(&head[..head.len() - 64]).await.expect("it is sent");
+        assert_eq!(refusal(&read(&mut stream).await), told("422", "SignatureInvalid"));
+    }
+    // The control: who shows nothing finds no place.
+    let patience = tokio::time::Instant::now() + DEADLINE;
+    while refusal(&raw(hub.address, &put(&path(&device(), 1), "", b"x")).await) != told("503", "Overloaded") {
+        assert!(tokio::time::Instant::now() < patience, "the places are free");
+    }
+    let answer = raw(hub.address, &put(&path(&device(), 1), &shown(signature), &one.bytes)).await;
+    assert_eq!(receipt_of(&answer).digest, one.digest);
     hub.stop().await;
 }
 

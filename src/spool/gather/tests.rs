@@ -16,7 +16,7 @@ fn frame(number: u32) -> Vec<u8> {
 }
 
 fn log(boot: BootId, rows: u32, ends: bool) -> Vec<u8> {
-    let mut bytes = Preamble { boot, made_ms: 50 }.to_bytes().to_vec();
+    let mut bytes = Preamble { boot, made_ms: 50, sync: 50 }.to_bytes().to_vec();
     (0..rows).for_each(|number| bytes.extend(frame(number)));
     if ends {
         let mut end = [0; HEAD];
@@ -206,4 +206,59 @@ fn a_clock_that_was_wrong_once_makes_only_that_roll_up_wrong() {
     assert_eq!(grow(&[120, 99_000]), (110, 99_000, 2), "the clock jumps ahead");
     assert_eq!(grow(&[140]), (140, 140, 1), "and is set right");
     assert_eq!(grow(&[150, 160]), (140, 160, 2));
+}
+
+/// What is told of a power cut in each of these boots: its logs, each with its interval in tenths of a second and the
+/// time of its last row.
+fn cut_in(boots: &[(u8, &[(u16, i64)])], now_ms: i64) -> Vec<Gap> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut number = 0;
+    for (boot, logs) in boots {
+        for (sync, at_ms) in *logs {
+            number += 1;
+            let mut bytes = Preamble { boot: [*boot; 16], made_ms: 50, sync: *sync }.to_bytes().to_vec();
+            let mut frame = [0; FRAME_LIMIT];
+            let record = UsageRecord { at_ms: *at_ms, ..SAMPLE };
+            let len = HEAD + Row::Request(record).encode(&mut frame[HEAD..]).expect("a row fits").len();
+            finish_frame(&mut frame[..len], 0);
+            bytes.extend(&frame[..len]);
+            let name = Name { number, id: number.into() };
+            fs::write(folder.path().join(name.file_name()), bytes).expect("it writes");
+        }
+    }
+    let (seal, state, told) = (Seal { now_ms, ..Seal::default() }, State::default(), ToldSums::new());
+    let read: ReadAt = |file, buffer, at| file.read_at(buffer, at);
+    let gather = Gather { folder: folder.path(), state: &state, told: &told, seal: &seal, boot: [7; 16], read };
+    let mut builder = Builder::new();
+    assert_eq!(gather.run(&mut builder).expect("it reads").gaps, []);
+    let key = SigningKey::from_seed(&[1; 32]).expect("a key");
+    let place = Place { stream: crate::ids::StreamId(1), seq: 1, previous: None, policy: None };
+    let file = builder.seal(&place, &key).expect("it seals");
+    let verified = segment::open(&file, &key.public()).expect("it opens");
+    verified.rows().filter_map(|row| if let Row::Gap(gap) = row { Some(gap) } else { None }).collect()
+}
+
+#[test]
+fn a_power_cut_reaches_back_no_further_than_the_last_sync_however_long_a_worker_was_idle() {
+    let begins = |boots: &[(u8, &[(u16, i64)])], now_ms| {
+        let gaps = cut_in(boots, now_ms);
+        assert!(gaps.iter().all(|gap| (gap.reason, gap.to_ms) == (GapReason::UncleanStop, now_ms)), "{gaps:?}");
+        gaps.iter().map(|gap| gap.from_ms).collect::<Vec<_>>()
+    };
+    let (hour, minute) = (3_600_000, 60_000);
+    // One worker has been idle for hours, the other one was busy until the end: what is lost came after the last sync.
+    assert_eq!(begins(&[(9, &[(50, hour), (50, 9 * hour)])], 10 * hour), [9 * hour - minute - 5_000]);
+    assert_eq!(begins(&[(9, &[(50, 9 * hour), (6_000, hour)])], 10 * hour), [9 * hour - 11 * minute], "by the longest");
+    assert_eq!(begins(&[(9, &[(0, hour), (0, 9 * hour)])], 10 * hour), [9 * hour - 11 * minute], "nobody knows");
+    // No earlier than the logs themselves say.
+    assert_eq!(begins(&[(9, &[(50, 9 * hour)])], 10 * hour), [9 * hour]);
+    assert_eq!(begins(&[(9, &[(50, 9 * hour), (50, 9 * hour - 10)])], 10 * hour), [9 * hour - 10]);
+    // Each cut has its own end; of boots that cannot be told apart the earliest counts.
+    assert_eq!(
+        begins(&[(8, &[(50, hour), (50, 2 * hour)]), (9, &[(50, 9 * hour)])], 10 * hour),
+        [2 * hour - minute - 5_000, 9 * hour]
+    );
+    assert_eq!(begins(&[(0, &[(50, hour), (50, 9 * hour)])], 10 * hour), [hour]);
+    // A clock that starts anew after the cut tells nothing of when it was.
+    assert_eq!(begins(&[(9, &[(50, hour), (50, 9 * hour)])], 2 * hour), [hour]);
 }

@@ -34,7 +34,7 @@ fn open_with(setup: Setup) -> Ledger {
 fn write_log(folder: &Path, number: u32, rows: u32) -> (PathBuf, Vec<u8>) {
     fs::create_dir_all(folder.join("open")).expect("a folder");
     let name = log::Name { number, id: u64::from(number) };
-    let preamble = Preamble { boot: lane::boot_id(), made_ms: 1 };
+    let preamble = Preamble { boot: lane::boot_id(), made_ms: 1, sync: 0 };
     drop(OpenLog::make(&folder.join("open"), name, preamble).expect("it is made"));
     let path = folder.join("open").join(name.file_name());
     let mut bytes = fs::read(&path).expect("it reads");
