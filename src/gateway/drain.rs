@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::listener::{Accepted, Listener};
@@ -49,19 +50,27 @@ pub(super) fn start(
         let name = format!("gateway-{number}");
         let heart = shared.hearts.register(name.clone(), Instant::now());
         let thread = std::thread::Builder::new().name(name);
-        let worker = thread.spawn(move || worker::run(settings, shared, intake, accepted, stopped, heart));
+        let runtime = runtime().map_err(Error::Thread)?;
+        let worker = thread.spawn(move || worker::run(runtime, settings, shared, intake, accepted, stopped, heart));
         running.workers.push(worker.map_err(Error::Thread)?);
         senders.push(sender);
     }
     let counters = Arc::clone(&shared.counters);
     let heart = shared.hearts.register("accept", Instant::now());
     let thread = std::thread::Builder::new().name("accept".into());
-    let acceptor = thread.spawn(move || accept(listeners, senders.into(), room, counters, stopped, heart));
+    let runtime = runtime().map_err(Error::Thread)?;
+    let acceptor = thread.spawn(move || accept(&runtime, listeners, senders.into(), room, counters, stopped, heart));
     running.acceptor = Some(acceptor.map_err(Error::Thread)?);
     Ok(running)
 }
 
+/// Made before anything is accepted: callers may take all descriptors that are left.
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 fn accept(
+    runtime: &Runtime,
     listeners: Vec<Listener>,
     workers: Arc<[mpsc::Sender<Accepted>]>,
     room: Arc<Semaphore>,
@@ -69,7 +78,6 @@ fn accept(
     mut stop: watch::Receiver<Option<Instant>>,
     heart: Heart,
 ) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(heart.during(async {
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {

@@ -16,6 +16,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
@@ -265,8 +266,9 @@ impl Names {
     }
 }
 
-/// Runs a worker until it has drained, or until `stop` says that it must not wait longer.
+/// Runs a worker on `runtime` until it has drained, or until `stop` says that it must not wait longer.
 pub(super) fn run(
+    runtime: Runtime,
     settings: Settings,
     shared: Shared,
     intake: Box<dyn Intake>,
@@ -274,7 +276,6 @@ pub(super) fn run(
     mut stop: watch::Receiver<Option<Instant>>,
     heart: Heart,
 ) -> io::Result<usize> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     let worker = Rc::new(Worker::new(settings, shared, intake)?);
     let turn = Rc::clone(&worker.turn);
