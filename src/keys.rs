@@ -8,7 +8,7 @@ use std::fmt;
 
 use ring::signature::{self, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
-use crate::ids::{Digest, KeyId};
+use crate::ids::{Digest, KeyId, NotHex, unhex};
 
 /// Algorithm of a signing key; the number is on disk and wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +19,31 @@ pub enum KeyAlg {
     /// ECDSA on P-256 with SHA-256, for HSM, TPM and PIV; raw key 65 bytes, uncompressed (SEC 1, 2.3.3);
     /// signature 64 bytes r ‖ s.
     EcdsaP256 = 2,
+}
+
+impl KeyAlg {
+    /// The word for it in roots and key files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "ed25519",
+            Self::EcdsaP256 => "ecdsa-p256",
+        }
+    }
+
+    /// The algorithm of that word.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Ed25519, Self::EcdsaP256].into_iter().find(|alg| alg.name() == name)
+    }
+
+    /// The bytes of a raw public key in hex, of the algorithm's length.
+    pub fn unhex(self, text: &str) -> Result<Vec<u8>, NotHex> {
+        match self {
+            Self::Ed25519 => unhex::<32>(text).map(Vec::from),
+            Self::EcdsaP256 => unhex::<65>(text).map(Vec::from),
+        }
+    }
 }
 
 /// Why a public key is not taken.

@@ -18,8 +18,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::canonical;
-use super::container::{MAX_SIGNATURES, Signature};
+use super::container::Signature;
 use super::error::{Refused, plain};
+use super::pack::{self, PackError};
 use crate::ids::{Digest, KeyId, hex, unhex};
 use crate::keys::{PublicKey, SigningKey, sha256};
 
@@ -82,14 +83,10 @@ impl Document {
 
     /// With one more signature; none is added where the key has signed already.
     pub fn signed_too(mut self, key: &SigningKey) -> Result<Self, Refused> {
-        let signature = signature(self.kind, &self.body, key);
-        if let Err(at) = self.signatures.binary_search_by_key(&signature.key, |signature| signature.key) {
-            if self.signatures.len() >= usize::from(MAX_SIGNATURES) {
-                return Err(Refused::SigSectionMalformed(format!("there are {MAX_SIGNATURES} signatures already")));
-            }
-            self.signatures.insert(at, signature);
+        match pack::add(&mut self.signatures, signature(self.kind, &self.body, key)) {
+            Ok(()) | Err(PackError::SignedAlready(_)) => Ok(self),
+            Err(full) => Err(Refused::SigSectionMalformed(full.to_string())),
         }
-        Ok(self)
     }
 
     /// Reads the frame.

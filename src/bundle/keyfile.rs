@@ -138,18 +138,10 @@ struct Form {
     kind: String,
 }
 
-/// The words for a key's algorithm in files.
-const fn alg_name(alg: KeyAlg) -> &'static str {
-    match alg {
-        KeyAlg::Ed25519 => "ed25519",
-        KeyAlg::EcdsaP256 => "ecdsa-p256",
-    }
-}
-
 impl Form {
     fn of(name: &str, key: &PublicKey, kind: &str) -> Self {
         Self {
-            alg: alg_name(key.alg()).into(),
+            alg: key.alg().name().into(),
             key_id: Some(key.id()),
             name: name.into(),
             public: hex(key.raw()),
@@ -168,7 +160,7 @@ impl Form {
         // The reader's own message could quote the seed; it is not passed on.
         let form: Self = serde_json::from_slice(bytes).map_err(|_| KeyFileError::Form("not its JSON".into()))?;
         let is_whole = match (form.kind.as_str(), &form.seed, &form.encrypted, &form.encrypted_sha256) {
-            (KEY, Some(_), None, None) | (KEY, None, Some(_), Some(_)) => form.alg == alg_name(KeyAlg::Ed25519),
+            (KEY, Some(_), None, None) | (KEY, None, Some(_), Some(_)) => form.alg == KeyAlg::Ed25519.name(),
             (PUBLIC, None, None, None) => true,
             _ => false,
         };
@@ -177,13 +169,10 @@ impl Form {
 
     /// The public half, which must have the key id that the file says.
     fn public(&self) -> Result<PublicHalf, KeyFileError> {
-        let not_hex = |_| KeyFileError::Form("the public key is not hex digits of its length".into());
-        let key = match self.alg.as_str() {
-            "ed25519" => PublicKey::new(KeyAlg::Ed25519, &unhex::<32>(&self.public).map_err(not_hex)?),
-            "ecdsa-p256" => PublicKey::new(KeyAlg::EcdsaP256, &unhex::<65>(&self.public).map_err(not_hex)?),
-            _ => return Err(KeyFileError::Form("another type or algorithm, or half of one".into())),
-        };
-        let key = key.map_err(|error| KeyFileError::Form(error.to_string()))?;
+        let form = |what: &str| KeyFileError::Form(what.into());
+        let alg = KeyAlg::from_name(&self.alg).ok_or_else(|| form("another type or algorithm, or half of one"))?;
+        let raw = alg.unhex(&self.public).map_err(|_| form("the public key is not hex digits of its length"))?;
+        let key = PublicKey::new(alg, &raw).map_err(|error| form(&error.to_string()))?;
         if self.key_id != Some(key.id()) {
             return Err(KeyFileError::Form("the key id and the public key do not belong together".into()));
         }

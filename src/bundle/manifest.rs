@@ -102,6 +102,18 @@ pub struct Author {
     pub reason: String,
 }
 
+impl Author {
+    /// What is wrong with a text of it.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (member, text) in [("who", &self.who), ("tool", &self.tool), ("reason", &self.reason)] {
+            if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
+                return Err(format!("author.{member} is longer than {MAX_TEXT} bytes or has control characters"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// For which devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -368,12 +380,7 @@ impl Form {
         if !is_name(&self.deployment) {
             return Err("deployment is not a name".into());
         }
-        for (member, text) in [("who", &self.author.who), ("tool", &self.author.tool), ("reason", &self.author.reason)]
-        {
-            if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
-                return Err(format!("author.{member} is longer than {MAX_TEXT} bytes or has control characters"));
-            }
-        }
+        self.author.check()?;
         if self.seq == 0 {
             return Err("seq is 0; the first is 1".into());
         }

@@ -212,17 +212,21 @@ pub fn sign(bundle: &[u8], root: &RootDocument, key: &SigningKey) -> Result<Vec<
     // The signer must not be made to sign what no device would read.
     Manifest::parse(head.manifest(), bundle_type)?;
     let mut signatures = head.signatures()?;
-    let at = match signatures.binary_search_by_key(&id, |signature| signature.key) {
-        Ok(_) => return Err(PackError::SignedAlready(id)),
-        Err(at) => at,
+    add(&mut signatures, Signature { key: id, bytes: key.sign(bundle_type.media_type(), head.manifest()) })?;
+    let payload = bundle.get(head.bytes().len()..).unwrap_or_default();
+    Ok(lay(bundle_type, head.trust(), head.manifest(), &signatures, payload)?)
+}
+
+/// Puts a signature among the others, their key ids still ascending.
+pub(super) fn add(signatures: &mut Vec<Signature>, one: Signature) -> Result<(), PackError> {
+    let Err(at) = signatures.binary_search_by_key(&one.key, |signature| signature.key) else {
+        return Err(PackError::SignedAlready(one.key));
     };
     if signatures.len() >= usize::from(MAX_SIGNATURES) {
         return Err(PackError::Full);
     }
-    let bytes = key.sign(bundle_type.media_type(), head.manifest());
-    signatures.insert(at, Signature { key: id, bytes });
-    let payload = bundle.get(head.bytes().len()..).unwrap_or_default();
-    Ok(lay(bundle_type, head.trust(), head.manifest(), &signatures, payload)?)
+    signatures.insert(at, one);
+    Ok(())
 }
 
 /// Who of the role has signed, and how many are needed; a wrong signature is an error.

@@ -25,7 +25,7 @@ use super::canonical;
 use super::container::{FORMAT, MAX_SIGNATURES, Signature, signature_block, take_signatures};
 use super::error::{Refused, plain};
 use super::manifest::{Author, LAST_SECOND, Target, TargetForm, is_name};
-use super::pack::PackError;
+use super::pack::{self, PackError};
 use super::root::{Role, RootDocument, Signers};
 use super::verify::{Findings, Judge};
 use crate::ids::Digest;
@@ -44,7 +44,6 @@ pub const MAX_FILE: u64 = HEAD as u64 + MAX_DOCUMENT as u64 + 1 + 96 * MAX_SIGNA
 const HEAD: usize = 14;
 /// So many bytes are the same in a bundle's magic.
 const SHARED: usize = 3;
-const MAX_TEXT: usize = 256;
 
 /// A reset whose form is right; that says nothing about who signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,10 +131,7 @@ impl Form {
         if !is_name(&self.deployment) {
             return Err("deployment is not a name".into());
         }
-        let texts = [&self.author.who, &self.author.tool, &self.author.reason];
-        if texts.into_iter().any(|text| text.len() > MAX_TEXT || text.chars().any(char::is_control)) {
-            return Err(format!("a text of author is longer than {MAX_TEXT} bytes or has control characters"));
-        }
+        self.author.check()?;
         if self.seq == 0 {
             return Err("seq is 0; the first is 1".into());
         }
@@ -163,15 +159,8 @@ pub fn sign(file: &[u8], root: &RootDocument, key: &SigningKey) -> Result<Vec<u8
     }
     // The signer must not be made to sign what no device would read.
     TimeReset::parse(&parts.document)?;
-    let at = match parts.signatures.binary_search_by_key(&id, |signature| signature.key) {
-        Ok(_) => return Err(PackError::SignedAlready(id)),
-        Err(at) => at,
-    };
-    if parts.signatures.len() >= usize::from(MAX_SIGNATURES) {
-        return Err(PackError::Full);
-    }
     let bytes = key.sign(MEDIA_TYPE, &parts.document);
-    parts.signatures.insert(at, Signature { key: id, bytes });
+    pack::add(&mut parts.signatures, Signature { key: id, bytes })?;
     Ok(parts.to_bytes())
 }
 

@@ -17,7 +17,7 @@ use super::canonical;
 use super::container::{BundleType, MAX_ROOT, MAX_SIGNATURES, Signature};
 use super::error::{Refused, plain};
 use super::manifest::{LAST_SECOND, is_name};
-use crate::ids::{Digest, KeyId, hex, unhex};
+use crate::ids::{Digest, KeyId, hex};
 use crate::keys::{KeyAlg, PublicKey, sha256};
 use crate::units::UnixSeconds;
 
@@ -334,21 +334,15 @@ impl RootDraft {
 
 impl KeyForm {
     fn new(name: &str, key: &PublicKey) -> Self {
-        let alg = match key.alg() {
-            KeyAlg::Ed25519 => "ed25519",
-            KeyAlg::EcdsaP256 => "ecdsa-p256",
-        };
-        Self { alg: alg.into(), name: name.into(), public: hex(key.raw()) }
+        Self { alg: key.alg().name().into(), name: name.into(), public: hex(key.raw()) }
     }
 
     fn read(&self) -> Result<(String, PublicKey), Refused> {
-        let not_hex = |error: crate::ids::NotHex| Refused::RootSchema(format!("public: {error}"));
-        let key = match self.alg.as_str() {
-            "ed25519" => PublicKey::new(KeyAlg::Ed25519, &unhex::<32>(&self.public).map_err(not_hex)?),
-            "ecdsa-p256" => PublicKey::new(KeyAlg::EcdsaP256, &unhex::<65>(&self.public).map_err(not_hex)?),
-            other => return Err(Refused::RootSchema(format!("unknown key algorithm {:?}", plain(other)))),
-        };
-        let key = key.map_err(|error| Refused::RootInvalid(format!("key {:?}: {error}", plain(&self.name))))?;
+        let unknown = || Refused::RootSchema(format!("unknown key algorithm {:?}", plain(&self.alg)));
+        let alg = KeyAlg::from_name(&self.alg).ok_or_else(unknown)?;
+        let raw = alg.unhex(&self.public).map_err(|error| Refused::RootSchema(format!("public: {error}")))?;
+        let key = PublicKey::new(alg, &raw)
+            .map_err(|error| Refused::RootInvalid(format!("key {:?}: {error}", plain(&self.name))))?;
         Ok((self.name.clone(), key))
     }
 }

@@ -93,14 +93,7 @@ impl SignedRoot {
         if !roots.flat_map(|root| root.role_keys(Role::Root)).any(|holder| holder.id() == id) {
             return Err(PackError::NotInRole(id, Role::Root));
         }
-        let Err(at) = self.signatures.binary_search_by_key(&id, |signature| signature.key) else {
-            return Err(PackError::SignedAlready(id));
-        };
-        if self.signatures.len() >= usize::from(MAX_SIGNATURES) {
-            return Err(PackError::Full);
-        }
-        self.signatures.insert(at, pack::sign_root(&self.root, key));
-        Ok(())
+        pack::add(&mut self.signatures, pack::sign_root(&self.root, key))
     }
 
     /// Who has signed; a wrong signature by one of the holders is an error.
