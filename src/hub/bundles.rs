@@ -4,10 +4,12 @@
 //! their enrolments in the same folder. Nothing is verified here. Devices verify, and whoever can write the folder can
 //! at most keep newer bundles from them. A file is put in by a rename, as everywhere.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use http_body_util::{Either, Full};
@@ -25,9 +27,10 @@ use crate::ids::{DeviceId, Digest};
 use crate::keys::sha256;
 use crate::spool::protocol::{BUNDLE_TYPE, BundleKind};
 
-/// How old the list of the folder may be.
+/// How old the list of the folder may be; and while another thread makes the next.
 const FRESH: Duration = Duration::from_secs(2);
-/// Most files of the folder that are looked at.
+const STALE: Duration = Duration::from_secs(20);
+/// Most bundles and documents of the folder that are looked at, in the order of their names.
 const MAX_FILES: usize = 4_096;
 /// Files on their way out at a time; more get 503.
 const READERS: usize = 64;
@@ -36,11 +39,33 @@ const READERS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Bundles {
     folder: PathBuf,
-    list: Mutex<Option<(Instant, Arc<Vec<Item>>)>>,
+    /// The last list, which everybody takes as it is.
+    list: Mutex<Option<Arc<List>>>,
+    /// Held by whoever makes the next.
+    looking: Mutex<()>,
     readers: Arc<Semaphore>,
 }
 
-/// One file of it.
+/// What is in it, as of a moment.
+#[derive(Debug)]
+struct List {
+    at: Instant,
+    files: BTreeMap<PathBuf, Listed>,
+    /// How many files were left out.
+    left_out: usize,
+}
+
+/// A file, as it was when its head was read; `None` where it is nothing for devices.
+#[derive(Debug, Clone)]
+struct Listed {
+    written: Written,
+    item: Option<Arc<Item>>,
+}
+
+/// What differs in a file that another one has replaced: inode, length and time.
+type Written = (u64, u64, i64, i64);
+
+/// A file for devices.
 #[derive(Debug)]
 struct Item {
     path: PathBuf,
@@ -53,7 +78,7 @@ struct Item {
 
 impl Bundles {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, list: Mutex::default(), readers: Arc::new(Semaphore::new(READERS)) }
+        Self { folder, list: Mutex::default(), looking: Mutex::default(), readers: Arc::new(Semaphore::new(READERS)) }
     }
 
     /// The newest of `kind` for `device`: 200, 304 where it has that one, 404 where there is none.
@@ -82,8 +107,8 @@ impl Bundles {
     pub(super) async fn hint(self: Arc<Self>, device: DeviceId) -> Option<String> {
         let names = tokio::task::spawn_blocking(move || {
             let list = self.list();
-            let facts = facts(&list, device);
-            let found = BundleKind::ALL.into_iter().filter_map(|kind| newest(&list, kind, &facts));
+            let facts = list.facts(device);
+            let found = BundleKind::ALL.into_iter().filter_map(|kind| list.newest(kind, &facts));
             found.flat_map(|item| item.digest.0).collect::<Vec<u8>>()
         });
         let names = names.await.ok().filter(|names| !names.is_empty())?;
@@ -93,7 +118,7 @@ impl Bundles {
     /// The tag, and the file with its length unless the device has it.
     fn find(&self, device: DeviceId, kind: BundleKind, known: Option<&str>) -> Option<(String, Option<(File, u64)>)> {
         let list = self.list();
-        let item = newest(&list, kind, &facts(&list, device))?;
+        let item = list.newest(kind, &list.facts(device))?;
         let tag = format!("\"{}\"", item.digest);
         if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
             return Some((tag, None));
@@ -104,43 +129,88 @@ impl Bundles {
         (length <= MAX_FILE).then_some((tag, Some((file, length))))
     }
 
-    fn list(&self) -> Arc<Vec<Item>> {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, items)) = list.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            return Arc::clone(items);
+    /// One that is not old, or is being replaced by another thread right now.
+    fn list(&self) -> Arc<List> {
+        let last = || self.list.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_fresh = |list: &Arc<List>| list.at.elapsed() < FRESH;
+        let old = last();
+        if let Some(list) = old.as_ref().filter(|list| is_fresh(list)) {
+            return Arc::clone(list);
         }
-        let items = Arc::new(look(&self.folder));
-        *list = Some((Instant::now(), Arc::clone(&items)));
-        items
+        let looking = match (self.looking.try_lock(), old) {
+            (Err(TryLockError::WouldBlock), Some(old)) if old.at.elapsed() < STALE => return old,
+            (Err(TryLockError::WouldBlock), _) => self.looking.lock().unwrap_or_else(PoisonError::into_inner),
+            (Err(TryLockError::Poisoned(poisoned)), _) => poisoned.into_inner(),
+            (Ok(looking), _) => looking,
+        };
+        let old = last();
+        if let Some(list) = old.as_ref().filter(|list| is_fresh(list)) {
+            return Arc::clone(list);
+        }
+        let list = Arc::new(look(&self.folder, old.as_deref()));
+        *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&list));
+        drop(looking);
+        list
     }
 }
 
-fn newest<'a>(list: &'a [Item], kind: BundleKind, facts: &DeviceFacts) -> Option<&'a Item> {
-    let meant = list.iter().filter(|item| item.kind == kind && item.target.names(facts));
-    meant.max_by_key(|item| item.place)
+impl List {
+    fn newest(&self, kind: BundleKind, facts: &DeviceFacts) -> Option<&Item> {
+        let meant = self.items().filter(|item| item.kind == kind && item.target.names(facts));
+        meant.max_by_key(|item| item.place)
+    }
+
+    fn items(&self) -> impl Iterator<Item = &Item> {
+        self.files.values().filter_map(|listed| listed.item.as_deref())
+    }
+
+    /// The device, with the labels of its newest enrolment.
+    fn facts(&self, device: DeviceId) -> DeviceFacts {
+        let bare = DeviceFacts { id: device, labels: Labels::new() };
+        let labels = self.newest(BundleKind::Enrolment, &bare).map(|item| item.labels.clone());
+        DeviceFacts { labels: labels.unwrap_or_default(), ..bare }
+    }
 }
 
-/// The device, with the labels of its newest enrolment.
-fn facts(list: &[Item], device: DeviceId) -> DeviceFacts {
-    let bare = DeviceFacts { id: device, labels: Labels::new() };
-    let labels = newest(list, BundleKind::Enrolment, &bare).map(|item| item.labels.clone());
-    DeviceFacts { labels: labels.unwrap_or_default(), ..bare }
-}
-
-fn look(folder: &Path) -> Vec<Item> {
+/// Looks through the folder; the heads of files that are as they were are not read again.
+fn look(folder: &Path, last: Option<&List>) -> List {
+    let mut list = List { at: Instant::now(), files: BTreeMap::new(), left_out: 0 };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
             warn!(%error, folder = %folder.display(), "the folder of bundles cannot be read");
-            return Vec::new();
+            return list;
         }
     };
-    let paths = entries.take(MAX_FILES).filter_map(|entry| Some(entry.ok()?.path()));
-    let meant = paths.filter(|path| {
+    let is_meant = |path: &PathBuf| {
         let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        !is_hidden && path.extension().is_some_and(|ending| ending == "tgb" || ending == "tgd") && path.is_file()
-    });
-    meant.filter_map(|path| read(path).ok().flatten()).collect()
+        !is_hidden && path.extension().is_some_and(|ending| ending == "tgb" || ending == "tgd")
+    };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_meant).collect();
+    paths.sort_unstable();
+    list.left_out = paths.len().saturating_sub(MAX_FILES);
+    if list.left_out > 0 && last.is_none_or(|last| last.left_out != list.left_out) {
+        warn!(
+            left_out = list.left_out,
+            limit = MAX_FILES,
+            "the folder of bundles has too many files; move old ones out"
+        );
+    }
+    paths.truncate(MAX_FILES);
+    for path in paths {
+        let Some(metadata) = fs::metadata(&path).ok().filter(fs::Metadata::is_file) else { continue };
+        let written = (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        let known = last.and_then(|last| last.files.get(&path)).filter(|listed| listed.written == written);
+        let listed = match known {
+            Some(known) => known.clone(),
+            None => match read(path.clone()) {
+                Ok(item) => Listed { written, item: item.map(Arc::new) },
+                Err(_) => continue, // perhaps it can be read the next time
+            },
+        };
+        list.files.insert(path, listed);
+    }
+    list
 }
 
 /// What a file is; `None` where it is nothing for devices.
@@ -174,4 +244,56 @@ fn read(path: PathBuf) -> io::Result<Option<Item>> {
     let Ok(manifest) = Manifest::parse(head.manifest(), bundle_type) else { return Ok(None) };
     let (place, digest) = ((manifest.epoch(), manifest.seq()), sha256(head.manifest()));
     Ok(Some(Item { path, kind, place, digest, target: manifest.target, labels: Labels::new() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
+    use crate::keys::SigningKey;
+
+    #[test]
+    fn what_is_left_out_is_counted_what_is_no_bundle_is_not_and_heads_are_read_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let put = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).expect("written");
+        for number in 0..MAX_FILES {
+            put(&format!("a-{number}.tgb.result.json"), b"{}");
+            put(&format!(".a-{number}.tgb"), b"");
+        }
+        let key = SigningKey::from_seed(&[1; 32]).expect("a key");
+        let role = RoleKeys { keys: vec![0], threshold: 1 };
+        let root = RootDocument::build(RootDraft {
+            deployment: "harbour".into(),
+            epoch: 1,
+            version: 1,
+            issued_at: 1,
+            keys: vec![("ada".into(), key.public())],
+            roles: BTreeMap::from([(Role::Root, role.clone()), (Role::Policy, role)]),
+        })
+        .expect("a sound root");
+        let enrolment = |seq: u64| {
+            let enrolment = Enrolment::new(&root, &key.public(), Labels::new(), seq, 1).expect("sound");
+            Document::sign(DocumentKind::Enrolment, &enrolment, &key).expect("signed").to_bytes()
+        };
+        put("b.tgd", &enrolment(1));
+        let first = look(folder.path(), None);
+        assert_eq!((first.files.len(), first.items().count(), first.left_out), (1, 1, 0));
+
+        let seqs = |list: &List| list.items().map(|item| item.place.1).collect::<Vec<_>>();
+        put("c.tgd", &enrolment(2));
+        let second = look(folder.path(), Some(&first));
+        let [one, again] =
+            [&first, &second].map(|list| list.files.values().next().and_then(|listed| listed.item.clone()));
+        assert!(one.zip(again).is_some_and(|(one, again)| Arc::ptr_eq(&one, &again)), "its head is not read again");
+        assert_eq!(seqs(&second), [1, 2]);
+        put(".part", &enrolment(3));
+        fs::rename(folder.path().join(".part"), folder.path().join("b.tgd")).expect("moved");
+        assert_eq!(seqs(&look(folder.path(), Some(&second))), [3, 2], "another file");
+
+        for number in 0..MAX_FILES {
+            put(&format!("d-{number}.tgb"), b"");
+        }
+        let many = look(folder.path(), Some(&second));
+        assert_eq!((many.files.len(), many.left_out, seqs(&many)), (MAX_FILES, 2, vec![3, 2]));
+    }
 }

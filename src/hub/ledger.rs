@@ -1,8 +1,8 @@
 //! The ledger: which usage files the hub has, so that every record counts exactly once.
 //!
-//! A file's line, its rows, the chain's progress and the signed receipt are one SQLite transaction,
-//! synced before it returns. So a crash anywhere leaves either nothing, and the device sends again, or
-//! everything, and a repeat gets the receipt that was stored. Owned by the thread in [`super::writer`].
+//! A file's line, its rows and the chain's progress are one SQLite transaction, synced before a receipt is
+//! given. So a crash anywhere leaves either nothing, and the device sends again, or everything, and a
+//! repeat gets a receipt of the same moment, signed anew. Owned by the thread in [`super::writer`].
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,7 +19,9 @@ use crate::spool::receipt::{self, Receipt};
 use crate::spool::segment::{Header, Verified};
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+/// From version 1, which kept each receipt and never read one.
+const FROM_1: &str = "ALTER TABLE files DROP COLUMN receipt";
 /// "Tide" in SQLite's header, so that `file` and we know whose database it is.
 const APPLICATION_ID: i64 = 0x5469_6465;
 const BUSY: Duration = Duration::from_secs(10);
@@ -67,7 +69,7 @@ impl Device {
 pub(super) enum Taken {
     /// The hub has it for good, now or since before.
     Kept {
-        /// The signed receipt: the same for the same file, always.
+        /// The signed receipt: the same for the same file, as long as the hub's key is.
         receipt: Vec<u8>,
         /// `Contiguous`, `Ahead` or `Repeat`.
         verdict: Verdict,
@@ -125,7 +127,7 @@ impl Ledger {
             Verdict::Contiguous | Verdict::Ahead { .. } => {
                 write_device(&transaction, device, now_ms)?;
                 let receipt = sign_receipt(file, key, now_ms);
-                write_file(&transaction, file, bytes.len(), &receipt, now_ms)?;
+                write_file(&transaction, file, bytes.len(), now_ms)?;
                 Taken::Kept { receipt: receipt.to_vec(), verdict }
             }
             // The same moment gives the same receipt; under a new key of the hub, one that is believed again.
@@ -157,6 +159,9 @@ fn create(db: &mut Connection) -> Result<(), Error> {
         return Err(Error::Foreign);
     } else if version > SCHEMA_VERSION {
         return Err(Error::NewerSchema(version));
+    } else if version < SCHEMA_VERSION {
+        transaction.execute_batch(FROM_1)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     Ok(transaction.commit()?)
 }
@@ -212,12 +217,12 @@ fn received_ms(db: &Connection, header: &Header) -> Result<i64, Error> {
     Ok(query.query_row(params![device, stream, seq], |row| row.get(0))?)
 }
 
-fn write_file(db: &Transaction<'_>, file: &Verified, len: usize, receipt: &[u8], now_ms: i64) -> Result<(), Error> {
+fn write_file(db: &Transaction<'_>, file: &Verified, len: usize, now_ms: i64) -> Result<(), Error> {
     let header = file.header();
     let (device, stream, seq) = columns(header);
     db.prepare_cached(
         "INSERT INTO files (device, stream, seq, digest, previous, policy, requests, others, first_ms, last_ms,
-                            received_ms, bytes, receipt) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
+                            received_ms, bytes) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
     )?
     .execute(params![
         device,
@@ -232,7 +237,6 @@ fn write_file(db: &Transaction<'_>, file: &Verified, len: usize, receipt: &[u8],
         header.last_ms,
         now_ms,
         int(len as u64),
-        receipt,
     ])?;
     sink::insert(db, db.last_insert_rowid(), file.rows())?;
     Ok(())

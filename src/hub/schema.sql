@@ -1,4 +1,4 @@
--- The hub's database, version 1. Ids are blobs in the tables and hexadecimal text in the views;
+-- The hub's database, version 2. Ids are blobs in the tables and hexadecimal text in the views;
 -- read the views: streams, records, roll_ups, gaps. Times are milliseconds since the Unix epoch.
 
 -- Devices whose files are taken.
@@ -26,7 +26,6 @@ CREATE TABLE files (
     last_ms     INTEGER NOT NULL,
     received_ms INTEGER NOT NULL,
     bytes       INTEGER NOT NULL,
-    receipt     BLOB    NOT NULL,               -- as it was given first; a repeat is signed again
     UNIQUE (device, stream, seq)
 ) STRICT;
 

@@ -129,10 +129,8 @@ impl Intake {
     /// Writes the held bytes at the end of the log, and returns how many rows of them are whole there.
     fn write(&mut self, log: &OpenLog) -> usize {
         let end = log.end.load(Ordering::Relaxed);
-        let taken = log.file.write_at(&self.held.bytes[..self.held.len], end).unwrap_or_else(|error| {
-            self.lane.errno.store(error.raw_os_error().unwrap_or(0), Ordering::Relaxed);
-            0
-        });
+        // Of an error the sums tell; what is wrong with the disk, the writer thread finds out for itself.
+        let taken = log.file.write_at(&self.held.bytes[..self.held.len], end).unwrap_or(0);
         let whole = self.held.rows.iter().take_while(|row| row.end <= taken).count();
         let len = whole.checked_sub(1).map_or(0, |last| self.held.rows[last].end) as u64;
         if len < self.held.len as u64 {

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::clock;
 use crate::disk;
@@ -61,8 +61,6 @@ pub(super) struct Lane {
     pub rolled_up: AtomicU64,
     /// Records for which even the sum could not be written.
     pub lost: AtomicU64,
-    /// The system's last error number of a failed write; 0 if none failed.
-    pub errno: AtomicI32,
     /// Bytes of this lane's logs that are sealed.
     pub sealed_bytes: AtomicU64,
     /// Bytes that may wait to be sealed.

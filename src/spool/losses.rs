@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk;
 use crate::keys;
 use crate::spool::record::{Gap, GapReason};
+use crate::spool::state::join;
 
 const FILE_LIMIT: u64 = 64 << 10;
 /// Most gaps that wait; more are told as one.
@@ -55,9 +56,17 @@ impl Losses {
             |known: &&mut Gap| known.reason == gap.reason && known.from_ms == gap.from_ms && gap.count.is_none();
         if let Some(known) = self.gaps.iter_mut().find(is_same) {
             known.to_ms = known.to_ms.max(gap.to_ms);
-        } else if self.gaps.len() < GAPS_LIMIT {
-            self.gaps.push(gap);
+            return;
         }
+        if self.gaps.len() >= GAPS_LIMIT {
+            // The first two: the last may be told already, and what is joined to that would never be.
+            let first = self.gaps.remove(0);
+            if let Some(second) = self.gaps.first_mut() {
+                *second = join(first, *second);
+            }
+            self.first = self.first.saturating_add(1);
+        }
+        self.gaps.push(gap);
     }
 
     /// Notes that this many records are lost by now, all told.
@@ -96,8 +105,10 @@ impl Losses {
 
     /// All that was `sent` is told.
     pub(super) fn are_told(&mut self, sent: &Self, now_ms: i64) {
-        self.gaps.drain(..sent.gaps.len().min(self.gaps.len()));
-        self.first = sent.heard().gaps;
+        let until = sent.heard().gaps;
+        let told = usize::try_from(until.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.gaps.drain(..told.min(self.gaps.len()));
+        self.first = until;
         (self.told, self.since_ms) = (sent.lost, now_ms);
     }
 
@@ -162,6 +173,28 @@ mod tests {
         losses.are_told(&sent, 20);
         assert_eq!(losses.untold(&heard, 30), [gap(3)]);
         assert_eq!(losses.untold(&Heard::default(), 30), [gap(3)], "not what another state was told");
+    }
+
+    #[test]
+    fn of_more_gaps_than_there_is_room_for_the_oldest_become_one_and_none_vanishes() {
+        let mut losses = Losses::new(0);
+        let mut heard = Heard::default();
+        for from_ms in 0..100 {
+            losses.note(Gap { to_ms: from_ms + 1000, ..gap(from_ms) });
+        }
+        let untold = losses.untold(&heard, 0);
+        assert_eq!(untold.len(), GAPS_LIMIT);
+        assert_eq!((untold[0].from_ms, untold[0].to_ms, untold[0].count), (0, 1036, None));
+        assert_eq!(untold[1..].iter().map(|gap| gap.from_ms).collect::<Vec<_>>(), (37..100).collect::<Vec<_>>());
+        // The ledger has told them, and its answer is lost; then one more comes, and one while the next seal works.
+        heard = losses.heard();
+        losses.note(gap(2000));
+        assert_eq!(losses.untold(&heard, 0), [gap(2000)]);
+        let sent = losses.clone();
+        heard = losses.heard();
+        losses.note(gap(3000));
+        losses.are_told(&sent, 0);
+        assert_eq!((losses.untold(&heard, 0), losses.gaps.len()), (vec![gap(3000)], 1));
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub struct UsageRecord<'a> {
     /// The plan that its subscription has; empty if unknown.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
     pub plan: &'a str,
-    /// Who it was, as the policy allows that to be kept; empty if absent.
+    /// Who it was, the token's `sub` in clear; empty if no token was accepted.
     #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
     pub principal: &'a str,
     /// Bytes of the request's body.
@@ -100,7 +100,7 @@ pub struct UsageRecord<'a> {
     /// The endpoint that answered; empty if none was asked.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
     pub upstream: &'a str,
-    /// The downstream's address, as the policy allows that to be kept.
+    /// The downstream's address, whole.
     pub client: Option<IpAddr>,
     /// Who is billed; empty if unknown.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]

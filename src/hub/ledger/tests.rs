@@ -167,8 +167,26 @@ fn another_programs_database_and_a_newer_hubs_are_left_alone() {
     assert!(matches!(Ledger::open(&path, key(9)), Err(Error::Foreign)));
     drop(ledger(folder.path()));
     let path = folder.path().join("usage.sqlite");
-    Connection::open(&path).and_then(|db| db.pragma_update(None, "user_version", 2)).expect("it is set");
-    assert!(matches!(Ledger::open(&path, key(9)), Err(Error::NewerSchema(2))));
+    Connection::open(&path).and_then(|db| db.pragma_update(None, "user_version", 3)).expect("it is set");
+    assert!(matches!(Ledger::open(&path, key(9)), Err(Error::NewerSchema(3))));
+}
+
+#[test]
+fn a_database_of_version_1_is_brought_forward_with_all_that_is_in_it() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let files = chain(2);
+    take(&mut ledger(folder.path()), &files[0], 1);
+    let before = "ALTER TABLE files ADD COLUMN receipt BLOB NOT NULL DEFAULT x'00'; PRAGMA user_version = 1";
+    let db = Connection::open(folder.path().join("usage.sqlite")).expect("it opens");
+    db.execute_batch(before).expect("as version 1 had it");
+    drop(db);
+    for at_ms in [2, 3] {
+        let mut ledger = ledger(folder.path());
+        assert_eq!(verdict(&take(&mut ledger, &files[0], at_ms)), Verdict::Repeat);
+        take(&mut ledger, &files[1], at_ms);
+        assert_eq!(number(&ledger, "SELECT count(*) FROM pragma_table_info('files') WHERE name = 'receipt'"), 0);
+        assert_eq!(number(&ledger, "SELECT contiguous FROM streams"), 2);
+    }
 }
 
 #[test]
