@@ -1,4 +1,5 @@
-//! What devices fetch: of each kind the newest that names them, from one folder that the operator fills.
+//! What devices fetch: of each kind the newest that names them, from one folder that the operator fills. Where the newest
+//! policy is one that a permit leads away from, the one to which it leads.
 //!
 //! The simplest form: the folder is looked through again every few seconds, by heads; labels of devices are those of
 //! their enrolments in the same folder. Nothing is verified here. Devices verify, and whoever can write the folder can
@@ -22,7 +23,7 @@ use super::refusal::Refusal;
 use crate::bundle::container::{BundleType, Head, MAX_FILE};
 use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
 use crate::bundle::enrolment::{Enrolment, Labels};
-use crate::bundle::manifest::{DeviceFacts, Manifest, Target};
+use crate::bundle::manifest::{DeviceFacts, Manifest, Permit, Target};
 use crate::ids::{DeviceId, Digest};
 use crate::keys::sha256;
 use crate::spool::protocol::{BUNDLE_TYPE, BundleKind};
@@ -74,6 +75,7 @@ struct Item {
     digest: Digest,
     target: Target,
     labels: Labels,
+    permit: Option<Permit>,
 }
 
 impl Bundles {
@@ -108,7 +110,7 @@ impl Bundles {
         let names = tokio::task::spawn_blocking(move || {
             let list = self.list();
             let facts = list.facts(device);
-            let found = BundleKind::ALL.into_iter().filter_map(|kind| list.newest(kind, &facts));
+            let found = BundleKind::ALL.into_iter().filter_map(|kind| list.meant(kind, &facts));
             found.flat_map(|item| item.digest.0).collect::<Vec<u8>>()
         });
         let names = names.await.ok().filter(|names| !names.is_empty())?;
@@ -118,7 +120,7 @@ impl Bundles {
     /// The tag, and the file with its length unless the device has it.
     fn find(&self, device: DeviceId, kind: BundleKind, known: Option<&str>) -> Option<(String, Option<(File, u64)>)> {
         let list = self.list();
-        let item = list.newest(kind, &list.facts(device))?;
+        let item = list.meant(kind, &list.facts(device))?;
         let tag = format!("\"{}\"", item.digest);
         if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
             return Some((tag, None));
@@ -155,6 +157,17 @@ impl Bundles {
 }
 
 impl List {
+    /// The newest of a kind; of policies the one to which the device's newest permit leads from there.
+    fn meant(&self, kind: BundleKind, facts: &DeviceFacts) -> Option<&Item> {
+        let newest = self.newest(kind, facts)?;
+        let permit = self.newest(BundleKind::Permit, facts).and_then(|item| item.permit);
+        let permit = permit.filter(|permit| kind == BundleKind::Policy && permit.from == newest.digest);
+        let led_to = permit.and_then(|Permit { to, .. }| {
+            self.items().find(|item| item.kind == kind && item.digest == to && item.target.names(facts))
+        });
+        Some(led_to.unwrap_or(newest))
+    }
+
     fn newest(&self, kind: BundleKind, facts: &DeviceFacts) -> Option<&Item> {
         let meant = self.items().filter(|item| item.kind == kind && item.target.names(facts));
         meant.max_by_key(|item| item.place)
@@ -230,6 +243,7 @@ fn read(path: PathBuf) -> io::Result<Option<Item>> {
             digest: document.digest(),
             target: Target::Devices(vec![device]),
             labels,
+            permit: None,
         };
         return Ok(Some(item).filter(|_| document.kind() == DocumentKind::Enrolment));
     }
@@ -243,7 +257,8 @@ fn read(path: PathBuf) -> io::Result<Option<Item>> {
     };
     let Ok(manifest) = Manifest::parse(head.manifest(), bundle_type) else { return Ok(None) };
     let (place, digest) = ((manifest.epoch(), manifest.seq()), sha256(head.manifest()));
-    Ok(Some(Item { path, kind, place, digest, target: manifest.target, labels: Labels::new() }))
+    let (permit, labels) = (manifest.permit(), Labels::new());
+    Ok(Some(Item { path, kind, place, digest, target: manifest.target, labels, permit }))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
+use tidegate::admin::PolicyStatus;
 use tidegate::bundle::{journal, pack};
 use tidegate::disk::Machine;
 
@@ -61,5 +62,36 @@ fn what_was_refused_for_want_of_its_base_is_fetched_again_once_the_base_came_by_
     assert_eq!(daemon.takes("two.tgb", &two), "Activated");
     until("it is fetched again", || (pulled(&site, "Activated") == 1).then_some(()));
     assert_eq!(pulled(&site, "DeltaBaseMismatch"), 2, "a start alone fetches nothing again");
+    daemon.stop();
+}
+
+#[test]
+fn a_permit_at_the_hub_leads_a_device_back_though_the_newer_policy_lies_there_too() {
+    let mut site = Site::new();
+    let upstream = free_address();
+    for name in ["one.tgb", "two.tgb"] {
+        fs::write(site.path(name), site.bundle(upstream)).expect("written");
+    }
+    let _hub = hub(&mut site);
+    site.more = site.more.replace("1h", "200ms");
+    let put = |name: &str| drop_in(&site.path("bundles"), name, &fs::read(site.path(name)).expect("it was made"));
+    ["one.tgb", "two.tgb"].into_iter().for_each(put);
+    let daemon = site.start();
+    let seq = || match daemon.status().policy {
+        PolicyStatus::Active { seq, .. } => Some(seq),
+        PolicyStatus::SafeMode => None,
+    };
+    until("the newest is in force", || seq().filter(|seq| *seq == 2));
+    let device = daemon.status().device.to_string();
+    let permit = ["permit", "--device", &device, "--from", "two.tgb", "--to", "one.tgb", "--root", "policy/root.json"];
+    site.tidegate(&[&permit[..], &["--author", "ada", "-o", "permit.tgb"]].concat());
+    site.tidegate(&["bundle", "sign", "permit.tgb", "--key", "policy/keys/permit.key", "--yes"]);
+    put("permit.tgb");
+    until("the one before is in force", || seq().filter(|seq| *seq == 1));
+    // It stays there: nothing that the hub has leads away again.
+    let fetched = pulled(&site, "Activated");
+    drop_in(&site.path("bundles"), "three.tgb", &site.bundle(upstream));
+    until("the next is in force", || seq().filter(|seq| *seq == 3));
+    assert_eq!((fetched, pulled(&site, "Activated")), (2, 3));
     daemon.stop();
 }

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use tidegate::bundle::document::{Document, DocumentKind};
 use tidegate::bundle::enrolment::Enrolment;
-use tidegate::bundle::manifest::{Author, EntryKind, Target};
+use tidegate::bundle::manifest::{Author, EntryKind, Permit, Target};
 use tidegate::bundle::pack::{self, Draft};
 use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
-use tidegate::ids::{DeviceId, Digest};
+use tidegate::hub::DeviceEntry;
+use tidegate::ids::{DeviceId, Digest, hex};
 use tidegate::spool::protocol::BundleKind;
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
@@ -123,6 +124,42 @@ async fn of_each_kind_the_newest_that_names_the_device_is_served_once() {
     ] {
         assert_eq!(status(&ask(hub.address, method, device, kind, "").await), told, "{method} {kind}");
     }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_permit_leads_its_devices_to_the_bundle_that_it_names_until_there_is_a_newer_one() {
+    let premises = Premises::new();
+    let bundles = folder(&premises);
+    let policies = [1, 2, 3].map(|seq| bundle(seq, Target::All, 10));
+    let [one, two, three] = &policies;
+    put(&bundles, "1.tgb", one);
+    put(&bundles, "2.tgb", two);
+    let id = DeviceId::from(device().public().id());
+    let [to, from] = [one, two].map(|bundle| pack::digest(bundle).expect("a digest"));
+    let permit = Draft { entries: BTreeMap::new(), ..draft(1, Target::Devices(vec![id]), EntryKind::Routes, 1) };
+    let permit = permit.assemble_permit(Permit { from, to }, &root()).expect("a sound permit");
+    let mut config = tidegate::hub::Config { bundles: Some(bundles.clone()), ..premises.config() };
+    config.devices.push(DeviceEntry { name: "other".into(), key: hex(key(2).public().raw()) });
+    let hub = Running::start(config).await;
+    let other = DeviceId::from(key(2).public().id());
+    let serves = async |device, policy: &Vec<u8>| {
+        let begun = Instant::now();
+        while !ask(hub.address, "GET", device, "policy", "").await.ends_with(policy) {
+            assert!(begun.elapsed() < DEADLINE, "another one");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    serves(id, two).await;
+    put(&bundles, "permit.tgb", &permit);
+    serves(id, one).await;
+    serves(other, two).await;
+    put(&bundles, "3.tgb", three);
+    serves(id, three).await;
+    // The bundle that it names is not there.
+    fs::remove_file(bundles.join("3.tgb")).expect("there");
+    fs::remove_file(bundles.join("1.tgb")).expect("there");
+    serves(id, two).await;
     hub.stop().await;
 }
 
