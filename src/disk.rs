@@ -7,6 +7,7 @@ pub mod double;
 #[cfg(test)]
 pub(crate) mod stuck;
 
+use std::collections::BinaryHeap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -111,12 +112,11 @@ impl Disk for Machine {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
+        let mut names = BinaryHeap::new();
         for entry in fs::read_dir(path)? {
             names.extend(entry?.file_name().into_string());
         }
-        names.sort_unstable();
-        Ok(names)
+        Ok(names.into_sorted_vec())
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {

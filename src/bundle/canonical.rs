@@ -3,6 +3,8 @@
 //! Sorted ASCII keys, no white space, integers of at most ±2^53, no null, the shortest string escapes
 //! (those of RFC 8785). Reading is: parse, write again, compare. Pure; called by manifest, root and journal.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -69,10 +71,10 @@ fn put(value: &Value, out: &mut Vec<u8>) -> Result<(), NotCanonical> {
         }
         Value::Object(members) => {
             // Sorted here and not left to the map: a dependency's feature can change the map's order.
-            let mut members: Vec<_> = members.iter().collect();
-            members.sort_unstable_by_key(|(key, _)| key.as_str());
+            let mut sorted = BTreeMap::new();
+            sorted.extend(members.iter().map(|(key, member)| (key.as_str(), member)));
             out.push(b'{');
-            for (at, (key, member)) in members.into_iter().enumerate() {
+            for (at, (key, member)) in sorted.into_iter().enumerate() {
                 if !key.is_ascii() {
                     return Err(NotCanonical::Form("a key that is not ASCII"));
                 }

@@ -6,7 +6,7 @@
 //! is followed, and no folder is gone into. What was refused is kept outside, where nobody else can put things in
 //! its way. It never parses; the importer judges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read as _};
@@ -112,7 +112,7 @@ impl Inbox {
         let now = Instant::now();
         let mut look = if now >= self.next_look { self.look(now)? } else { Look::default() };
         look.ready.extend(closed.into_iter().filter_map(|name| self.take(&name, now)));
-        look.ready.sort_unstable();
+        look.ready = BinaryHeap::from(look.ready).into_sorted_vec();
         look.ready.dedup();
         Ok(look)
     }
@@ -155,7 +155,7 @@ impl Inbox {
             }
             self.seen.insert(name, seen);
         }
-        look.ready.sort_unstable();
+        look.ready = BinaryHeap::from(look.ready).into_sorted_vec();
         Ok(look)
     }
 
@@ -285,10 +285,9 @@ fn prune(folder: &Path, most: usize, counts: impl Fn(&OsStr) -> bool) {
         let meta = entry.metadata().ok().filter(|meta| !meta.is_dir())?;
         Some(((meta.ctime(), meta.ctime_nsec()), entry.path()))
     });
-    let mut found: Vec<_> = files.take(MAX_FOUND).collect();
-    found.sort_unstable();
+    let found: BinaryHeap<_> = files.take(MAX_FOUND).collect();
     let surplus = found.len().saturating_sub(most);
-    for (_, path) in found.into_iter().take(surplus) {
+    for (_, path) in found.into_sorted_vec().into_iter().take(surplus) {
         let _ = fs::remove_file(path);
     }
 }

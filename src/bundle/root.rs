@@ -9,7 +9,7 @@
 //! is left out can be played by nobody. A device trusts the root that its operator placed; a value of
 //! [`RootDocument`] is sound in itself, which says nothing about whether it is trusted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::{Deserialize, Serialize};
 
@@ -260,7 +260,7 @@ impl RootDocument {
         let threshold = self
             .threshold(role)
             .ok_or_else(|| Refused::ThresholdNotMet(format!("the root gives nobody the role {}", role.name())))?;
-        let mut keys = Vec::new();
+        let mut keys = BinaryHeap::new();
         for key in self.role_keys(role) {
             // The id is computed from the pinned key: what the file says is only where to look.
             let id = key.id();
@@ -270,8 +270,7 @@ impl RootDocument {
             }
             keys.push(id);
         }
-        keys.sort_unstable();
-        Ok(Signers { keys, threshold })
+        Ok(Signers { keys: keys.into_sorted_vec(), threshold })
     }
 }
 

@@ -73,9 +73,14 @@ impl Slots {
             let unnamed = self.roots.newest_first().map(|root| Chosen { digest: *digest, root: root.version() });
             let slots: Vec<Chosen> = named.map_or_else(|| unnamed.collect(), |slot| vec![slot]);
             let verified = slots.into_iter().find_map(|slot| Some((self.verify(slot, device, compile).ok()?, slot)));
-            good.extend(verified.and_then(|(verdict, slot)| Some((verdict.manifest()?.clone(), slot))));
+            let place = |manifest: &Manifest| (manifest.epoch(), manifest.seq());
+            if let Some((verdict, slot)) = verified
+                && let Some(manifest) = verdict.manifest()
+            {
+                let at = good.partition_point(|(before, _)| place(before) <= place(manifest));
+                good.insert(at, (manifest.clone(), slot));
+            }
         }
-        good.sort_by_key(|(manifest, _)| (manifest.epoch(), manifest.seq()));
         good
     }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -361,8 +362,7 @@ fn succeed(old: &RootDocument, new: &RootDocument, link: &ChainLink<'_>) -> Resu
     if let Some(detail) = short(&by_new) {
         return Err(Refused::RootThresholdNew(detail));
     }
-    let mut keys = [by_old.keys, by_new.keys].concat();
-    keys.sort_unstable();
+    let mut keys = BinaryHeap::from([by_old.keys, by_new.keys].concat()).into_sorted_vec();
     keys.dedup();
     Ok(keys)
 }

@@ -11,6 +11,7 @@
 //! TIDEGATE_CI_CACHE=…, TIDEGATE_BUILD_TIME=…  not ours: they belong to scripts, and are not looked at
 //! ```
 
+use std::collections::BinaryHeap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -148,8 +149,8 @@ fn drop_ins(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
         }
     };
     let is_toml = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "toml");
-    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(is_toml).collect();
-    files.sort();
+    let files: BinaryHeap<_> = entries.flatten().map(|entry| entry.path()).filter(is_toml).collect();
+    let mut files = files.into_sorted_vec();
     if files.len() > DROP_INS {
         let message = format!("holds {} files; at most {DROP_INS} are read", files.len());
         problems.push(Problem { source: folder.display().to_string(), key: String::new(), message });
@@ -179,7 +180,7 @@ fn read_environment(
     given: &mut Vec<Given>,
     problems: &mut Vec<Problem>,
 ) {
-    let mut found: Vec<_> = environment
+    let found: BinaryHeap<_> = environment
         .filter_map(|(name, text)| {
             let name = name.into_string().ok()?;
             let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
@@ -187,8 +188,7 @@ fn read_environment(
             (is_top || key.contains("__")).then_some((name, key, text))
         })
         .collect();
-    found.sort();
-    for (source, key, text) in found {
+    for (source, key, text) in found.into_sorted_vec() {
         let path: Vec<String> = key.split("__").map(str::to_owned).collect();
         match text.into_string() {
             Ok(text) => {

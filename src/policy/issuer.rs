@@ -5,6 +5,7 @@
 //! two keys of an issuer answer to the same name, no two issuers to the same `iss`. Made by the bundle's compile step,
 //! read by the token stage on each request.
 
+use std::collections::BinaryHeap;
 use std::fmt;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -326,13 +327,12 @@ impl Issuer {
         if !wso2 && terms.keys.iter().any(|key| !key.x5t.is_empty()) {
             return Err(IssuerError::X5tNotAllowed(name()));
         }
-        let mut names: Vec<&str> = Vec::new();
+        let mut names: BinaryHeap<&str> = BinaryHeap::new();
         for key in &terms.keys {
             names.extend(key.kid.as_deref());
             names.extend(key.x5t.iter().map(|x5t| &**x5t).filter(|x5t| key.kid.as_deref() != Some(*x5t)));
         }
-        names.sort_unstable();
-        if let Some([twice, _]) = names.array_windows().find(|[a, b]| a == b) {
+        if let Some([twice, _]) = names.into_sorted_vec().array_windows().find(|[a, b]| a == b) {
             return Err(IssuerError::DuplicateKid { issuer: name(), kid: (*twice).into() });
         }
         if !wso2 && terms.audiences.is_empty() {
@@ -420,15 +420,15 @@ impl Issuers {
     /// `generation` must differ from that of any other set of issuers that this process may hold: verified tokens are
     /// remembered under it. The first 8 bytes of a digest of everything that defines the issuers will do.
     pub fn new(issuers: impl IntoIterator<Item = Issuer>, generation: u64) -> Result<Self, IssuerError> {
-        let mut by_iss: Box<[Issuer]> = issuers.into_iter().collect();
-        if by_iss.len() > MAX_ISSUERS {
-            return Err(IssuerError::TooManyIssuers);
+        let mut by_iss: Vec<Issuer> = Vec::new();
+        for issuer in issuers {
+            match by_iss.binary_search_by(|before| before.iss().cmp(issuer.iss())) {
+                Ok(_) => return Err(IssuerError::DuplicateIssuer(issuer.iss().into())),
+                Err(_) if by_iss.len() == MAX_ISSUERS => return Err(IssuerError::TooManyIssuers),
+                Err(at) => by_iss.insert(at, issuer),
+            }
         }
-        by_iss.sort_by(|a, b| a.iss().cmp(b.iss()));
-        if let Some([twice, _]) = by_iss.array_windows().find(|[a, b]| a.iss() == b.iss()) {
-            return Err(IssuerError::DuplicateIssuer(twice.iss().into()));
-        }
-        Ok(Self { by_iss, generation })
+        Ok(Self { by_iss: by_iss.into(), generation })
     }
 
     /// The issuer of that exact `iss`, with its number.

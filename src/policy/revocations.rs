@@ -7,6 +7,9 @@
 //!
 //! Immutable; [`Builder`] is called by the bundle's compile step, [`Revocations`] by the token stage on each request.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use crate::keys::sha256;
 use crate::units::UnixSeconds;
 
@@ -104,14 +107,14 @@ impl Revocations {
 #[derive(Debug, Default)]
 pub struct Builder {
     listed: Vec<u64>,
-    cutoffs: Vec<(u64, UnixSeconds)>,
+    cutoffs: BinaryHeap<(u64, Reverse<UnixSeconds>)>,
 }
 
 impl Builder {
     /// Room for `ids` listed ids, so that a million of them is one allocation.
     #[must_use]
     pub fn with_capacity(ids: usize) -> Self {
-        Self { listed: Vec::with_capacity(ids), cutoffs: Vec::new() }
+        Self { listed: Vec::with_capacity(ids), cutoffs: BinaryHeap::new() }
     }
 
     /// Takes back every token with this id, whenever it was issued.
@@ -123,7 +126,7 @@ impl Builder {
     /// Takes back every token with this id (of a subject, client or key) that was issued before `before`. Of several
     /// cut-offs for one id the latest counts.
     pub fn cut_off(&mut self, id: RevokedId, before: UnixSeconds) -> &mut Self {
-        self.cutoffs.push((id.0, before));
+        self.cutoffs.push((id.0, Reverse(before)));
         self
     }
 
@@ -132,9 +135,10 @@ impl Builder {
     pub fn build(mut self) -> Revocations {
         self.listed.sort_unstable();
         self.listed.dedup();
-        self.cutoffs.sort_unstable_by(|(a, at_a), (b, at_b)| a.cmp(b).then(at_b.cmp(at_a)));
-        self.cutoffs.dedup_by_key(|(id, _)| *id);
-        Revocations { listed: self.listed.into_boxed_slice(), cutoffs: self.cutoffs.into_boxed_slice() }
+        let mut cutoffs = self.cutoffs.into_sorted_vec();
+        cutoffs.dedup_by_key(|(id, _)| *id);
+        let cutoffs = cutoffs.into_iter().map(|(id, Reverse(before))| (id, before));
+        Revocations { listed: self.listed.into_boxed_slice(), cutoffs: cutoffs.collect() }
     }
 }
 

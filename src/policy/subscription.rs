@@ -3,6 +3,8 @@
 //! Fixed-size rows in sorted boxed slices over one string pool: a hundred thousand subscriptions cost
 //! a few megabytes, a look-up is two binary searches and allocates nothing.
 
+use std::collections::BinaryHeap;
+
 use super::{ApiIndex, ApplicationIndex, PlanIndex};
 
 /// A client application.
@@ -28,7 +30,7 @@ pub struct Subscription {
 }
 
 /// Whether a subscription may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Standing {
     /// It may.
@@ -76,7 +78,7 @@ struct KeyRow {
     application: ApplicationIndex,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct SubscriptionRow {
     application: ApplicationIndex,
     api: ApiIndex,
@@ -162,13 +164,12 @@ impl SubscribersBuilder {
         let mut built = Subscribers {
             applications: self.applications.into(),
             keys: Box::default(),
-            subscriptions: self.subscriptions.into(),
+            subscriptions: BinaryHeap::from(self.subscriptions).into_sorted_vec().into(),
             pool: self.pool.into(),
         };
         let mut keys = self.keys;
         keys.sort_unstable_by(|a, b| built.text(a.key).cmp(built.text(b.key)));
         built.keys = keys.into();
-        built.subscriptions.sort_unstable_by_key(|row| (row.application, row.api));
         let twice = built.keys.windows(2).find(|pair| built.text(pair[0].key) == built.text(pair[1].key));
         if let Some(pair) = twice {
             return Err(built.text(pair[0].key).to_owned());

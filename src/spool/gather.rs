@@ -3,7 +3,7 @@
 //! Never changes a log and never deletes one: that follows the commit. A damaged stretch is stepped
 //! over and becomes a gap, exact where a good row follows. Called by the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -75,11 +75,12 @@ impl Gather<'_> {
         // Those that nobody writes any more first: they are done with afterwards, and never wait behind live ones.
         let live = |name: &Name| self.seal.live.iter().find(|(id, _)| *id == name.id).map(|(_, end)| *end);
         let known = |name: &Name| self.state.cursors.iter().find(|cursor| cursor.id == name.id);
-        logs.sort_unstable_by_key(|(name, _)| (live(name).is_some(), *name));
-        let placed = logs.iter().filter(|(name, _)| known(name).is_some()).count();
+        let logs: BinaryHeap<_> = logs.into_iter().map(|(name, path)| (live(&name).is_some(), name, path)).collect();
+        let logs = logs.into_sorted_vec();
+        let placed = logs.iter().filter(|(_, name, _)| known(name).is_some()).count();
         let mut places = LOGS_LIMIT.saturating_sub(placed);
         let mut cuts = Cuts::new();
-        for (name, path) in logs {
+        for (_, name, path) in logs {
             let (live, known) = (live(&name), known(&name));
             if live == Some(known.map_or(PREAMBLE as u64, |cursor| cursor.offset)) {
                 taken.cursors.extend(known); // nothing came since

@@ -15,6 +15,7 @@
 //! held stands outside of it, in its name. Setting one aside is one rename, and a crash on the way from
 //! `.lost` to `.bad` finds the same name again, and so the same gap.
 
+use std::collections::BinaryHeap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -103,10 +104,8 @@ impl Generations {
 
     /// All that can be used, the oldest first.
     pub(super) fn list(&self) -> io::Result<Vec<Name>> {
-        let mut names: Vec<Name> =
-            entries(&self.root)?.filter_map(|path| Name::parse(path.file_name()?.to_str()?)).collect();
-        names.sort_unstable();
-        Ok(names)
+        let names = entries(&self.root)?.filter_map(|path| Name::parse(path.file_name()?.to_str()?));
+        Ok(names.collect::<BinaryHeap<Name>>().into_sorted_vec())
     }
 
     /// Those that are damaged and not told yet, each with when that was seen.

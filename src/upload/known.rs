@@ -5,6 +5,7 @@
 //! so that a start fetches nothing that was refused before. Shared by the puller, which says what it fetched, and the
 //! importer's thread, which says what was accepted.
 
+use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -106,8 +107,8 @@ impl Known {
         // A clock that was set back makes everything due again, not nothing.
         let is_new = |fetched: &&Fetched| (0..AGAIN_MS).contains(&now_ms.saturating_sub(fetched.at_ms));
         let fetched = kept.fetched.iter().filter(|fetched| fetched.kind == kind).filter(is_new);
-        let mut known: Vec<Digest> = in_force.chain(permit).chain(fetched.map(|fetched| fetched.digest)).collect();
-        known.sort_unstable();
+        let known: BinaryHeap<Digest> = in_force.chain(permit).chain(fetched.map(|fetched| fetched.digest)).collect();
+        let mut known = known.into_sorted_vec();
         known.dedup();
         known
     }
