@@ -10,7 +10,7 @@ site=$run/site
 rm -rf "$run"
 mkdir -p "$run/inbox" "$run/state"
 echo "building" >&2
-(cd "$root" && TIDEGATE_ICF=1 CARGO_TARGET_DIR=$BUILD/target cargo build -q --no-default-features --profile dist --bin tidegated --bin tidegate)
+(cd "$root" && CARGO_TARGET_DIR=$BUILD/target cargo build -q --no-default-features --profile dist --bin tidegated --bin tidegate)
 daemon=$BUILD/target/dist/tidegated
 tidegate() { "$BUILD/target/dist/tidegate" "$@" >>"$run/tidegate.log" 2>&1 || { cat "$run/tidegate.log"; exit 1; }; }
 
