@@ -61,9 +61,10 @@ impl Tally {
     }
 }
 
-/// A request's body, as it goes to the upstream; `None` where there is none: nothing to count, nothing allocated.
+/// A request's body, as it goes to the upstream; `None` where there is none: nothing to count, nothing allocated. Boxed,
+/// since hyper has room for 64 requests by each connection.
 #[derive(Debug, Default)]
-pub(super) struct Upload(Option<Flow>);
+pub(super) struct Upload(Option<Box<Flow>>);
 
 #[derive(Debug)]
 struct Flow {
@@ -88,7 +89,7 @@ impl Upload {
         }
         let tally = Rc::new(Tally { bytes: Cell::new(0), state: Cell::new(Progress::Running) });
         let flow = Flow { inner, tally: Rc::clone(&tally), limit, idle, timer: None };
-        (Self(Some(flow)), Some(tally))
+        (Self(Some(Box::new(flow))), Some(tally))
     }
 
     /// Whether there is no body.

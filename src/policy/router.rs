@@ -12,9 +12,14 @@ use super::{Method, MethodSet, RouteIndex};
 #[derive(Default)]
 pub struct Router {
     /// Tables of the hosts that are named, sorted by host.
-    hosts: Vec<(Box<str>, matchit::Router<Resource>)>,
-    any_host: matchit::Router<Resource>,
+    hosts: Vec<(Box<str>, Table)>,
+    any_host: Table,
+    /// By the numbers in the tables: a table has room for four at each of its nodes.
+    resources: Vec<Resource>,
 }
+
+/// From a path to a resource.
+type Table = matchit::Router<u32>;
 
 /// Why nothing was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +68,12 @@ impl Router {
         }
         let mut router = Self::default();
         for (host, table) in tables {
-            let mut compiled = matchit::Router::new();
+            let mut compiled = Table::new();
             for (pattern, mut resource) in table {
                 resource.finish();
-                compiled.insert(pattern.clone(), resource).map_err(|_| RouteConflict { pattern })?;
+                let number = u32::try_from(router.resources.len()).expect("the entry's size limit bounds the routes");
+                compiled.insert(pattern.clone(), number).map_err(|_| RouteConflict { pattern })?;
+                router.resources.push(resource);
             }
             if host.is_empty() { router.any_host = compiled } else { router.hosts.push((host, compiled)) }
         }
@@ -78,10 +85,11 @@ impl Router {
     pub fn find(&self, host: &str, path: &str, method: Option<Method>) -> Result<RouteIndex, Miss<'_>> {
         let own = self.hosts.binary_search_by(|(name, _)| cmp_ignoring_case(name, host)).ok();
         let own = own.and_then(|at| self.hosts[at].1.at(path).ok());
-        let resource = match own {
-            Some(matched) => matched.value,
-            None => self.any_host.at(path).map_err(|_| Miss::NoRoute)?.value,
+        let number = match own {
+            Some(matched) => *matched.value,
+            None => *self.any_host.at(path).map_err(|_| Miss::NoRoute)?.value,
         };
+        let resource = &self.resources[number as usize];
         let route = method.and_then(|method| resource.routes[method as usize]);
         route.ok_or(Miss::Method { allow: &resource.allow })
     }

@@ -203,8 +203,8 @@ impl Ledger {
     fn commit_file(&mut self, seal: &Seal, taken: Gathered) -> Result<Vec<(u64, PathBuf)>> {
         let State { stream, next_seq: seq, previous, .. } = self.state;
         let place = Place { stream: StreamId(stream), seq, previous, policy: seal.policy };
-        let bytes = self.builder.seal(&place, &self.key)?;
-        self.builder = Builder::new(); // sled's turn: give the memory back first
+        // On an error the rows are in the logs as they were.
+        let bytes = std::mem::take(&mut self.builder).seal(&place, &self.key)?;
         let header = *Unverified::parse(&bytes)?.claimed();
         let digest = keys::sha256(&bytes);
 

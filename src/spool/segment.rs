@@ -152,8 +152,7 @@ impl Tally {
     }
 }
 
-/// A usage file in the making. Takes rows one at a time; allocates only while its buffers grow, and
-/// keeps them from file to file.
+/// A usage file in the making. Takes rows one at a time; allocates only while its buffers grow.
 #[derive(Debug)]
 pub struct Builder {
     columns: Columns,
@@ -198,22 +197,19 @@ impl Builder {
         self.columns.len()
     }
 
-    /// Seals the rows into a usage file and starts empty again. On an error the rows stay.
-    pub fn seal(&mut self, place: &Place, key: &SigningKey) -> Result<Vec<u8>, Error> {
+    /// Seals the rows into a usage file. What it holds is let go as it is put together, so that a child holds little.
+    pub fn seal(mut self, place: &Place, key: &SigningKey) -> Result<Vec<u8>, Error> {
         if self.tally.rows() == 0 {
             return Err(Error::Empty);
         }
         if !place.is_possible() {
             return Err(Error::BadPlace);
         }
-        let raw = self.columns.to_body();
+        let raw = std::mem::take(&mut self.columns).to_body(); // and they are gone
         let body = zstd::bulk::compress(&raw, LEVEL).map_err(|_| Error::Compress)?;
         let raw_len = raw.len();
         drop(raw);
-        let file = assemble(&self.header(place, key, &body), raw_len, &body, key);
-        self.columns.clear();
-        self.tally = Tally::EMPTY;
-        Ok(file)
+        Ok(assemble(&self.header(place, key, &body), raw_len, &body, key))
     }
 
     fn header(&self, place: &Place, key: &SigningKey, body: &[u8]) -> Header {

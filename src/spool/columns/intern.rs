@@ -55,10 +55,4 @@ impl Interner {
             self.slots[at] = index + 1;
         }
     }
-
-    pub(super) fn clear(&mut self) {
-        self.pool.clear();
-        self.ends.clear();
-        self.slots.fill(0);
-    }
 }

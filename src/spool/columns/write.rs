@@ -84,26 +84,6 @@ impl Columns {
         body
     }
 
-    pub(in crate::spool) fn clear(&mut self) {
-        self.dictionaries.iter_mut().for_each(Interner::clear);
-        self.indices.iter_mut().for_each(Vec::clear);
-        for column in [
-            &mut self.at,
-            &mut self.bytes_in,
-            &mut self.bytes_out,
-            &mut self.upstream,
-            &mut self.own,
-            &mut self.id_tag,
-            &mut self.id_whole,
-            &mut self.id_step,
-            &mut self.others,
-        ] {
-            column.clear();
-        }
-        self.last_at = 0;
-        self.halves.known.clear();
-    }
-
     fn sections(&self) -> [&[u8]; SECTIONS] {
         let [d0, d1, d2, d3, d4] = &self.dictionaries;
         let [i0, i1, i2, i3, i4] = &self.indices;
