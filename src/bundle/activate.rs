@@ -113,10 +113,10 @@ pub enum OpenError {
     #[error("the pinned root: {name}: {0}", name = .0.name())]
     Root(Refused),
     /// The pinned root cannot be read: place it where `trust.root` says.
-    #[error("the pinned root {path}: {1}", path = .0.display())]
+    #[error("the pinned root {path}", path = .0.display())]
     NoRoot(PathBuf, #[source] io::Error),
     /// The state folder cannot be used: check its owner, rights and disk.
-    #[error("the state folder: {0}")]
+    #[error("the state folder")]
     State(#[from] io::Error),
     /// The state was written by a newer version: run that one.
     #[error("the state record is of a newer version")]
