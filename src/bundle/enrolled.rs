@@ -56,7 +56,8 @@ struct Kept {
 }
 
 impl Enrolled {
-    /// Reads what is kept in `folder`, judged by the root under which it was taken; and what is wrong with it, if anything.
+    /// Reads what is kept in `folder`, judged by the root under which it was taken; and what is wrong with it, if
+    /// anything.
     pub fn open(disk: Arc<dyn Disk>, folder: &Path, slots: &Slots, device: &DeviceFacts) -> (Self, Option<String>) {
         let (pair, found) = Pair::open(disk, folder, "enrolment");
         let mut enrolled = Self { pair, held: None, places: Places::default(), unjudged: None };

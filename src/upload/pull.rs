@@ -1,8 +1,9 @@
 //! Fetches what the hub has for this device, and drops it into the inbox: from there on it is as any other bundle.
 //!
 //! At a start, when the link is back, when the hub hints at something new, when what was refused may be good now, and
-//! now and then; of each kind only what is not known already (ETag). A task and a connection of its own, so that it is in the way of no request and no upload. Nothing is
-//! parsed here, and nothing believed but a length: the importer judges.
+//! now and then; of each kind only what is not known already (ETag). A task and a connection of its own, so that it
+//! is in the way of no request and no upload. Nothing is parsed here, and nothing believed but a length: the importer
+//! judges.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
