@@ -247,7 +247,8 @@ fn prepare_small_files(folder: &Path, files: u64) {
         spool.seal_now();
         wait(spool.oldest(None)).expect("it answers"); // so that it is sealed
     }
-    assert_eq!(spool.status().files, files);
+    // One more where the writer looked in the midst of a file's records.
+    assert!(spool.status().files >= files, "{:?}", spool.status());
     drop(intake);
     spool.stop();
 }
