@@ -7,6 +7,7 @@
 mod issuers;
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -26,7 +27,7 @@ use crate::policy::{
 
 /// Longest name of an API, version, plan, upstream, issuer, application or consumer, in bytes: what a usage record holds.
 pub const NAME_LIMIT: usize = 128;
-/// Longest path template, consumer key, scope or audience, in bytes.
+/// Longest base path, path template, consumer key, scope or audience, in bytes.
 pub const TEXT_LIMIT: usize = 256;
 /// Most limits of a plan: four plans can meet one request, and the throttle looks at sixteen limits.
 const PLAN_LIMITS: usize = 4;
@@ -45,10 +46,6 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
     let read = |kind: EntryKind| move |error: EntryError| invalid(format!("entry {kind}: {error}"));
     let routes = entry::Routes::from_bytes(required(EntryKind::Routes)?).map_err(read(EntryKind::Routes))?;
     let throttle = entry::Throttle::from_bytes(required(EntryKind::Throttle)?).map_err(read(EntryKind::Throttle))?;
-    let subscriptions = match bytes(EntryKind::Subscriptions) {
-        [] => entry::Subscriptions::default(),
-        bytes => entry::Subscriptions::from_bytes(bytes).map_err(read(EntryKind::Subscriptions))?,
-    };
     let revocations = match bytes(EntryKind::Revocations) {
         [] => Revocations::default(),
         bytes => revocations(&entry::RevocationRows::from_bytes(bytes).map_err(read(EntryKind::Revocations))?),
@@ -71,7 +68,8 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
         }
     }
     let router = router(&routes.apis, &apis, &compiled)?;
-    let subscribers = subscribers(&subscriptions, &apis, &plan_names)?;
+    drop(routes);
+    let subscribers = subscribers(bytes(EntryKind::Subscriptions), &apis, &plan_names)?;
     let policy = Policy {
         revocations,
         apis: apis.into(),
@@ -115,7 +113,7 @@ impl<'n> Names<'n> {
         Ok(Self { kind, places })
     }
 
-    fn find(&self, name: &str, whose: &str) -> Result<u32, SemanticProblem> {
+    fn find(&self, name: &str, whose: impl Display) -> Result<u32, SemanticProblem> {
         let unknown = || invalid(format!("{whose} refers to the {} {name:?}, which is not in the bundle", self.kind));
         self.places.get(name).copied().ok_or_else(unknown)
     }
@@ -195,9 +193,14 @@ fn api(wire: &entry::Api, names: &Scope<'_>) -> Result<Api, SemanticProblem> {
     check_name("version", &wire.version)?;
     let base = wire.base_path.as_str();
     if !base.is_empty()
-        && (base.ends_with('/') || base.contains(['{', '}', '*', '?', '#']) || check_path(base).is_err())
+        && (base.len() > TEXT_LIMIT
+            || base.ends_with('/')
+            || base.contains(['{', '}', '*', '?', '#'])
+            || check_path(base).is_err())
     {
-        return Err(invalid(format!("{whose} has the base path {base:?}, which is not a plain absolute path")));
+        return Err(invalid(format!(
+            "{whose} has the base path {base:?}, which is not a plain absolute path of at most {TEXT_LIMIT} bytes"
+        )));
     }
     let host = |host: &String| {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_' | b':');
@@ -283,43 +286,40 @@ fn router(wire: &[entry::Api], apis: &[Api], routes: &[Route]) -> Result<Router,
     Router::build(rows).map_err(|conflict| invalid(conflict.to_string()))
 }
 
-fn subscribers(wire: &entry::Subscriptions, apis: &[Api], plans: &Names<'_>) -> Result<Subscribers, SemanticProblem> {
+/// `entry` is its bytes; none: nobody is subscribed to anything.
+fn subscribers(entry: &[u8], apis: &[Api], plans: &Names<'_>) -> Result<Subscribers, SemanticProblem> {
     let api_places: HashMap<(&str, &str), ApiIndex> =
         (0..).zip(apis).map(|(index, api)| ((&*api.name, &*api.version), index)).collect();
     if api_places.len() != apis.len() {
         return Err(invalid("two APIs have the same name and version".to_owned()));
     }
+    let unread = |error: EntryError| invalid(format!("entry {}: {error}", EntryKind::Subscriptions));
+    let rows = if entry.is_empty() { None } else { Some(entry::Rows::new(entry).map_err(unread)?) };
     let mut builder = SubscribersBuilder::default();
-    for application in &wire.applications {
-        let whose = format!("application {:?}", application.name);
-        check_name("application", &application.name)?;
-        if !application.consumer.is_empty() {
-            check_name("consumer", &application.consumer)?;
+    for row in rows.into_iter().flatten() {
+        match row.map_err(unread)? {
+            entry::Row::Application { name, consumer, plan } => {
+                check_name("application", name)?;
+                if !consumer.is_empty() {
+                    check_name("consumer", consumer)?;
+                }
+                let find = |plan| plans.find(plan, format_args!("application {name:?}"));
+                let plan = if plan.is_empty() { None } else { Some(find(plan)?) };
+                builder.application(name, consumer, plan);
+            }
+            entry::Row::Key { key, application } => {
+                check_text("a consumer key", key)?;
+                builder.key(key, application);
+            }
+            entry::Row::Subscription { application, api, version, plan, blocked } => {
+                let whose = format_args!("a subscription of application {application}");
+                let plan = plans.find(plan, whose)?;
+                let unknown = || format!("{whose} refers to the API {api:?} {version:?}, which is not in the bundle");
+                let api = api_places.get(&(api, version)).copied().ok_or_else(|| invalid(unknown()))?;
+                let standing = if blocked { Standing::Blocked } else { Standing::Active };
+                builder.subscription(application, api, plan, standing);
+            }
         }
-        let plan = match application.plan.as_str() {
-            "" => None,
-            name => Some(plans.find(name, &whose)?),
-        };
-        builder.application(&application.name, &application.consumer, plan);
-    }
-    for key in &wire.keys {
-        check_text("a consumer key", &key.key)?;
-        builder.key(&key.key, key.application);
-    }
-    for row in &wire.subscriptions {
-        let whose = || format!("a subscription of application {}", row.application);
-        let api = api_places.get(&(row.api.as_str(), row.version.as_str())).copied();
-        let api = api.ok_or_else(|| {
-            invalid(format!(
-                "{} refers to the API {:?} {:?}, which is not in the bundle",
-                whose(),
-                row.api,
-                row.version
-            ))
-        })?;
-        let plan = plans.find(&row.plan, &whose())?;
-        let standing = if row.blocked { Standing::Blocked } else { Standing::Active };
-        builder.subscription(row.application, api, plan, standing);
     }
     builder.build().map_err(|twice| invalid(format!("{twice:?} stands twice in the subscriptions")))
 }

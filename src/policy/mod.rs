@@ -7,6 +7,7 @@
 mod api;
 pub mod issuer;
 mod name;
+mod path;
 mod plan;
 pub mod revocations;
 mod router;
@@ -15,8 +16,9 @@ mod upstream;
 
 pub use api::{Api, Auth, Method, MethodSet, Route, Uncertain};
 pub use name::NameHash;
+pub use path::{BadPath, check_path, without_parameters};
 pub use plan::{Limit, Plan, Window};
-pub use router::{BadPath, Miss, RouteConflict, Router, check_path, without_parameters};
+pub use router::{Miss, RouteConflict, Router};
 pub use subscription::{Application, Standing, Subscriber, Subscribers, SubscribersBuilder, Subscription};
 pub use upstream::{BadEndpoint, Endpoint, Upstream};
 

@@ -1,25 +1,28 @@
 //! From host, path and method to a route.
 //!
-//! A path is matched as it stands on the wire, so [`check_path`] first refuses every spelling that an
-//! upstream could read as another path than the one that was matched here.
+//! A tree of path segments in flat slices: a route takes some 200 bytes, a look-up allocates nothing. Where several
+//! templates fit a path, the host's own win over those for any host; then, at the first segment in which they differ, a
+//! literal, then a parameter with more text before it, then with more text after it, then `*`. No two shapes are equal in
+//! that, so nothing is ambiguous. A look-up meets a node once at most, and is as deep as the longest template.
 
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
 use std::fmt;
 
 use super::{Method, MethodSet, RouteIndex};
 
 /// The compiled table.
-#[derive(Default)]
 pub struct Router {
-    /// Tables of the hosts that are named, sorted by host.
-    hosts: Vec<(Box<str>, Table)>,
-    any_host: Table,
-    /// By the numbers in the tables: a table has room for four at each of its nodes.
-    resources: Vec<Resource>,
+    /// Roots of the hosts that are named, sorted by host.
+    hosts: Box<[(Box<str>, u32)]>,
+    any_host: u32,
+    nodes: Box<[Node]>,
+    edges: Box<[Edge]>,
+    /// The texts of the edges.
+    texts: Box<str>,
+    resources: Box<[Resource]>,
+    /// What `Allow` says of the methods of a resource.
+    allows: Box<[(MethodSet, Box<str>)]>,
 }
-
-/// From a path to a resource.
-type Table = matchit::Router<u32>;
 
 /// Why nothing was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +44,38 @@ pub struct RouteConflict {
     pub pattern: String,
 }
 
+/// No resource, no route.
+const NONE: u32 = u32::MAX;
+
+/// Where a path stands after some of its segments.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    /// Its edges: from `literals` those of literals, sorted; from `parameters` to `end` the others, in the order in which
+    /// they are tried.
+    literals: u32,
+    parameters: u32,
+    end: u32,
+    /// The resource of the template that ends here.
+    here: u32,
+    /// The resource of the template whose `*` stands here.
+    rest: u32,
+}
+
+/// A segment, and what comes after it: a literal, or a parameter with text before and after it.
+#[derive(Debug, Clone, Copy)]
+struct Edge {
+    /// Where its text is; that after a parameter follows that before it.
+    text: u32,
+    before: u32,
+    after: u32,
+    to: u32,
+}
+
 /// One template on one host: a route for each method that it answers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Resource {
-    routes: [Option<RouteIndex>; Method::ALL.len()],
-    allow: Box<str>,
+    routes: [RouteIndex; Method::ALL.len()],
+    methods: MethodSet,
 }
 
 impl Router {
@@ -53,174 +83,235 @@ impl Router {
     pub fn build<'a>(
         routes: impl Iterator<Item = (&'a [Box<str>], &'a str, &'a str, MethodSet, RouteIndex)>,
     ) -> Result<Self, RouteConflict> {
-        let mut tables: BTreeMap<Box<str>, BTreeMap<String, Resource>> = BTreeMap::new();
+        let mut rows = Vec::new();
         for (hosts, base, template, methods, route) in routes {
-            let any = [Box::default()];
-            for host in if hosts.is_empty() { &any } else { hosts } {
-                let table = tables.entry(host.clone()).or_default();
-                for pattern in patterns(base, template) {
-                    let resource = table.entry(pattern.clone()).or_default();
-                    if !resource.add(methods, route) {
-                        return Err(RouteConflict { pattern });
-                    }
+            for pattern in patterns(base, template) {
+                let row = |host| Row { host, pattern: pattern.as_str().into(), methods, route };
+                match hosts {
+                    [] => rows.push(row("")),
+                    hosts => rows.extend(hosts.iter().map(|host| row(host))),
                 }
             }
         }
-        let mut router = Self::default();
-        for (host, table) in tables {
-            let mut compiled = Table::new();
-            for (pattern, mut resource) in table {
-                resource.finish();
-                let number = u32::try_from(router.resources.len()).expect("the entry's size limit bounds the routes");
-                compiled.insert(pattern.clone(), number).map_err(|_| RouteConflict { pattern })?;
-                router.resources.push(resource);
+        rows.sort_unstable();
+        let mut draft = Draft::default();
+        let (mut hosts, mut any_host) = (Vec::new(), None);
+        for of_host in rows.chunk_by(|a, b| a.host == b.host) {
+            let root = draft.grow(of_host, 0)?;
+            match of_host.first().map_or("", |row| row.host) {
+                "" => any_host = Some(root),
+                host => hosts.push((host.into(), root)),
             }
-            if host.is_empty() { router.any_host = compiled } else { router.hosts.push((host, compiled)) }
         }
-        Ok(router)
+        let any_host = any_host.map_or_else(|| draft.grow(&[], 0), Ok)?;
+        let Draft { nodes, edges, texts, resources, allows } = draft;
+        Ok(Self {
+            hosts: hosts.into(),
+            any_host,
+            nodes: nodes.into(),
+            edges: edges.into(),
+            texts: texts.into(),
+            resources: resources.into(),
+            allows: allows.into(),
+        })
     }
 
     /// The route of a request. `host` is without its port, in any case; a host's own routes win over
     /// those for any host.
     pub fn find(&self, host: &str, path: &str, method: Option<Method>) -> Result<RouteIndex, Miss<'_>> {
+        let path = path.strip_prefix('/').ok_or(Miss::NoRoute)?;
         let own = self.hosts.binary_search_by(|(name, _)| cmp_ignoring_case(name, host)).ok();
-        let own = own.and_then(|at| self.hosts[at].1.at(path).ok());
-        let number = match own {
-            Some(matched) => *matched.value,
-            None => *self.any_host.at(path).map_err(|_| Miss::NoRoute)?.value,
-        };
+        let own = own.and_then(|at| self.walk(self.hosts[at].1, path));
+        let number = own.or_else(|| self.walk(self.any_host, path)).ok_or(Miss::NoRoute)?;
         let resource = &self.resources[number as usize];
-        let route = method.and_then(|method| resource.routes[method as usize]);
-        route.ok_or(Miss::Method { allow: &resource.allow })
+        let route = method.map_or(NONE, |method| resource.routes[method as usize]);
+        if route == NONE { Err(Miss::Method { allow: self.allow(resource.methods) }) } else { Ok(route) }
     }
+
+    /// The resource of what is left of a path, the slash before it taken off.
+    fn walk(&self, node: u32, path: &str) -> Option<u32> {
+        let node = &self.nodes[node as usize];
+        let (segment, left) = path.split_once('/').map_or((path, None), |(segment, left)| (segment, Some(left)));
+        let onward = |edge: &Edge| match left {
+            Some(left) => self.walk(edge.to, left),
+            None => some(self.nodes[edge.to as usize].here),
+        };
+        let literals = &self.edges[node.literals as usize..node.parameters as usize];
+        let literal = literals.binary_search_by(|edge| self.before(edge).cmp(segment)).ok();
+        let parameters = &self.edges[node.parameters as usize..node.end as usize];
+        literal
+            .and_then(|at| onward(&literals[at]))
+            .or_else(|| parameters.iter().filter(|edge| self.fits(edge, segment)).find_map(onward))
+            .or_else(|| some(node.rest).filter(|_| !path.is_empty()))
+    }
+
+    /// Whether a segment is the parameter's, which takes one byte at least.
+    fn fits(&self, edge: &Edge, segment: &str) -> bool {
+        let taken = segment.strip_prefix(self.before(edge)).and_then(|rest| rest.strip_suffix(self.after(edge)));
+        taken.is_some_and(|parameter| !parameter.is_empty())
+    }
+
+    fn before(&self, edge: &Edge) -> &str {
+        &self.texts[edge.text as usize..][..edge.before as usize]
+    }
+
+    fn after(&self, edge: &Edge) -> &str {
+        &self.texts[edge.text as usize..][edge.before as usize..][..edge.after as usize]
+    }
+
+    fn allow(&self, methods: MethodSet) -> &str {
+        self.allows.iter().find(|(set, _)| *set == methods).map_or("", |(_, text)| text)
+    }
+}
+
+fn some(number: u32) -> Option<u32> {
+    (number != NONE).then_some(number)
 }
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Router({} named hosts)", self.hosts.len())
+        write!(f, "Router({} named hosts, {} resources)", self.hosts.len(), self.resources.len())
     }
 }
 
-impl Resource {
-    /// Adds `route` under `methods`; false if one of them has a route already.
-    fn add(&mut self, methods: MethodSet, route: RouteIndex) -> bool {
-        methods.iter().all(|method| {
-            let place = &mut self.routes[method as usize];
-            place.is_none() && place.replace(route).is_none()
-        })
-    }
+/// A pattern of a route on a host.
+#[derive(PartialEq, Eq)]
+struct Row<'a> {
+    host: &'a str,
+    pattern: Box<str>,
+    methods: MethodSet,
+    route: RouteIndex,
+}
 
-    /// HEAD follows GET where it has no route of its own (RFC 9110, 9.3.2); then `Allow` is written.
-    fn finish(&mut self) {
-        let get = self.routes[Method::Get as usize];
-        self.routes[Method::Head as usize] = self.routes[Method::Head as usize].or(get);
-        let names: Vec<_> =
-            Method::ALL.iter().filter(|m| self.routes[**m as usize].is_some()).map(|m| m.name()).collect();
-        self.allow = names.join(", ").into();
+impl Row<'_> {
+    fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
+        self.pattern.split('/').skip(1).map(Segment::of)
     }
 }
 
-/// The patterns under which a template is found, parameters numbered so that only their place counts.
-/// A template that ends in `/*` matches all below it, and what stands before it.
-fn patterns(base: &str, template: &str) -> Vec<String> {
-    let whole = |rest: &str| format!("{base}{rest}");
-    let named = match template.strip_suffix("/*") {
-        Some(stem) => vec![whole(stem), whole(&format!("{stem}/")), whole(&format!("{stem}/{{*}}"))],
-        None if template == "/" && !base.is_empty() => vec![whole(""), whole("/")],
-        None => vec![whole(template)],
-    };
-    named.into_iter().filter(|pattern| !pattern.is_empty()).map(|pattern| number_parameters(&pattern)).collect()
-}
-
-fn number_parameters(pattern: &str) -> String {
-    let mut numbered = String::with_capacity(pattern.len());
-    let mut rest = pattern;
-    let mut number = 0;
-    while let Some((before, after)) = rest.split_once('{') {
-        let (name, after) = after.split_once('}').unwrap_or((after, ""));
-        let star = if name.starts_with('*') { "*" } else { "" };
-        numbered.push_str(&format!("{before}{{{star}p{number}}}"));
-        number += 1;
-        rest = after;
+impl Ord for Row<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let host = self.host.cmp(other.host);
+        host.then_with(|| self.segments().cmp(other.segments())).then_with(|| self.route.cmp(&other.route))
     }
-    numbered.push_str(rest);
-    numbered
 }
 
-fn cmp_ignoring_case(lower: &str, any: &str) -> std::cmp::Ordering {
-    lower.bytes().cmp(any.bytes().map(|b| b.to_ascii_lowercase()))
-}
-
-/// Why a path is refused before it is matched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadPath {
-    /// It does not begin with `/`.
-    #[error("the path does not begin with /")]
-    NotAbsolute,
-    /// It has a `.` or `..` segment, plain, encoded, or before a `;`.
-    #[error("the path has a dot segment")]
-    DotSegment,
-    /// It has `//`, which many upstreams read as `/`.
-    #[error("the path has an empty segment")]
-    EmptySegment,
-    /// `%` without two hex digits, or `%` before a character that must stand plain: a letter, a digit,
-    /// `-`, `.`, `_`, `/`, `\` or a control character.
-    #[error("the path encodes a character that must not be encoded")]
-    Encoding,
-    /// A `\`, which some upstreams read as `/`.
-    #[error("the path has a backslash")]
-    Backslash,
-    /// Without its `;parameters`, which many upstreams cut off, it is another route's.
-    #[error("the path has a parameter that hides another route")]
-    Parameter,
-    /// Without its last `/`, which many upstreams do not mind, it is another route's.
-    #[error("the path has a slash at its end that hides another route")]
-    TrailingSlash,
-}
-
-/// The path as an upstream reads it that cuts off path parameters; `None` where it has none.
-#[must_use]
-pub fn without_parameters(path: &str) -> Option<String> {
-    path.contains(';').then(|| {
-        let plain = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
-        plain.collect::<Vec<_>>().join("/")
-    })
-}
-
-/// Refuses every path that an upstream could read as another one. Takes the path alone, without the query.
-pub fn check_path(path: &str) -> Result<(), BadPath> {
-    let mut rest = path.as_bytes();
-    if rest.first() != Some(&b'/') {
-        return Err(BadPath::NotAbsolute);
+impl PartialOrd for Row<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        match byte {
-            b'/' => check_start(after)?,
-            b'\\' => return Err(BadPath::Backslash),
-            b'%' => {
-                let [high, low, after @ ..] = after else { return Err(BadPath::Encoding) };
-                rest = after;
-                let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(BadPath::Encoding);
-                let encoded = (digit(*high)? << 4 | digit(*low)?) as u8;
-                let plain = encoded.is_ascii_alphanumeric() || encoded.is_ascii_control();
-                if plain || matches!(encoded, b'-' | b'.' | b'_' | b'/' | b'\\') {
-                    return Err(BadPath::Encoding);
-                }
-            }
-            _ => {}
+}
+
+/// A segment of a pattern; in the order in which they are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment<'p> {
+    Literal(&'p str),
+    /// The texts before and after it, each after its length.
+    Parameter(Reverse<usize>, &'p str, Reverse<usize>, &'p str),
+    Rest,
+}
+
+impl<'p> Segment<'p> {
+    fn of(text: &'p str) -> Self {
+        let parameter = text.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?.1)));
+        match parameter {
+            Some((before, after)) => Self::Parameter(Reverse(before.len()), before, Reverse(after.len()), after),
+            None if text == "*" => Self::Rest,
+            None => Self::Literal(text),
         }
     }
-    Ok(())
 }
 
-/// Whether a segment may begin so: `rest` is what comes after its slash.
-fn check_start(rest: &[u8]) -> Result<(), BadPath> {
-    match rest {
-        [b'/', ..] => Err(BadPath::EmptySegment),
-        [b'.'] | [b'.', b'/' | b';', ..] | [b'.', b'.'] | [b'.', b'.', b'/' | b';', ..] => Err(BadPath::DotSegment),
-        _ => Ok(()),
+/// A table that is being made.
+#[derive(Debug, Default)]
+struct Draft {
+    nodes: Vec<Node>,
+    edges: Vec<Edge>,
+    texts: String,
+    resources: Vec<Resource>,
+    allows: Vec<(MethodSet, Box<str>)>,
+}
+
+impl Draft {
+    /// The node of rows that have their first `depth` segments in common, and all below it.
+    fn grow(&mut self, rows: &[Row<'_>], depth: usize) -> Result<u32, RouteConflict> {
+        let at = self.nodes.len();
+        let first = count(self.edges.len());
+        self.nodes.push(Node { literals: first, parameters: first, end: first, here: NONE, rest: NONE });
+        // Sorted: what ends here, literals, parameters, the rest. The edges of a node are one slice, so they come first.
+        let groups = || rows.chunk_by(|a, b| a.segments().nth(depth) == b.segments().nth(depth));
+        for group in groups() {
+            let segment = group.first().and_then(|row| row.segments().nth(depth));
+            match segment {
+                None => self.nodes[at].here = self.resource(group)?,
+                Some(Segment::Rest) => self.nodes[at].rest = self.resource(group)?,
+                Some(Segment::Literal(text)) => {
+                    self.edge(text, "");
+                    self.nodes[at].parameters += 1;
+                }
+                Some(Segment::Parameter(_, before, _, after)) => self.edge(before, after),
+            }
+        }
+        self.nodes[at].end = count(self.edges.len());
+        let below = groups().filter(|group| {
+            let segment = group.first().and_then(|row| row.segments().nth(depth));
+            matches!(segment, Some(Segment::Literal(_) | Segment::Parameter(..)))
+        });
+        for (edge, group) in (first as usize..).zip(below) {
+            self.edges[edge].to = self.grow(group, depth + 1)?;
+        }
+        Ok(count(at))
     }
+
+    fn edge(&mut self, before: &str, after: &str) {
+        let text = count(self.texts.len());
+        self.texts.extend([before, after]);
+        self.edges.push(Edge { text, before: count(before.len()), after: count(after.len()), to: NONE });
+    }
+
+    /// The resource of rows of one shape.
+    fn resource(&mut self, rows: &[Row<'_>]) -> Result<u32, RouteConflict> {
+        let mut resource = Resource { routes: [NONE; Method::ALL.len()], methods: MethodSet::default() };
+        for row in rows {
+            if resource.methods.overlaps(row.methods) {
+                return Err(RouteConflict { pattern: row.pattern.to_string() });
+            }
+            resource.methods = resource.methods.union(row.methods);
+            row.methods.iter().for_each(|method| resource.routes[method as usize] = row.route);
+        }
+        // HEAD follows GET where it has no route of its own (RFC 9110, 9.3.2).
+        let get = resource.routes[Method::Get as usize];
+        if get != NONE && !resource.methods.contains(Method::Head) {
+            resource.routes[Method::Head as usize] = get;
+            resource.methods = resource.methods.with(Method::Head);
+        }
+        if !self.allows.iter().any(|(methods, _)| *methods == resource.methods) {
+            let names: Vec<_> = resource.methods.iter().map(Method::name).collect();
+            self.allows.push((resource.methods, names.join(", ").into()));
+        }
+        self.resources.push(resource);
+        Ok(count(self.resources.len() - 1))
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).expect("the entry's size limit bounds the routes")
+}
+
+/// The patterns under which a template is found.
+/// A template that ends in `/*` matches all below it, and what stands before it.
+fn patterns(base: &str, template: &str) -> impl Iterator<Item = String> {
+    let rests = match template.strip_suffix('*').and_then(|stem| stem.strip_suffix('/')) {
+        Some(stem) => [Some((stem, "")), Some((stem, "/")), Some((stem, "/*"))],
+        None if template == "/" && !base.is_empty() => [Some(("", "")), Some(("/", "")), None],
+        None => [Some((template, "")), None, None],
+    };
+    let whole = rests.map(|rest| rest.map(|(stem, end)| [base, stem, end].concat()));
+    whole.into_iter().flatten().filter(|pattern| !pattern.is_empty())
+}
+
+fn cmp_ignoring_case(lower: &str, any: &str) -> Ordering {
+    lower.bytes().cmp(any.bytes().map(|b| b.to_ascii_lowercase()))
 }
 
 #[cfg(test)]

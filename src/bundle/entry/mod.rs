@@ -20,7 +20,7 @@ pub use revocations::{
     CutOff, CutOffKind, CutOffRow, CutOffRows, HashedId, RevocationReader, RevocationRows, Revocations,
 };
 pub use routes::{Api, Route, Routes, Upstream};
-pub use subscriptions::{Application, ConsumerKey, Subscription, Subscriptions};
+pub use subscriptions::{Application, ConsumerKey, Row, Rows, Subscription, Subscriptions};
 pub use throttle::{Limit, Per, Plan, Throttle};
 
 use std::io;
@@ -65,9 +65,14 @@ pub trait JsonEntry: Serialize + DeserializeOwned {
     /// Reads and checks that this is the one form.
     fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError> {
         let entry: Self = serde_json::from_slice(bytes)?;
-        let mut canonical = Vec::with_capacity(bytes.len());
-        entry.serialize(&mut Serializer::with_formatter(&mut canonical, Exact)).map_err(|_| EntryError::Integer)?;
-        if canonical == bytes && entry.is_sorted() { Ok(entry) } else { Err(EntryError::NotCanonical) }
+        let mut rest = Rest(bytes);
+        entry.serialize(&mut Serializer::with_formatter(&mut rest, Exact)).map_err(|error| {
+            match error.io_error_kind() {
+                Some(io::ErrorKind::Unsupported) => EntryError::Integer,
+                _ => EntryError::NotCanonical,
+            }
+        })?;
+        if rest.0.is_empty() && entry.is_sorted() { Ok(entry) } else { Err(EntryError::NotCanonical) }
     }
 }
 
@@ -102,9 +107,23 @@ struct Exact;
 impl Formatter for Exact {
     fn write_u64<W: io::Write + ?Sized>(&mut self, writer: &mut W, value: u64) -> io::Result<()> {
         if value > MAX_INTEGER.unsigned_abs() {
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(io::ErrorKind::Unsupported.into());
         }
         CompactFormatter.write_u64(writer, value)
+    }
+}
+
+/// What is still to be written; anything else is an error.
+struct Rest<'b>(&'b [u8]);
+
+impl io::Write for Rest<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -92,40 +92,131 @@ impl Subscriptions {
 
     /// Reads and checks that rows are sorted, none twice, and this is the one form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError> {
-        let (mut from, [applications, keys, subscriptions]) = Reader::new(bytes, MAGIC, WIDTHS)?;
-        let application = |from: &mut Reader<'_>| {
-            Ok::<_, EntryError>(Application { name: from.text()?, consumer: from.text()?, plan: from.text()? })
+        let mut entry = Self::default();
+        for row in Rows::new(bytes)? {
+            match row? {
+                Row::Application { name, consumer, plan } => {
+                    let [name, consumer, plan] = [name, consumer, plan].map(str::to_owned);
+                    entry.applications.push(Application { name, consumer, plan });
+                }
+                Row::Key { key, application } => entry.keys.push(ConsumerKey { key: key.to_owned(), application }),
+                Row::Subscription { application, api, version, plan, blocked } => {
+                    let [api, version, plan] = [api, version, plan].map(str::to_owned);
+                    entry.subscriptions.push(Subscription { application, api, version, plan, blocked });
+                }
+            }
+        }
+        Ok(entry)
+    }
+}
+
+/// A row, its texts where they stand in the entry's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row<'b> {
+    /// As [`Application`].
+    Application {
+        /// Its name.
+        name: &'b str,
+        /// Who is billed; may be empty.
+        consumer: &'b str,
+        /// Name of a plan; empty: none.
+        plan: &'b str,
+    },
+    /// As [`ConsumerKey`].
+    Key {
+        /// The key.
+        key: &'b str,
+        /// Position of its application.
+        application: u32,
+    },
+    /// As [`Subscription`].
+    Subscription {
+        /// Position of its application.
+        application: u32,
+        /// The API's name.
+        api: &'b str,
+        /// The API's version.
+        version: &'b str,
+        /// Name of the plan.
+        plan: &'b str,
+        /// Whether it was blocked.
+        blocked: bool,
+    },
+}
+
+impl<'b> Row<'b> {
+    /// What rows are sorted by.
+    fn place(&self) -> (u8, u32, &'b str, &'b str) {
+        match *self {
+            Self::Application { name, .. } => (0, 0, name, ""),
+            Self::Key { key, .. } => (1, 0, key, ""),
+            Self::Subscription { application, api, version, .. } => (2, application, api, version),
+        }
+    }
+}
+
+/// The rows of an entry one after the other, so that a hundred thousand are never held as such. What they say counts only
+/// if none of them is an error: the last may tell that the whole is not in its one form.
+#[derive(Debug)]
+pub struct Rows<'b> {
+    from: Reader<'b>,
+    applications: usize,
+    /// Rows of each kind that are left.
+    left: [usize; 3],
+    before: Option<Row<'b>>,
+    has_ended: bool,
+}
+
+impl<'b> Rows<'b> {
+    /// Of the entry's bytes.
+    pub fn new(bytes: &'b [u8]) -> Result<Self, EntryError> {
+        let (from, left) = Reader::new(bytes, MAGIC, WIDTHS)?;
+        Ok(Self { from, applications: left[0], left, before: None, has_ended: false })
+    }
+
+    fn read(&mut self) -> Result<Option<Row<'b>>, EntryError> {
+        let Some(kind) = self.left.iter().position(|left| *left > 0) else {
+            return self.from.check_end().map(|()| None);
         };
-        let key = |from: &mut Reader<'_>| {
-            let (key, application) = (from.text()?, from.u32()?);
-            if (application as usize) < applications {
-                Ok(ConsumerKey { key, application })
-            } else {
-                Err(EntryError::Malformed)
+        self.left[kind] -= 1;
+        let row = match kind {
+            0 => {
+                let (name, consumer, plan) = (self.from.text()?, self.from.text()?, self.from.text()?);
+                Row::Application { name, consumer, plan }
+            }
+            1 => Row::Key { key: self.from.text()?, application: self.application()? },
+            _ => {
+                let application = self.application()?;
+                let (api, version, plan) = (self.from.text()?, self.from.text()?, self.from.text()?);
+                let blocked = match self.from.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(EntryError::Malformed),
+                };
+                Row::Subscription { application, api, version, plan, blocked }
             }
         };
-        let subscription = |from: &mut Reader<'_>| {
-            let (application, api, version, plan) = (from.u32()?, from.text()?, from.text()?, from.text()?);
-            let blocked = match from.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err(EntryError::Malformed),
-            };
-            if application as usize >= applications {
-                return Err(EntryError::Malformed);
-            }
-            Ok(Subscription { application, api, version, plan, blocked })
-        };
-        let entry = Self {
-            applications: (0..applications).map(|_| application(&mut from)).collect::<Result<_, _>>()?,
-            keys: (0..keys).map(|_| key(&mut from)).collect::<Result<_, _>>()?,
-            subscriptions: (0..subscriptions).map(|_| subscription(&mut from)).collect::<Result<_, _>>()?,
-        };
-        let sorted = entry.applications.is_sorted_by(|a, b| a.name < b.name)
-            && entry.keys.is_sorted_by(|a, b| a.key < b.key)
-            && entry
-                .subscriptions
-                .is_sorted_by(|a, b| (a.application, &a.api, &a.version) < (b.application, &b.api, &b.version));
-        if sorted && entry.to_bytes() == bytes { Ok(entry) } else { Err(EntryError::NotCanonical) }
+        match self.before.replace(row) {
+            Some(before) if before.place() >= row.place() => Err(EntryError::NotCanonical),
+            _ => Ok(Some(row)),
+        }
+    }
+
+    fn application(&mut self) -> Result<u32, EntryError> {
+        let application = self.from.u32()?;
+        if (application as usize) < self.applications { Ok(application) } else { Err(EntryError::Malformed) }
+    }
+}
+
+impl<'b> Iterator for Rows<'b> {
+    type Item = Result<Row<'b>, EntryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_ended {
+            return None;
+        }
+        let row = self.read().transpose();
+        self.has_ended = !matches!(row, Some(Ok(_)));
+        row
     }
 }

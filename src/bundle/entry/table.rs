@@ -70,6 +70,9 @@ fn count(number: usize) -> u32 {
 pub(super) struct Reader<'b> {
     rows: &'b [u8],
     pool: &'b str,
+    /// Where each text stands that was read, and how much of the pool those are.
+    places: HashMap<&'b str, (u32, u32)>,
+    used: u32,
 }
 
 impl<'b> Reader<'b> {
@@ -80,7 +83,7 @@ impl<'b> Reader<'b> {
         widths: [usize; N],
     ) -> Result<(Self, [usize; N]), EntryError> {
         let body = bytes.strip_prefix(&magic).ok_or(EntryError::Magic)?;
-        let mut head = Reader { rows: body, pool: "" };
+        let mut head = Reader { rows: body, pool: "", places: HashMap::new(), used: 0 };
         let mut counts = [0; N];
         let mut rows_len = 0_usize;
         for (count, width) in counts.iter_mut().zip(widths) {
@@ -94,7 +97,7 @@ impl<'b> Reader<'b> {
             return Err(EntryError::Malformed);
         }
         let pool = std::str::from_utf8(pool).map_err(|_| EntryError::Malformed)?;
-        Ok((Reader { rows, pool }, counts))
+        Ok((Reader { rows, pool, ..head }, counts))
     }
 
     /// The rows and the pool, unread.
@@ -116,10 +119,26 @@ impl<'b> Reader<'b> {
         self.take().map(u32::from_be_bytes)
     }
 
-    pub(super) fn text(&mut self) -> Result<String, EntryError> {
-        let (at, len) = (self.u32()? as usize, self.u32()? as usize);
+    /// The next text. Each distinct one stands in the pool once, in the order of first use: else `NotCanonical`.
+    pub(super) fn text(&mut self) -> Result<&'b str, EntryError> {
+        let (at, len) = (self.u32()?, self.u32()?);
         let end = at.checked_add(len).ok_or(EntryError::Malformed)?;
-        self.pool.get(at..end).map(str::to_owned).ok_or(EntryError::Malformed)
+        let text = self.pool.get(at as usize..end as usize).ok_or(EntryError::Malformed)?;
+        let place = *self.places.entry(text).or_insert((self.used, len));
+        if place != (at, len) {
+            return Err(EntryError::NotCanonical);
+        }
+        self.used = self.used.max(end);
+        Ok(text)
+    }
+
+    /// After the last row: all of the pool was used.
+    pub(super) fn check_end(&self) -> Result<(), EntryError> {
+        if self.rows.is_empty() && self.used as usize == self.pool.len() {
+            Ok(())
+        } else {
+            Err(EntryError::NotCanonical)
+        }
     }
 }
 
