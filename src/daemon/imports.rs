@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -38,6 +40,8 @@ use crate::upload;
 const WAIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// How long it rests when the inbox cannot be read.
 const REST: Duration = Duration::from_secs(5);
+/// How far the thread stands behind those that serve requests, as nice(1) counts.
+const NICE: i32 = 10;
 /// The result that is an alarm.
 const ALARM: &str = "Equivocation";
 /// Imports that status shows.
@@ -61,6 +65,8 @@ pub(super) struct Outcomes {
     pub(super) card: ArcSwap<Option<Moved>>,
     /// The device's labels, from its enrolment.
     pub(super) labels: ArcSwap<Labels>,
+    /// Snapshots that were replaced. A worker that let go of the last of one would free a policy on a request's time.
+    replaced: Mutex<Vec<Arc<Snapshot>>>,
     recent: Mutex<VecDeque<admin::Imported>>,
     counts: Mutex<Vec<(&'static str, u64)>>,
 }
@@ -73,6 +79,7 @@ impl Outcomes {
             on_trial: AtomicBool::default(),
             card: ArcSwap::default(),
             labels: ArcSwap::default(),
+            replaced: Mutex::default(),
             recent: Mutex::default(),
             // There from the start: what counts an alarm must show its first.
             counts: Mutex::new(vec![(ALARM, 0)]),
@@ -86,12 +93,9 @@ impl Outcomes {
         let id = PolicyId { digest, seq: manifest.seq(), epoch: manifest.epoch() };
         self.in_force.store(Arc::new(InForce { activated_at: now, expires_at: manifest.expires_at() }));
         let (policy, issued_at) = (Arc::new(policy), Some(manifest.issued_at()));
-        self.policy.rcu(|now| Snapshot {
-            policy: Some(Arc::clone(&policy)),
-            id: Some(id),
-            issued_at,
-            ..Snapshot::clone(now)
-        });
+        let next =
+            |now: &Snapshot| Snapshot { policy: Some(Arc::clone(&policy)), id: Some(id), issued_at, ..now.clone() };
+        self.replace(self.policy.rcu(|now| next(now)));
         self.trial_is(on_trial);
         digest
     }
@@ -105,7 +109,18 @@ impl Outcomes {
     /// Puts a list of revocations in force, beside the policy that is.
     pub(super) fn put_list_in_force(&self, list: Active<Revocations>) {
         let (revoked, list_issued_at) = (Arc::new(list.policy), Some(list.manifest.issued_at()));
-        self.policy.rcu(|now| Snapshot { revoked: Arc::clone(&revoked), list_issued_at, ..Snapshot::clone(now) });
+        let next = |now: &Snapshot| Snapshot { revoked: Arc::clone(&revoked), list_issued_at, ..now.clone() };
+        self.replace(self.policy.rcu(|now| next(now)));
+    }
+
+    fn replace(&self, snapshot: Arc<Snapshot>) {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(snapshot);
+    }
+
+    /// Frees the snapshots that no request is judged by any more.
+    fn free_replaced(&self) {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
     /// The last imports, newest first.
@@ -172,9 +187,14 @@ impl Imports {
     pub(super) fn start(mut work: Work) -> io::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
         let thread = std::thread::Builder::new().name("imports".into()).spawn(move || {
+            // On Linux a thread's own. A large bundle is a tenth of a second of work, for which no request is to wait.
+            if let Err(error) = setpriority_process(Some(gettid()), NICE) {
+                warn!(%error, "bundles are judged at the priority of requests");
+            }
             while work.wait(&stopped) {
                 work.look(&stopped);
                 work.attend();
+                work.outcomes.free_replaced();
                 work.heart.beat(Instant::now());
             }
             work.heart.retire();
