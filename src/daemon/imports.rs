@@ -118,7 +118,7 @@ impl Outcomes {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Bundles and enrolments of a number that another one had, since the start.
+    /// Bundles, lists and enrolments of a number that another one had, since the start.
     pub(super) fn equivocations(&self) -> u64 {
         self.counts().iter().find(|(name, _)| *name == ALARM).map_or(0, |(_, count)| *count)
     }
