@@ -19,7 +19,7 @@ use super::timekeeper::{catch_up, moment};
 use crate::admin;
 use crate::bundle::enrolment::Labels;
 use crate::bundle::inbox::Inbox;
-use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
+use crate::bundle::{Active, DEFECT, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
 use crate::gateway::TimeState;
 use crate::ids::Digest;
@@ -323,6 +323,10 @@ impl Work {
             }
             Imported::AlreadyInstalled => {
                 info!(file = name, "the bundle is in force already");
+                None
+            }
+            Imported::Defect(said) => {
+                error!(file = name, result = word, "{said}; {DEFECT}");
                 None
             }
             Imported::Refused(refused) => {
