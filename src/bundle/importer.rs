@@ -238,9 +238,11 @@ impl<T> Importer<T> {
 
     /// Steps 0 to 17.
     fn take(&mut self, path: &Path, now: &Moment, found: &mut Findings, source: &mut SourceFound) -> Taken<T> {
-        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+        // By the floor alone, whoever vouches for the wall clock: a wrong NTP must neither refuse a good bundle nor let a list
+        // leave out what still counts.
+        let floor = self.time.floor().bounds(&now.reading, false).lower;
         let mut staged = None;
-        let judged = self.steps(path, bounds.lower, found, (source, &mut staged));
+        let judged = self.steps(path, floor, found, (source, &mut staged));
         // Step 6's other half: a root that follows stands by its own signatures, whatever became of the bundle.
         let rotated = self.slots.rotate(&found.roots);
         let mut resumed = Resumed::default();

@@ -67,7 +67,7 @@ pub enum Purpose {
 pub struct Judge<'a> {
     /// The root and the history.
     pub trust: &'a Trust,
-    /// The least that the time can be.
+    /// The least that the time can be, by what is signed and the time elapsed since; on a device never by its wall clock.
     pub lower: UnixSeconds,
     /// Who this device is.
     pub device: &'a DeviceFacts,
