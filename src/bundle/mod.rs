@@ -8,6 +8,7 @@
 //! The author's side (`pack`, `succession`, `keyfile`, `root`) stands here too, so that one format has one home.
 
 pub mod activate;
+mod address;
 pub mod canonical;
 pub mod compile;
 pub mod container;
