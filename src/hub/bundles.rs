@@ -371,4 +371,36 @@ mod tests {
         let many = look(folder.path(), None, Some(&second));
         assert_eq!((many.files.len(), many.left_out, seqs(&many)), (MAX_FILES, 2, vec![3, 2]));
     }
+
+    #[test]
+    fn another_root_orders_enrolments_anew_and_one_that_cannot_be_read_leaves_the_last() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("root.json");
+        let key = |seed: u8| SigningKey::from_seed(&[seed; 32]).expect("a key");
+        let root = |policy: u8| {
+            let role = |at| RoleKeys { keys: vec![at], threshold: 1 };
+            RootDocument::build(RootDraft {
+                deployment: "harbour".into(),
+                epoch: 1,
+                version: 1,
+                issued_at: 1,
+                keys: vec![("policy".into(), key(policy).public()), ("hub".into(), key(2).public())],
+                roles: BTreeMap::from([(Role::Root, role(0)), (Role::Policy, role(0)), (Role::Hub, role(1))]),
+            })
+            .expect("a sound root")
+        };
+        for (name, by, seq) in [("policy.tgd", 1, 1), ("hub.tgd", 2, 5), ("other.tgd", 3, 9)] {
+            let enrolment = Enrolment::new(&root(1), &key(7).public(), Labels::new(), seq, 1).expect("sound");
+            let document = Document::sign(DocumentKind::Enrolment, &enrolment, &key(by)).expect("signed");
+            fs::write(folder.path().join(name), document.to_bytes()).expect("written");
+        }
+        let device = DeviceId::from(key(7).public().id());
+        let mut last = None;
+        for (bytes, seq) in [(root(1).bytes(), 1), (root(4).bytes(), 5), (b"{", 5), (root(3).bytes(), 9)] {
+            fs::write(&path, bytes).expect("written");
+            let list = look(folder.path(), Some(&path), last.as_ref());
+            assert_eq!(list.enrolment(device).map(|item| item.place.2), Some(seq));
+            last = Some(list);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tidegate::bundle::document::{Document, DocumentKind};
 use tidegate::bundle::enrolment::{Enrolment, Labels, Request};
 use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
-use tidegate::hub::Config;
+use tidegate::hub::{Config, Hub};
 use tidegate::ids::{DeviceId, Digest};
 use tidegate::keys::{SigningKey, random, sha256};
 use tidegate::units::Span;
@@ -204,4 +204,18 @@ async fn of_enrolments_the_one_of_the_policy_role_goes_first_as_the_device_has_i
     let hub = Running::start(Config { root: None, ..config }).await;
     assert!(ask(&hub, &new).await.ends_with(&nobodys));
     hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_root_or_a_folder_of_requests_that_is_not_there_is_told_at_the_start() {
+    let premises = Premises::new();
+    let absent = || Some(premises.path("absent"));
+    let wrong = [
+        Config { root: absent(), bundles: Some(premises.path("")), ..premises.config() },
+        Config { requests: absent(), ..premises.config() },
+    ];
+    for config in wrong {
+        let error = Hub::bind(config).await.expect_err("it does not start");
+        assert!(error.is_configuration() && error.to_string().contains("absent"), "{error}");
+    }
 }

@@ -3,8 +3,7 @@
 //! Whatever was in memory of the state folder may be half changed, so all of it is read from disk again, as at a start:
 //! slots, trust, enrolment, journal. What serves then is what the records say. The time floor is shared with other
 //! threads and stays: each of its changes is made whole or not at all. The file is not judged again by this process, and
-//! the inbox moves it out, so that no start finds it there. Where this
-//! panics or fails too, the process ends.
+//! the inbox moves it out, so that no start finds it there. Where this panics or fails too, the process ends.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
