@@ -241,6 +241,16 @@ impl Slots {
         Ok(())
     }
 
+    /// This process ends in order, or goes on with slots that it opens anew.
+    pub(super) fn close(&mut self) {
+        let _ = self.trial.end(); // else an orderly end counts for an abnormal one: two more are wanted
+    }
+
+    /// The root that the operator placed.
+    pub(super) fn pinned(&self) -> &RootDocument {
+        self.roots.pinned()
+    }
+
     /// The root and what was seen.
     #[must_use]
     pub fn trust(&self) -> &Trust {

@@ -15,10 +15,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::address::Address;
 use super::canonical;
 use super::document::{Document, DocumentKind};
 use super::error::{Refused, plain};
-use super::manifest::{DeviceFacts, LAST_SECOND, is_name};
+use super::manifest::{LAST_SECOND, Target, is_name};
 use super::root::{Role, RootDocument};
 use super::trust::plausible;
 use super::verify::{Findings, Judge, Purpose};
@@ -136,15 +137,17 @@ impl Enrolment {
         let key = public(&enrolment.key)?;
         owned(enrolment.device, &key)?;
         // 10 (a part of it) deployment, root_version
-        if enrolment.deployment != root.deployment() {
-            let (is, wanted) = (plain(&enrolment.deployment), root.deployment());
-            return Err(Refused::WrongDeployment(format!("for {is:?}; the root is of {wanted:?}")));
-        }
-        if enrolment.root_version > root.version() {
-            let detail = format!("needs root version {}; here is {}", enrolment.root_version, root.version());
-            return Err(Refused::RootTooOld(detail));
-        }
+        enrolment.address(&enrolment.target()).is_under(root)?;
         Ok(Signed { enrolment, key, role, signers })
+    }
+
+    fn target(&self) -> Target {
+        Target::Devices(vec![self.device])
+    }
+
+    fn address<'a>(&'a self, target: &'a Target) -> Address<'a> {
+        let Self { deployment, epoch, root_version, .. } = self;
+        Address { deployment, root_version: *root_version, epoch: *epoch, target, exact: false }
     }
 
     fn check(&self) -> Result<(), Refused> {
@@ -254,19 +257,7 @@ pub(super) fn judge(
         found.issued_at = (role == Role::Policy).then_some(enrolment.issued_at);
     }
     // 10 epoch, target
-    let epoch_fits = match by.purpose {
-        Purpose::Install => enrolment.epoch == root.epoch(),
-        Purpose::Serve => enrolment.epoch <= root.epoch(),
-    };
-    if !epoch_fits {
-        let detail = format!("epoch {}; the root's is {}", enrolment.epoch, root.epoch());
-        return Err(Refused::EpochMismatch(detail));
-    }
-    let DeviceFacts { id, .. } = by.device;
-    if enrolment.device != *id {
-        let detail = format!("for device {}; this is device {id}", enrolment.device);
-        return Err(Refused::NotForThisDevice(detail));
-    }
+    enrolment.address(&enrolment.target()).reaches(by)?;
     // 12 order
     if held == Some(digest) {
         return Ok(Ruling::AlreadyInstalled);

@@ -5,6 +5,9 @@
 //! journal and, where signatures vouch for them, the root and the time floor. Blocking: never call it on a
 //! reactor's thread.
 
+mod defect;
+mod opening;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -13,6 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+
+use defect::Defective;
+use opening::{start_lines, trouble_lines};
 
 use super::activate::{Active, Compile, OpenError, Resumed, Slots, Started};
 use super::container::MAX_ROOT;
@@ -28,7 +34,7 @@ use super::receipt::Receipt;
 use super::reset::TimeReset;
 use super::root::{Role, RootDocument};
 use super::staging::{Identity, Staged, open_regular, stage};
-use super::start::{Origin, Records};
+use super::start::Origin;
 use super::trust::History;
 use super::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
 use crate::clock::{BootId, Reading};
@@ -38,7 +44,7 @@ use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
 use crate::store::hardware::Moved;
 use crate::store::time::{BUILD_TIME, Known, Reset, ResetRefused, TimeFile};
-use crate::units::{TimeBounds, UnixSeconds};
+use crate::units::UnixSeconds;
 
 /// Where the importer works, and for which device.
 #[derive(Debug, Clone)]
@@ -82,7 +88,11 @@ pub struct Opened<T> {
 #[derive(Debug)]
 pub struct Importer<T> {
     disk: Arc<dyn Disk>,
+    /// The state folder.
+    state: PathBuf,
     staging: PathBuf,
+    /// Who it is without an enrolment.
+    bare: DeviceFacts,
     device: DeviceFacts,
     slots: Slots,
     journal: Journal,
@@ -92,6 +102,7 @@ pub struct Importer<T> {
     trial: Duration,
     /// What is on trial, and since when it has served without a defect, by CLOCK_BOOTTIME.
     tried: Option<(Digest, Duration)>,
+    defective: Defective,
     _lock: File,
 }
 
@@ -99,7 +110,12 @@ pub struct Importer<T> {
 enum Judged<T> {
     Bundle(Verdict<T>),
     Enrolment(Ruling, Document),
+    /// It brought about a defect before.
+    Defective,
 }
+
+/// What became of a file, of the roots that came with it, and what serves again by it.
+type Taken<T> = (Imported<T>, Result<(), Refused>, Resumed<T>);
 
 impl<T> Importer<T> {
     /// Takes the state folder for this process, verifies the slots, opens time floor and journal.
@@ -109,7 +125,8 @@ impl<T> Importer<T> {
         compile: Compile<T>,
         now: &Moment,
     ) -> Result<Opened<T>, OpenError> {
-        let Settings { state, root, mut device, trial } = settings;
+        let Settings { state, root, device: bare, trial } = settings;
+        let mut device = bare.clone();
         let lock = lock(&state)?;
         let root = pinned_root(&root)?;
         let (staging, journal) = (state.join("staging"), state.join("journal"));
@@ -145,8 +162,23 @@ impl<T> Importer<T> {
             .and_then(|()| journal.append_start(why, started));
         let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
-        let importer =
-            Self { disk, staging, device, slots, journal, time, enrolled, compile, trial, tried: None, _lock: lock };
+        let (tried, defective) = (None, Defective::default());
+        let importer = Self {
+            disk,
+            state,
+            staging,
+            bare,
+            device,
+            slots,
+            journal,
+            time,
+            enrolled,
+            compile,
+            trial,
+            tried,
+            defective,
+            _lock: lock,
+        };
         Ok(Opened { importer, serving, list, origin, unrecorded })
     }
 
@@ -204,14 +236,13 @@ impl<T> Importer<T> {
         Ok(Some(bundle))
     }
 
-    /// Steps 0 to 18 for the file at `path`. The caller puts an activated policy in force, then the receipt beside
-    /// the file, so that whoever waits for the receipt finds in force what it says.
-    pub fn import(&mut self, path: &Path, medium: &Medium, now: &Moment) -> ImportOutcome<T> {
-        let mut found = Findings::default();
-        let mut source = SourceFound::default();
-        let bounds = self.time.floor().bounds(&now.reading, now.trusted);
+    /// Steps 0 to 17.
+    fn take(&mut self, path: &Path, now: &Moment, found: &mut Findings, source: &mut SourceFound) -> Taken<T> {
+        // By the floor alone, whoever vouches for the wall clock: a wrong NTP must neither refuse a good bundle nor let a list
+        // leave out what still counts.
+        let floor = self.time.floor().bounds(&now.reading, false).lower;
         let mut staged = None;
-        let judged = self.steps(path, bounds.lower, &mut found, (&mut source, &mut staged));
+        let judged = self.steps(path, floor, found, (source, &mut staged));
         // Step 6's other half: a root that follows stands by its own signatures, whatever became of the bundle.
         let rotated = self.slots.rotate(&found.roots);
         let mut resumed = Resumed::default();
@@ -251,9 +282,21 @@ impl<T> Importer<T> {
                 Ok(Judged::Bundle(Verdict::AlreadyInstalled(_)) | Judged::Enrolment(Ruling::AlreadyInstalled, _)),
                 Ok(()),
             ) => Imported::AlreadyInstalled,
+            (Ok(Judged::Defective), Ok(())) => Imported::Defect("it brought one about before".into()),
             (Ok(_), Err(refused)) => Imported::Refused(refused.clone()),
             (Err(refused), _) => Imported::Refused(refused),
         };
+        (result, rotated, resumed)
+    }
+
+    /// Step 18, and what the caller is told.
+    fn conclude(
+        &mut self,
+        path: &Path,
+        (medium, now): (&Medium, &Moment),
+        (found, source): (&Findings, &SourceFound),
+        (result, rotated, resumed): Taken<T>,
+    ) -> ImportOutcome<T> {
         // Step 9's other half: what the signatures vouch for raises the floor, of a bundle that a later step refused
         // too. It is written down only here, after step 17, and loses nothing by that: the steps judged with the raised
         // bound all the same, a start takes `issued_at` of what serves into the floor, and a refused bundle whose
@@ -263,7 +306,7 @@ impl<T> Importer<T> {
         // 18 journal and receipt
         let name = plain(&path.file_name().unwrap_or_default().to_string_lossy());
         let bounds = self.time.floor().bounds(&now.reading, now.trusted);
-        let mut line = Line::new(Event::Import, result.name(), bounds).about(&found);
+        let mut line = Line::new(Event::Import, result.name(), bounds).about(found);
         line.medium = Some(medium.to_string());
         line.file = Some(name.clone());
         line.file_sha256 = source.sha256;
@@ -272,7 +315,9 @@ impl<T> Importer<T> {
         let line = line.saying(&result.detail());
         let appended = match &result {
             Imported::Refused(refused) if refused.is_alarm() => self.journal.append_alarm(line, now.reading.boot),
-            Imported::Refused(_) | Imported::AlreadyInstalled => self.journal.append_unchanged(line, now.reading.boot),
+            Imported::Refused(_) | Imported::AlreadyInstalled | Imported::Defect(_) => {
+                self.journal.append_unchanged(line, now.reading.boot)
+            }
             _ => self.journal.append(line),
         };
         let journal = (rotations.is_ok() && appended.is_ok()).then(|| self.journal.position());
@@ -383,6 +428,9 @@ impl<T> Importer<T> {
         source.identity = Some(offered.identity());
         let staged = kept.insert(stage(offered, &self.staging, &*self.disk)?);
         source.sha256 = Some(staged.sha256);
+        if self.defective.contains(staged.sha256) {
+            return Ok(Judged::Defective);
+        }
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
         match read_document(&mut &staged.file)? {
             Some(document) => {
@@ -433,40 +481,4 @@ fn lock(state: &Path) -> Result<File, OpenError> {
 pub fn pinned_root(path: &Path) -> Result<RootDocument, OpenError> {
     let bytes = read_limited(path, u64::from(MAX_ROOT) + 1).map_err(|error| OpenError::NoRoot(path.into(), error))?;
     RootDocument::from_file(&bytes).map_err(OpenError::Root)
-}
-
-/// What a start writes into the journal about records that were not as they had been written.
-fn trouble_lines(
-    records: Records,
-    time_was_damaged: bool,
-    unenrolled: Option<String>,
-    now: TimeBounds,
-) -> impl Iterator<Item = Line> {
-    let damaged = |what: &str| Line::new(Event::StateDamaged, "StateDamaged", now).saying(what);
-    let state = match records {
-        Records::Sound => None,
-        Records::Damaged => {
-            Some(damaged("one of the two state records; what it may have held is taken from the slots"))
-        }
-        Records::Lost => Some(Line::new(Event::StateLost, "StateLost", now).saying("made again from the slots")),
-    };
-    let time = damaged("one of the two records of the time floor; the floor may be the one before the last");
-    let enrolment = unenrolled.map(|what| damaged(&what));
-    state.into_iter().chain(time_was_damaged.then_some(time)).chain(enrolment)
-}
-
-/// What a start writes into the journal: why it serves not what was chosen, and what it serves.
-fn start_lines<T>(serving: Option<&Active<T>>, origin: &Origin, now: TimeBounds) -> (Option<Line>, Line) {
-    let mut started = Line::new(Event::Started, if serving.is_some() { "Serving" } else { "Nothing" }, now);
-    if let Some(active) = serving {
-        started.digest = Some(active.digest);
-        started.seq = Some(active.manifest.seq());
-    }
-    let (event, why) = match origin {
-        Origin::Previous(why) => (Event::FellBack, why),
-        Origin::Nothing(why) | Origin::NoList(why) => (Event::SafeMode, why),
-        Origin::Fresh | Origin::Active => return (None, started),
-    };
-    // The name is in both, so that a start that fails otherwise than the last one is told.
-    (Some(Line::new(event, why.name(), now).saying(why.detail())), started.saying(why.name()))
 }

@@ -182,7 +182,7 @@ impl Inbox {
                 | Imported::Enrolled(_)
                 | Imported::AlreadyInstalled,
             ) => fs::remove_file(path),
-            (Some(judged), Imported::Refused(_)) => self.reject(path, name, judged),
+            (Some(judged), Imported::Refused(_) | Imported::Defect(_)) => self.reject(path, name, judged),
         };
         prune(&self.folder, MAX_RESULTS, |name| name.as_bytes().ends_with(b".result.json"));
         settled

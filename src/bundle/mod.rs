@@ -8,6 +8,7 @@
 //! The author's side (`pack`, `succession`, `keyfile`, `root`) stands here too, so that one format has one home.
 
 pub mod activate;
+mod address;
 pub mod canonical;
 pub mod compile;
 pub mod container;
@@ -45,7 +46,7 @@ pub use error::{Refused, SemanticProblem};
 pub use importer::{Importer, Moment, Opened, Settings};
 pub use manifest::{DeviceFacts, Entries, EntryKind};
 pub use medium::Medium;
-pub use outcome::{ImportOutcome, Imported, is_taken};
+pub use outcome::{DEFECT, ImportOutcome, Imported, is_taken};
 pub use receipt::Receipt;
 pub use start::{Origin, Records};
 pub use verify::{Verified, verify};

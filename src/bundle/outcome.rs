@@ -13,6 +13,10 @@ use crate::ids::Digest;
 use crate::policy::revocations::Revocations;
 use crate::units::UnixSeconds;
 
+/// What to do where judging a file brought about a defect.
+pub const DEFECT: &str = "this program is at fault, not the file: report it with the file, which is kept, and the log's line of the \
+                          defect; a newer version of this program may take it";
+
 /// How an import ended.
 #[derive(Debug)]
 pub enum Imported<T> {
@@ -33,6 +37,8 @@ pub enum Imported<T> {
     Enrolled(Box<Enrolment>),
     /// It was active already.
     AlreadyInstalled,
+    /// Judging it brought about a defect of this program; the text is what that said of itself. The file is as good as it was.
+    Defect(String),
     /// It was refused, and what served still serves.
     Refused(Refused),
 }
@@ -47,6 +53,7 @@ impl<T> Imported<T> {
             Self::TimeReset { .. } => "TimeReset",
             Self::Enrolled(_) => "Enrolled",
             Self::AlreadyInstalled => "AlreadyInstalled",
+            Self::Defect(_) => "Defect",
             Self::Refused(refused) => refused.name(),
         }
     }
@@ -55,6 +62,7 @@ impl<T> Imported<T> {
     pub(super) fn detail(&self) -> Cow<'_, str> {
         match self {
             Self::Refused(refused) => refused.detail().into(),
+            Self::Defect(said) => said.into(),
             Self::Activated(_) => "in force".into(),
             Self::Revoked(list) => {
                 let (ids, cut_offs) = list.policy.len();
@@ -74,6 +82,7 @@ impl<T> Imported<T> {
     pub(super) fn advice(&self) -> String {
         match self {
             Self::Refused(refused) => refused.to_string(),
+            Self::Defect(said) => format!("{said}; {DEFECT}"),
             _ => self.detail().into_owned(),
         }
     }

@@ -21,6 +21,7 @@ use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
+use super::address::Address;
 use super::canonical;
 use super::container::{FORMAT, MAX_SIGNATURES, Signature, signature_block, take_signatures};
 use super::error::{Refused, plain};
@@ -196,19 +197,8 @@ pub(super) fn verify(
     found.author = Some(reset.author.clone());
     found.seq = Some(reset.seq);
     // 9 it raises no floor; 10 deployment, epoch, target
-    if reset.deployment != root.deployment() {
-        let detail = format!("for {:?}; this device belongs to {:?}", reset.deployment, root.deployment());
-        return Err(Refused::WrongDeployment(detail));
-    }
-    if reset.epoch != root.epoch() {
-        return Err(Refused::EpochMismatch(format!("epoch {}; the root's is {}", reset.epoch, root.epoch())));
-    }
-    if reset.target.is_empty() {
-        return Err(Refused::TargetEmpty("the target names no device".into()));
-    }
-    if !reset.target.names(by.device) {
-        return Err(Refused::NotForThisDevice(format!("the target does not name device {}", by.device.id)));
-    }
+    let TimeReset { deployment, epoch, target, .. } = &reset;
+    Address { deployment, root_version: 0, epoch: *epoch, target, exact: false }.reaches(by)?;
     Ok(reset)
 }
 

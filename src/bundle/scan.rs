@@ -18,6 +18,7 @@ use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::address::is_of;
 use super::container::{self, BundleType, Head, MAX_LINK};
 use super::document::{self, Document, DocumentKind, MAX_DOCUMENT};
 use super::enrolment::Enrolment;
@@ -200,10 +201,6 @@ impl Content {
 
     fn judge(&self, root: &RootDocument, device: Option<DeviceId>) -> Result<Found, Refused> {
         let another = |id: DeviceId| Refused::NotForThisDevice(format!("it does not name device {id}"));
-        let deployed = |name: &str| match name == root.deployment() {
-            true => Ok(()),
-            false => Err(Refused::WrongDeployment(format!("for {name:?}; the root is of {:?}", root.deployment()))),
-        };
         let targeted = |target: &Target| match (device, target) {
             (Some(id), Target::Devices(ids)) if !ids.contains(&id) => Err(another(id)),
             _ => Ok(()),
@@ -211,7 +208,7 @@ impl Content {
         match self {
             Self::Reset(file) => {
                 let (reset, digest) = TimeReset::signed(file, root)?;
-                deployed(&reset.deployment)?;
+                is_of(&reset.deployment, root)?;
                 targeted(&reset.target)?;
                 Ok(Found { kind: Kind::TimeReset, seq: reset.seq, digest, permits: None })
             }
@@ -230,7 +227,7 @@ impl Content {
                 let (media_type, signatures) = (bundle_type.media_type(), head.signatures()?);
                 root.signers(role, media_type, head.manifest(), &signatures)?.meet(role)?;
                 let manifest = Manifest::parse(head.manifest(), bundle_type)?;
-                deployed(manifest.deployment())?;
+                is_of(manifest.deployment(), root)?;
                 targeted(&manifest.target)?;
                 let kind = match bundle_type {
                     BundleType::Policy => Kind::Policy,

@@ -254,6 +254,9 @@ impl Trust {
         if let Some(highest) = self.history.revoked.filter(|highest| *highest != Seen { seq, digest })
             && seq <= highest.seq
         {
+            if seq == highest.seq {
+                return Err(Refused::Equivocation(format!("list {seq} was already bundle {}", highest.digest)));
+            }
             let detail = format!("list {seq}; the highest seen is {}, bundle {}", highest.seq, highest.digest);
             return Err(Refused::RevocationRollback(detail));
         }

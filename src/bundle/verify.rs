@@ -9,10 +9,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use ring::digest::{Context, SHA256};
 
+use super::address::Address;
 use super::container::{BundleType, Head};
 use super::error::{Refused, SemanticProblem};
 use super::list;
-use super::manifest::{Author, DeviceFacts, Entries, Entry, Manifest, Permit, Target};
+use super::manifest::{Author, DeviceFacts, Entries, Entry, Manifest, Permit};
 use super::reset::{self, TimeReset};
 use super::root::Role;
 use super::trust::{Order, Rotated, Trust, plausible};
@@ -67,7 +68,7 @@ pub enum Purpose {
 pub struct Judge<'a> {
     /// The root and the history.
     pub trust: &'a Trust,
-    /// The least that the time can be.
+    /// The least that the time can be, by what is signed and the time elapsed since; on a device never by its wall clock.
     pub lower: UnixSeconds,
     /// Who this device is.
     pub device: &'a DeviceFacts,
@@ -235,7 +236,17 @@ pub fn verify<T>(
     };
 
     // 10 deployment, root_version, epoch, target, requires
-    check_addressee(&manifest, by)?;
+    let address = Address {
+        deployment: manifest.deployment(),
+        root_version: manifest.root_version(),
+        epoch: manifest.epoch(),
+        target: &manifest.target,
+        exact: bundle_type == BundleType::Permit,
+    };
+    address.reaches(by)?;
+    if let Some(feature) = manifest.requires().next() {
+        return Err(Refused::UnsupportedRequirement(format!("it requires {feature:?}")));
+    }
 
     if by.purpose == Purpose::Install {
         // 11 expiry against the floor's lower bound only
@@ -281,42 +292,6 @@ pub fn verify<T>(
     // 16 run the bundle's own probes against the candidate policy: behind the seam too, after it has made one
     let policy = compile(&entries)?;
     Ok(Verdict::Accepted(Box::new(Verified { digest, manifest, signers, head, entries, policy })))
-}
-
-/// Step 10.
-fn check_addressee(manifest: &Manifest, by: &Judge<'_>) -> Result<(), Refused> {
-    let root = &by.trust.root;
-    if manifest.deployment() != root.deployment() {
-        let detail = format!("for {:?}; this device belongs to {:?}", manifest.deployment(), root.deployment());
-        return Err(Refused::WrongDeployment(detail));
-    }
-    if manifest.root_version() > root.version() {
-        let detail = format!("needs root version {}; the device has {}", manifest.root_version(), root.version());
-        return Err(Refused::RootTooOld(detail));
-    }
-    // What serves was counted in the epoch of its time; a new one restarts the counters, not the service.
-    let epoch_fits = match by.purpose {
-        Purpose::Install => manifest.epoch() == root.epoch(),
-        Purpose::Serve => manifest.epoch() <= root.epoch(),
-    };
-    if !epoch_fits {
-        return Err(Refused::EpochMismatch(format!("epoch {}; the root's is {}", manifest.epoch(), root.epoch())));
-    }
-    if manifest.target.is_empty() {
-        return Err(Refused::TargetEmpty("the target names no device".into()));
-    }
-    if manifest.kind() == BundleType::Permit && !matches!(manifest.target, Target::Devices(_)) {
-        return Err(Refused::PermitForbidden("the target is not one of exact devices".into()));
-    }
-    // What was taken under other labels serves on: a new enrolment decides about what comes after it.
-    let was_labelled = by.purpose == Purpose::Serve && matches!(manifest.target, Target::Labels(_));
-    if !was_labelled && !manifest.target.names(by.device) {
-        return Err(Refused::NotForThisDevice(format!("the target does not name device {}", by.device.id)));
-    }
-    match manifest.requires().next() {
-        Some(feature) => Err(Refused::UnsupportedRequirement(format!("it requires {feature:?}"))),
-        None => Ok(()),
-    }
 }
 
 /// Reads a blob to its end; its length and digest must be the entry's.

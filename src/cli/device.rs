@@ -13,21 +13,25 @@ use crate::bundle::enrolment::{Enrolment, Labels, Request, Signed};
 use crate::bundle::keyfile::AuthorKey;
 use crate::bundle::root::{Role, RootDocument};
 use crate::disk::{self, read_limited};
-use crate::ids::{DeviceId, hex};
+use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::store::device_key;
 use crate::units::UnixSeconds;
+use crate::upload::{self, Undelivered};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// On the device: write a request that its key signs, and print its id and its public key.
+    /// On the device: make a request that its key signs, as a file or at the hub, and print its id and its public key.
     Request(Ask),
     /// At the desk: give a device its labels, signed by the policy or the hub role.
     Enrol(Enrol),
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tidegate device request --label site=quay -o pump-3.request.tgd")]
+#[command(
+    after_help = "Examples:\n  tidegate device request --label site=quay -o pump-3.request.tgd\n  tidegate device request \
+                  --label site=quay --hub https://hub.example.com --hub-pin 4f1c…"
+)]
 pub(super) struct Ask {
     /// The daemon's state folder, where its key lies.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/tidegate")]
@@ -42,8 +46,20 @@ pub(super) struct Ask {
     #[arg(long)]
     model: Option<String>,
     /// Where the request is written.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "hub")]
+    output: Option<PathBuf>,
+    /// The hub to which the request is brought, as upload.hub of the daemon's settings.
+    #[arg(long, value_name = "URL")]
+    hub: Option<String>,
+    /// SHA-256 of the hub's SubjectPublicKeyInfo in hex, as upload.hub_pins; may be given several times.
+    #[arg(long, value_name = "DIGEST", requires = "hub")]
+    hub_pin: Vec<Digest>,
+    /// PEM of the authorities that may issue the hub's certificate, as upload.authority_file.
+    #[arg(long, value_name = "FILE", requires = "hub")]
+    authority_file: Option<PathBuf>,
+    /// Let http:// go beyond this machine, as upload.allow_plain_http.
+    #[arg(long, requires = "hub")]
+    allow_plain_http: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,18 +111,46 @@ fn request(arguments: &Ask) -> anyhow::Result<()> {
     };
     let model = arguments.model.clone().or_else(firmware_model).unwrap_or_else(|| "unknown".to_owned());
     let document = Request::sign(&key, labels(&arguments.label)?, &model)?;
-    write(&arguments.output, &document)?;
     let public = key.public();
+    if let Some(output) = &arguments.output {
+        write(output, &document)?;
+    }
+    if arguments.hub.is_some() {
+        bring(arguments, &public, &document)?;
+    }
+    let output = arguments.output.as_ref().map(|output| output.display().to_string());
     print!(
         "{}",
         print::pairs(&[
             ("device", DeviceId::from(public.id()).to_string()),
             ("public key", hex(public.raw())),
             ("model", model),
-            ("request", arguments.output.display().to_string()),
+            ("request", output.into_iter().chain(arguments.hub.clone()).collect::<Vec<_>>().join(" ")),
         ])
     );
     Ok(())
+}
+
+/// To the hub, which keeps it for whoever enrols there.
+fn bring(arguments: &Ask, device: &PublicKey, document: &Document) -> anyhow::Result<()> {
+    let Ask { hub, hub_pin, authority_file, allow_plain_http, .. } = arguments;
+    let config = upload::Config {
+        hub: hub.clone(),
+        hub_pins: hub_pin.clone(),
+        authority_file: authority_file.clone(),
+        allow_plain_http: *allow_plain_http,
+        ..upload::Config::default()
+    };
+    upload::deliver(&config, device, document.to_bytes()).map_err(|error| {
+        let advice = match &error {
+            Undelivered::Setting(_) => "see --hub, --hub-pin, --authority-file and --allow-plain-http",
+            Undelivered::Refused { .. } => "the hub does not take the request",
+            Undelivered::Start(_) | Undelivered::Failed(_) => {
+                "the request is not at the hub: try again, or carry it with -o FILE"
+            }
+        };
+        anyhow::Error::new(error).context(advice)
+    })
 }
 
 fn enrol(arguments: &Enrol) -> anyhow::Result<()> {

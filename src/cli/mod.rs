@@ -1,7 +1,8 @@
 //! The operator's commands, one file each.
 //!
 //! A command reads files and flags, calls the same cores as the daemon, and prints: what it made or judged on
-//! standard output, everything else on standard error. Only `push` touches the network, by the system's ssh, and nothing ever writes over a key.
+//! standard output, everything else on standard error. Only `push`, by the system's ssh, and
+//! `device request --hub` touch the network, and nothing ever writes over a key.
 //! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
 
 /// As the standard library's, which panic where nobody reads any more (`| head`); these go by [`print::out`].
@@ -57,6 +58,7 @@ use crate::bundle::pack::PackError;
 use crate::clock::Reading;
 use crate::exit;
 use crate::units::UnixSeconds;
+use crate::upload::Undelivered;
 
 /// Author and check policy for Tidegate gateways, and make what they need to start.
 #[derive(Debug, Parser)]
@@ -194,6 +196,9 @@ fn refusal_of(error: &anyhow::Error) -> Option<&'static str> {
 
 /// The exit code that fits what went wrong at the bottom of it.
 fn code_of(error: &anyhow::Error) -> u8 {
+    if matches!(error.downcast_ref(), Some(Undelivered::Failed(_))) {
+        return exit::UNAVAILABLE;
+    }
     match error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
         Some(ErrorKind::AlreadyExists) => exit::CANT_CREATE,
         Some(ErrorKind::PermissionDenied) => exit::NO_PERMISSION,

@@ -21,7 +21,7 @@ use super::timekeeper::{catch_up, moment};
 use crate::admin;
 use crate::bundle::enrolment::Labels;
 use crate::bundle::inbox::Inbox;
-use crate::bundle::{Active, ImportOutcome, Imported, Importer, Medium, Refused};
+use crate::bundle::{Active, DEFECT, ImportOutcome, Imported, Importer, Medium, Refused};
 use crate::config::TimeSource;
 use crate::gateway::TimeState;
 use crate::ids::Digest;
@@ -133,7 +133,7 @@ impl Outcomes {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Bundles and enrolments of a number that another one had, since the start.
+    /// Bundles, lists and enrolments of a number that another one had, since the start.
     pub(super) fn equivocations(&self) -> u64 {
         self.counts().iter().find(|(name, _)| *name == ALARM).map_or(0, |(_, count)| *count)
     }
@@ -343,6 +343,10 @@ impl Work {
             }
             Imported::AlreadyInstalled => {
                 info!(file = name, "the bundle is in force already");
+                None
+            }
+            Imported::Defect(said) => {
+                error!(file = name, result = word, "{said}; {DEFECT}");
                 None
             }
             Imported::Refused(refused) => {

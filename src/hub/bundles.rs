@@ -2,8 +2,8 @@
 //! policy is one that a permit leads away from, the one to which it leads.
 //!
 //! The simplest form: the folder is looked through again every few seconds, by heads; labels of devices are those of
-//! their enrolments in the same folder. Nothing is verified here. Devices verify, and whoever can write the folder can
-//! at most keep newer bundles from them. A file is put in by a rename, as everywhere.
+//! their enrolments in the same folder. Nothing is verified here but whose word an enrolment is, where the hub was given
+//! the root. Devices verify, and whoever can write the folder can at most keep newer bundles from them. A file is put in by a rename, as everywhere.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,10 +20,12 @@ use tracing::warn;
 
 use super::body::{Answer, FileBody};
 use super::refusal::Refusal;
-use crate::bundle::container::{BundleType, Head, MAX_FILE};
+use crate::bundle::container::{BundleType, Head, MAX_FILE, MAX_ROOT};
 use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
-use crate::bundle::enrolment::{Enrolment, Labels};
+use crate::bundle::enrolment::{Enrolment, Labels, Signed};
 use crate::bundle::manifest::{DeviceFacts, Manifest, Permit, Target};
+use crate::bundle::root::{Role, RootDocument};
+use crate::disk;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::sha256;
 use crate::spool::protocol::{BUNDLE_TYPE, BundleKind};
@@ -40,6 +42,8 @@ const READERS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Bundles {
     folder: PathBuf,
+    /// The file of the newest root.
+    root: Option<PathBuf>,
     /// The last list, which everybody takes as it is.
     list: Mutex<Option<Arc<List>>>,
     /// Held by whoever makes the next.
@@ -51,6 +55,8 @@ pub(super) struct Bundles {
 #[derive(Debug)]
 struct List {
     at: Instant,
+    /// By which enrolments are ordered.
+    root: Option<RootDocument>,
     files: BTreeMap<PathBuf, Listed>,
     /// How many files were left out.
     left_out: usize,
@@ -66,12 +72,23 @@ struct Listed {
 /// What differs in a file that another one has replaced: inode, length and time.
 type Written = (u64, u64, i64, i64);
 
+/// Whose word an enrolment is, by the root that the hub was given. The least first: devices take one of the policy role
+/// whatever number the hub's has. What the root does not vouch for comes last, for devices may have it from an older one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    #[default]
+    Unjudged,
+    Hub,
+    Policy,
+}
+
 /// A file for devices.
 #[derive(Debug)]
 struct Item {
     path: PathBuf,
     kind: BundleKind,
-    place: (u64, u64),
+    /// Whose word it is, for enrolments; epoch; number.
+    place: (Word, u64, u64),
     digest: Digest,
     target: Target,
     labels: Labels,
@@ -79,22 +96,30 @@ struct Item {
 }
 
 impl Bundles {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, list: Mutex::default(), looking: Mutex::default(), readers: Arc::new(Semaphore::new(READERS)) }
+    pub(super) fn new(folder: PathBuf, root: Option<PathBuf>) -> Self {
+        Self {
+            folder,
+            root,
+            list: Mutex::default(),
+            looking: Mutex::default(),
+            readers: Arc::new(Semaphore::new(READERS)),
+        }
     }
 
-    /// The newest of `kind` for `device`: 200, 304 where it has that one, 404 where there is none.
+    /// The newest of `kind` for `device`: 200, 304 where it has that one, 404 where there is none. Where it is not
+    /// `is_known` otherwise, its enrolment in the folder says that it is one of ours.
     pub(super) async fn answer(
         self: Arc<Self>,
         device: DeviceId,
+        is_known: bool,
         kind: BundleKind,
         headers: &HeaderMap,
     ) -> Result<Answer, Refusal> {
         let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let reader = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let shelf = Arc::clone(&self);
-        let found = tokio::task::spawn_blocking(move || shelf.find(device, kind, known.as_deref())).await;
-        let Some((tag, file)) = found.map_err(|_| Refusal::Overloaded)? else { return Err(Refusal::NotFound) };
+        let found = tokio::task::spawn_blocking(move || shelf.find(device, is_known, kind, known.as_deref()));
+        let (tag, file) = found.await.map_err(|_| Refusal::Overloaded)??;
         let response = Response::builder().header(header::ETAG, tag);
         let response = match file {
             None => response.status(StatusCode::NOT_MODIFIED).body(Either::Left(Full::default())),
@@ -118,17 +143,26 @@ impl Bundles {
     }
 
     /// The tag, and the file with its length unless the device has it.
-    fn find(&self, device: DeviceId, kind: BundleKind, known: Option<&str>) -> Option<(String, Option<(File, u64)>)> {
+    fn find(
+        &self,
+        device: DeviceId,
+        is_known: bool,
+        kind: BundleKind,
+        known: Option<&str>,
+    ) -> Result<(String, Option<(File, u64)>), Refusal> {
         let list = self.list();
-        let item = list.meant(kind, &list.facts(device))?;
+        if !is_known && list.enrolment(device).is_none() {
+            return Err(Refusal::UnknownDevice);
+        }
+        let item = list.meant(kind, &list.facts(device)).ok_or(Refusal::NotFound)?;
         let tag = format!("\"{}\"", item.digest);
         if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
-            return Some((tag, None));
+            return Ok((tag, None));
         }
         // It may have been replaced since it was listed: the device judges it, and the tag is right the next time.
-        let file = File::open(&item.path).ok()?;
-        let length = file.metadata().ok()?.len();
-        (length <= MAX_FILE).then_some((tag, Some((file, length))))
+        let opened = File::open(&item.path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (length, file) = opened.ok().filter(|(length, _)| *length <= MAX_FILE).ok_or(Refusal::NotFound)?;
+        Ok((tag, Some((file, length))))
     }
 
     /// One that is not old, or is being replaced by another thread right now.
@@ -149,7 +183,7 @@ impl Bundles {
         if let Some(list) = old.as_ref().filter(|list| is_fresh(list)) {
             return Arc::clone(list);
         }
-        let list = Arc::new(look(&self.folder, old.as_deref()));
+        let list = Arc::new(look(&self.folder, self.root.as_deref(), old.as_deref()));
         *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&list));
         drop(looking);
         list
@@ -179,15 +213,26 @@ impl List {
 
     /// The device, with the labels of its newest enrolment.
     fn facts(&self, device: DeviceId) -> DeviceFacts {
-        let bare = DeviceFacts { id: device, labels: Labels::new() };
-        let labels = self.newest(BundleKind::Enrolment, &bare).map(|item| item.labels.clone());
-        DeviceFacts { labels: labels.unwrap_or_default(), ..bare }
+        let labels = self.enrolment(device).map(|item| item.labels.clone());
+        DeviceFacts { id: device, labels: labels.unwrap_or_default() }
+    }
+
+    /// The enrolment that it would take.
+    fn enrolment(&self, device: DeviceId) -> Option<&Item> {
+        self.newest(BundleKind::Enrolment, &DeviceFacts { id: device, labels: Labels::new() })
     }
 }
 
 /// Looks through the folder; the heads of files that are as they were are not read again.
-fn look(folder: &Path, last: Option<&List>) -> List {
-    let mut list = List { at: Instant::now(), files: BTreeMap::new(), left_out: 0 };
+fn look(folder: &Path, root: Option<&Path>, last: Option<&List>) -> List {
+    let root = root.and_then(|path| {
+        let unread = |error: &dyn std::fmt::Display| warn!(%error, path = %path.display(), "the root cannot be read");
+        let root = read_root(path).inspect_err(|error| unread(error)).ok();
+        root.or_else(|| last?.root.clone())
+    });
+    // What was judged by another root is judged anew.
+    let last = last.filter(|last| last.root == root);
+    let mut list = List { at: Instant::now(), root, files: BTreeMap::new(), left_out: 0 };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
@@ -216,7 +261,7 @@ fn look(folder: &Path, last: Option<&List>) -> List {
         let known = last.and_then(|last| last.files.get(&path)).filter(|listed| listed.written == written);
         let listed = match known {
             Some(known) => known.clone(),
-            None => match read(path.clone()) {
+            None => match read(path.clone(), list.root.as_ref()) {
                 Ok(item) => Listed { written, item: item.map(Arc::new) },
                 Err(_) => continue, // perhaps it can be read the next time
             },
@@ -226,8 +271,14 @@ fn look(folder: &Path, last: Option<&List>) -> List {
     list
 }
 
+/// The root document in a file.
+pub(super) fn read_root(path: &Path) -> io::Result<RootDocument> {
+    let bytes = disk::read_limited(path, u64::from(MAX_ROOT) + 1)?;
+    RootDocument::from_file(&bytes).map_err(io::Error::other)
+}
+
 /// What a file is; `None` where it is nothing for devices.
-fn read(path: PathBuf) -> io::Result<Option<Item>> {
+fn read(path: PathBuf, root: Option<&RootDocument>) -> io::Result<Option<Item>> {
     let mut file = File::open(&path)?;
     let length = file.metadata()?.len();
     if path.extension().is_some_and(|ending| ending == "tgd") {
@@ -239,7 +290,7 @@ fn read(path: PathBuf) -> io::Result<Option<Item>> {
         let item = Item {
             path,
             kind: BundleKind::Enrolment,
-            place: (epoch, seq),
+            place: (root.map_or(Word::Unjudged, |root| word(&document, root)), epoch, seq),
             digest: document.digest(),
             target: Target::Devices(vec![device]),
             labels,
@@ -256,15 +307,24 @@ fn read(path: PathBuf) -> io::Result<Option<Item>> {
         BundleType::Release => return Ok(None),
     };
     let Ok(manifest) = Manifest::parse(head.manifest(), bundle_type) else { return Ok(None) };
-    let (place, digest) = ((manifest.epoch(), manifest.seq()), sha256(head.manifest()));
+    let (place, digest) = ((Word::default(), manifest.epoch(), manifest.seq()), sha256(head.manifest()));
     let (permit, labels) = (manifest.permit(), Labels::new());
     Ok(Some(Item { path, kind, place, digest, target: manifest.target, labels, permit }))
+}
+
+fn word(document: &Document, root: &RootDocument) -> Word {
+    match Enrolment::verify(document, root) {
+        Ok(Signed { enrolment, .. }) if enrolment.epoch != root.epoch() => Word::Unjudged,
+        Ok(Signed { role: Role::Policy, .. }) => Word::Policy,
+        Ok(_) => Word::Hub,
+        Err(_) => Word::Unjudged,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
+    use crate::bundle::root::{RoleKeys, RootDraft};
     use crate::keys::SigningKey;
 
     #[test]
@@ -291,24 +351,56 @@ mod tests {
             Document::sign(DocumentKind::Enrolment, &enrolment, &key).expect("signed").to_bytes()
         };
         put("b.tgd", &enrolment(1));
-        let first = look(folder.path(), None);
+        let first = look(folder.path(), None, None);
         assert_eq!((first.files.len(), first.items().count(), first.left_out), (1, 1, 0));
 
-        let seqs = |list: &List| list.items().map(|item| item.place.1).collect::<Vec<_>>();
+        let seqs = |list: &List| list.items().map(|item| item.place.2).collect::<Vec<_>>();
         put("c.tgd", &enrolment(2));
-        let second = look(folder.path(), Some(&first));
+        let second = look(folder.path(), None, Some(&first));
         let [one, again] =
             [&first, &second].map(|list| list.files.values().next().and_then(|listed| listed.item.clone()));
         assert!(one.zip(again).is_some_and(|(one, again)| Arc::ptr_eq(&one, &again)), "its head is not read again");
         assert_eq!(seqs(&second), [1, 2]);
         put(".part", &enrolment(3));
         fs::rename(folder.path().join(".part"), folder.path().join("b.tgd")).expect("moved");
-        assert_eq!(seqs(&look(folder.path(), Some(&second))), [3, 2], "another file");
+        assert_eq!(seqs(&look(folder.path(), None, Some(&second))), [3, 2], "another file");
 
         for number in 0..MAX_FILES {
             put(&format!("d-{number}.tgb"), b"");
         }
-        let many = look(folder.path(), Some(&second));
+        let many = look(folder.path(), None, Some(&second));
         assert_eq!((many.files.len(), many.left_out, seqs(&many)), (MAX_FILES, 2, vec![3, 2]));
+    }
+
+    #[test]
+    fn another_root_orders_enrolments_anew_and_one_that_cannot_be_read_leaves_the_last() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("root.json");
+        let key = |seed: u8| SigningKey::from_seed(&[seed; 32]).expect("a key");
+        let root = |policy: u8| {
+            let role = |at| RoleKeys { keys: vec![at], threshold: 1 };
+            RootDocument::build(RootDraft {
+                deployment: "harbour".into(),
+                epoch: 1,
+                version: 1,
+                issued_at: 1,
+                keys: vec![("policy".into(), key(policy).public()), ("hub".into(), key(2).public())],
+                roles: BTreeMap::from([(Role::Root, role(0)), (Role::Policy, role(0)), (Role::Hub, role(1))]),
+            })
+            .expect("a sound root")
+        };
+        for (name, by, seq) in [("policy.tgd", 1, 1), ("hub.tgd", 2, 5), ("other.tgd", 3, 9)] {
+            let enrolment = Enrolment::new(&root(1), &key(7).public(), Labels::new(), seq, 1).expect("sound");
+            let document = Document::sign(DocumentKind::Enrolment, &enrolment, &key(by)).expect("signed");
+            fs::write(folder.path().join(name), document.to_bytes()).expect("written");
+        }
+        let device = DeviceId::from(key(7).public().id());
+        let mut last = None;
+        for (bytes, seq) in [(root(1).bytes(), 1), (root(4).bytes(), 5), (b"{", 5), (root(3).bytes(), 9)] {
+            fs::write(&path, bytes).expect("written");
+            let list = look(folder.path(), Some(&path), last.as_ref());
+            assert_eq!(list.enrolment(device).map(|item| item.place.2), Some(seq));
+            last = Some(list);
+        }
     }
 }

@@ -75,6 +75,11 @@ pub struct Config {
     pub key_file: PathBuf,
     /// The folder of bundles and enrolments that devices fetch; none are served without it.
     pub bundles: Option<PathBuf>,
+    /// The newest root document: with it, an enrolment by the policy role goes before any by the hub role, as devices have
+    /// it. Read again when it changes.
+    pub root: Option<PathBuf>,
+    /// The folder in which the requests of devices to be enrolled are kept; none are taken without it.
+    pub requests: Option<PathBuf>,
     /// Which devices may send.
     pub enrol: Enrol,
     /// The devices of the fleet.
@@ -131,6 +136,8 @@ impl Default for Config {
             database: "/var/lib/tidegate-hub/usage.sqlite".into(),
             key_file: "/etc/tidegate-hub/hub.key".into(),
             bundles: None,
+            root: None,
+            requests: None,
             enrol: Enrol::Listed,
             devices: Vec::new(),
             tls: None,

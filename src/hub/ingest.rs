@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Body;
-use hyper::{HeaderMap, Method, Request, Response, header};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
@@ -22,13 +22,15 @@ use super::bundles::Bundles;
 use super::config::device_key;
 use super::ledger::{Device, Taken};
 use super::refusal::Refusal;
+use super::requests::{LENGTH_LIMIT, Requests};
 use super::time::Timestamps;
 use super::writer::Writer;
 use crate::ids::{DeviceId, unhex};
 use crate::spool::backlog::Cursor;
 use crate::spool::chain::Verdict;
 use crate::spool::protocol::{
-    BUNDLES_HINT, BundleKind, DEVICE_KEY, RECEIPT_TYPE, SIGNATURE, read_bundle_path, read_time_path, read_usage_path,
+    BUNDLES_HINT, BundleKind, DEVICE_KEY, RECEIPT_TYPE, REQUESTS, SIGNATURE, read_bundle_path, read_time_path,
+    read_usage_path,
 };
 use crate::spool::segment::{self, FILE_LIMIT, SIGNATURE_LEN, Unverified, Verified};
 
@@ -47,6 +49,7 @@ pub(super) struct Ingest {
     devices: RwLock<HashMap<DeviceId, Device>>,
     guests: bool,
     pub(super) bundles: Option<Arc<Bundles>>,
+    pub(super) requests: Option<Arc<Requests>>,
     writer: Writer,
     uploads: Semaphore,
     /// Places for uploads of which nobody knows whose they are.
@@ -55,6 +58,7 @@ pub(super) struct Ingest {
     senders: Mutex<Vec<DeviceId>>,
     body_timeout: Duration,
     strangers: Mutex<Seldom>,
+    askers: Mutex<Seldom>,
     time: Timestamps,
 }
 
@@ -98,8 +102,21 @@ impl Ingest {
     ) -> Self {
         let unproven = Semaphore::new(uploads.div_ceil(2));
         let (devices, uploads, senders) = (RwLock::new(devices), Semaphore::new(uploads), Mutex::default());
-        let (strangers, bundles) = (Mutex::default(), None);
-        Self { devices, guests, bundles, writer, uploads, unproven, senders, body_timeout, strangers, time }
+        let (strangers, askers, bundles, requests) = (Mutex::default(), Mutex::default(), None, None);
+        Self {
+            devices,
+            guests,
+            bundles,
+            requests,
+            writer,
+            uploads,
+            unproven,
+            senders,
+            body_timeout,
+            strangers,
+            askers,
+            time,
+        }
     }
 
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Answer
@@ -132,6 +149,13 @@ impl Ingest {
                 Ok(_) => self.time.answer(request.method(), &asked),
                 Err(refusal) => refusal.answer(),
             };
+        }
+        if request.uri().path() == REQUESTS {
+            let kept = self.request(request).await;
+            return kept.map_or_else(Refusal::answer, |()| {
+                let empty = Response::builder().status(StatusCode::NO_CONTENT).body(Full::default());
+                empty.expect("a status alone is an answer")
+            });
         }
         let Some((device, at)) = read_usage_path(request.uri().path()) else { return Refusal::NotFound.answer() };
         if request.method() != Method::PUT {
@@ -206,14 +230,38 @@ impl Ingest {
         }
     }
 
+    /// A device asks to be enrolled.
+    async fn request<B>(&self, request: Request<B>) -> Result<(), Refusal>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let requests = self.requests.clone().ok_or(Refusal::NotFound)?;
+        if request.method() != Method::PUT {
+            return Err(Refusal::MethodNotAllowed("PUT"));
+        }
+        let len = request.body().size_hint().exact().ok_or(Refusal::LengthRequired)?;
+        if len > LENGTH_LIMIT as u64 {
+            return Err(Refusal::RequestTooLarge);
+        }
+        let mut body = pin!(Limited::new(request.into_body(), LENGTH_LIMIT));
+        let mut bytes = Vec::new();
+        while self.read(body.as_mut(), &mut bytes, PROGRESS).await? {}
+        let device = requests.keep(bytes).await?;
+        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unsaid) = askers.say(Instant::now()) {
+            info!(%device, unsaid, "a device asks to be enrolled; its request waits for whoever enrols");
+        }
+        Ok(())
+    }
+
     async fn hint(&self, device: DeviceId) -> Option<String> {
         self.bundles.clone()?.hint(device).await
     }
 
     async fn bundle(&self, id: DeviceId, kind: BundleKind, headers: &HeaderMap) -> Result<Answer, Refusal> {
         let bundles = self.bundles.clone().ok_or(Refusal::NotFound)?;
-        self.device(id, headers)?;
-        bundles.answer(id, kind, headers).await
+        let is_known = self.device(id, headers).is_ok();
+        bundles.answer(id, is_known, kind, headers).await
     }
 
     /// The enrolled device, or, where guests are let in, the one whose key the request shows.

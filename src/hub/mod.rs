@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! serve ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
-//!               └─▶ time ─▶ signed time
+//!               ├─▶ time ─▶ signed time
+//!               ├─▶ bundles: what devices fetch
+//!               └─▶ requests: what devices ask to be, for a person
 //! ```
 //!
 //! A file is taken only from the device whose key signed it, and acknowledged only when it is durable.
@@ -17,6 +19,7 @@ mod config;
 mod ingest;
 mod ledger;
 mod refusal;
+mod requests;
 mod serve;
 mod sink;
 mod time;

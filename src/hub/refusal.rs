@@ -31,6 +31,14 @@ pub(super) enum Refusal {
     ChainFork,
     #[error("the file and its neighbour do not name each other; it was kept apart")]
     PreviousMismatch,
+    #[error("a device's request has at most 32 KiB")]
+    RequestTooLarge,
+    #[error("it is no sound request of a device; make one with `tidegate device request`")]
+    Request(&'static str),
+    #[error("the hub keeps no more requests; whoever enrols devices there removes those that are dealt with")]
+    RequestsFull,
+    #[error("the hub could not write its folder of requests")]
+    RequestsFailed,
     #[error("the hub has too many uploads at once")]
     Overloaded,
     #[error("the hub could not write its database")]
@@ -56,6 +64,10 @@ impl Refusal {
             Self::File(error) => error.name(),
             Self::ChainFork => "ChainFork",
             Self::PreviousMismatch => "PreviousMismatch",
+            Self::RequestTooLarge => "RequestTooLarge",
+            Self::Request(name) => name,
+            Self::RequestsFull => "RequestsFull",
+            Self::RequestsFailed => "RequestsFailed",
             Self::Overloaded => "Overloaded",
             Self::LedgerFailed => "LedgerFailed",
         }
@@ -67,12 +79,14 @@ impl Refusal {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownDevice => StatusCode::FORBIDDEN,
             Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
-            Self::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::FileTooLarge | Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyCutOff => StatusCode::BAD_REQUEST,
-            Self::PathMismatch | Self::File(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::PathMismatch | Self::File(_) | Self::Request(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ChainFork | Self::PreviousMismatch => StatusCode::CONFLICT,
-            Self::Overloaded | Self::LedgerFailed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::LedgerFailed | Self::RequestsFull | Self::RequestsFailed => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -91,7 +105,7 @@ impl Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response = response.header(header::RETRY_AFTER, 5);
         }
-        if matches!(self, Self::BodyTimeout | Self::FileTooLarge | Self::BodyCutOff) {
+        if matches!(self, Self::BodyTimeout | Self::FileTooLarge | Self::RequestTooLarge | Self::BodyCutOff) {
             // The rest of the body is not read, so the connection has no next request.
             response = response.header(header::CONNECTION, "close");
         }

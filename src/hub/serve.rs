@@ -20,10 +20,11 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::body::Moving;
-use super::bundles::Bundles;
+use super::bundles::{Bundles, read_root};
 use super::config::{Config, Enrol, Tls, read_file, read_key};
 use super::ingest::Ingest;
 use super::ledger::Ledger;
+use super::requests::Requests;
 use super::time::Timestamps;
 use super::writer::Writer;
 use super::{Error, config};
@@ -72,7 +73,15 @@ impl Hub {
         let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
         let time = Timestamps::new(read_key(&config.key_file)?);
         let mut ingest = Ingest::new(devices, guests, writer.clone(), config.uploads, config.body_timeout.0, time);
-        ingest.bundles = config.bundles.clone().map(|folder| Arc::new(Bundles::new(folder)));
+        if let Some(root) = &config.root {
+            read_root(root).map_err(|source| config::Error::Unreadable { path: root.clone(), source })?;
+        }
+        ingest.bundles = config.bundles.clone().map(|folder| Arc::new(Bundles::new(folder, config.root.clone())));
+        let requests = config.requests.clone().map(|folder| {
+            let unreadable = |source| config::Error::Unreadable { path: folder.clone(), source };
+            Requests::open(folder.clone()).map(Arc::new).map_err(unreadable)
+        });
+        ingest.requests = requests.transpose()?;
         Ok(Self { listener, tls, ingest: Arc::new(ingest), writer, writer_thread, config })
     }
 

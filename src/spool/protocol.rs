@@ -23,6 +23,12 @@
 //!   Tidegate-Device-Key: as above
 //! 200  body: the signed time (`timestamp`), for this device and this nonce
 //! 403  UnknownDevice
+//!
+//! PUT /v1/requests
+//!   body: a device's signed request to be enrolled, with Content-Length, at most 32 KiB; for a person at the hub
+//! 204  kept, in place of the last one of that device
+//! 404  the hub keeps none      411, 413, 408 as above      422  the name by which a device would refuse it
+//! 503  RequestsFull: somebody must look through them first
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +53,11 @@ pub const USAGE_TYPE: &str = "application/vnd.tidegate.usage.v1";
 pub const RECEIPT_TYPE: &str = "application/vnd.tidegate.usage-receipt.v1";
 /// Media type of the hub's signed time.
 pub const TIME_TYPE: &str = "application/vnd.tidegate.time.v1+json";
+
+/// Where a device's request to be enrolled is brought.
+pub const REQUESTS: &str = "/v1/requests";
+/// Media type of it.
+pub const REQUEST_TYPE: &str = "application/vnd.tidegate.device-request.v1+json";
 
 const TIME_PREFIX: &str = "/v1/time/";
 /// Media type of a bundle or a signed document.

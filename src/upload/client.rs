@@ -28,7 +28,9 @@ use crate::clock::WallClock;
 use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
-use crate::spool::protocol::{BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, SIGNATURE, USAGE_TYPE, time_path, usage_path};
+use crate::spool::protocol::{
+    BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, REQUEST_TYPE, REQUESTS, SIGNATURE, USAGE_TYPE, time_path, usage_path,
+};
 use crate::spool::segment::SIGNATURE_LEN;
 use crate::spool::timestamp::Question;
 
@@ -165,6 +167,12 @@ impl Connection {
     /// Asks for the time, and reads the answer whole.
     pub(super) async fn time(&mut self, device: &PublicKey, asked: &Question) -> Result<Answer, Failure> {
         self.send(Request::get(time_path(asked)), device, Bytes::new()).await
+    }
+
+    /// Brings a device's request to be enrolled, and reads the answer whole.
+    pub(super) async fn request(&mut self, device: &PublicKey, request: Vec<u8>) -> Result<Answer, Failure> {
+        let head = Request::put(REQUESTS).header(header::CONTENT_TYPE, REQUEST_TYPE);
+        self.send(head, device, request.into()).await
     }
 
     /// Asks for what is at `path` unless it is one of the `known`; the head of the answer.

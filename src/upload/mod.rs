@@ -8,7 +8,7 @@
 //!
 //! One task of its own, which holds one usage file at a time: it can never slow a request. Another one fetches bundles (`pull`). A file is
 //! acknowledged, and so deleted, only for a receipt that names it and that a hub key signed. Called by
-//! the daemon.
+//! the daemon; `request` by the operator's command.
 
 mod client;
 mod known;
@@ -17,6 +17,7 @@ mod pin;
 mod progress;
 mod pull;
 mod reach;
+mod request;
 mod retry;
 mod worker;
 
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub use known::Known;
 pub use link::Link;
 pub use pull::{Puller, Shelf};
+pub use request::{Undelivered, deliver};
 use serde::{Deserialize, Serialize};
 pub use worker::{Status, Wakes, Worker};
 

@@ -329,7 +329,8 @@ fn a_file_that_changes_after_a_refusal_of_the_moment_waits_for_nothing() {
 
 /// Not through the macros, whose words the test runner keeps to itself.
 fn skipped(why: &str) {
-    writeln!(std::io::stderr(), "skipped: {why}").expect("standard error");
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
 
 #[test]

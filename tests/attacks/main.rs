@@ -5,6 +5,7 @@
 
 mod container;
 mod crash;
+mod defect;
 mod enrolment;
 mod entries;
 mod format;

@@ -117,7 +117,7 @@ fn against_held() -> Vec<Case> {
     };
     vec![
         case("RevocationRollback", "the list before", list(2, table(&full, &till()))),
-        case("RevocationRollback", "another list of the same number", list(3, table(&full, &till()))),
+        case("Equivocation", "another list of the same number", list(3, table(&full, &till()))),
         shrunk("nothing", &[], &[]),
         shrunk("without the first id that counts", &[(9, LATE)], &till()),
         shrunk("without the last", &[(5, LATE)], &till()),
@@ -310,4 +310,22 @@ fn what_a_million_ids_cost() {
     });
     assert_eq!(found.count(), ids.len());
     eprintln!("a look-up: {} ns", started.elapsed().as_nanos() / ids.len() as u128);
+}
+
+#[test]
+fn two_lists_of_one_number_are_an_alarm_and_the_same_list_again_is_none() {
+    let mut device = Device::with_golden();
+    device.takes(&held());
+    let other = list(3, table(&[(1, PAST), (5, LATE), (9, LATE), (11, LATE)], &[cut_off("till", 500)]));
+    let Imported::Refused(refused) = device.offer(&other).result else { panic!("it is taken") };
+    assert!(refused.name() == "Equivocation" && refused.is_alarm(), "{refused}");
+    // Where its slot rotted it is not in force, and may come again: it is the one that was seen.
+    let digest = pack::digest(&held()).expect("a digest");
+    rot(&device.state().join(format!("slots/{digest}/revocations")));
+    device.start();
+    assert!(device.list.is_none());
+    let Imported::Refused(refused) = device.offer(&other).result else { panic!("it is taken") };
+    assert_eq!(refused.name(), "Equivocation");
+    device.takes(&held());
+    assert!(matches!(device.offer(&held()).result, Imported::AlreadyInstalled));
 }

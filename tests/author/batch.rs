@@ -1,6 +1,7 @@
 //! Batches of tokens from the desk: a line each, whole or not at all, and each is what a device takes.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -79,4 +80,24 @@ fn a_bound_token_is_judged_by_the_certificate_that_is_shown_with_it() {
     assert!(refused(at, exit::DATA, &with("other.pem")).contains("PopMismatch"));
     assert!(refused(at, exit::DATA, &check).contains("PopMissing"));
     assert!(refused(at, exit::DATA, &with("site.pem")).contains("certificate site.pem"));
+}
+
+#[test]
+fn a_batch_into_a_pipe_that_nobody_reads_any_more_ends_quietly_and_a_full_disk_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    done(at, &["token", "keygen", "--name", "site", "--kid", "k1"]);
+    fs::write(at.join("tills.csv"), "sub\nada\nben\n").expect("written");
+    let into = |output: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["token", "mint", "--key", "site.pem", "--iss", "https://site.example", "--batch", "tills.csv"]);
+        let output = command.current_dir(at).stdout(output).output().expect("it runs");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(into(writer.into()), (Some(0), String::new()));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let (code, told) = into(full.into());
+    assert!(code == Some(i32::from(exit::IO)) && told.contains("standard output"), "{code:?} {told}");
 }

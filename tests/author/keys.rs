@@ -124,7 +124,7 @@ fn what_is_encrypted_here_openssl_reads_and_the_other_way_round() {
     let openssl = |arguments: &[&str]| Command::new("openssl").current_dir(at).args(arguments).output();
     match openssl(&["version"]) {
         Ok(version) if out(&version).starts_with("OpenSSL 3") => {}
-        _ => return println!("skipped: OpenSSL 3 is absent"),
+        _ => return crate::skipped("OpenSSL 3 is absent"),
     }
     secret_file(at, "pass", PASSPHRASE);
     // A key of ours, by the hands of somebody who has lost this program.
@@ -158,7 +158,7 @@ fn a_person_at_a_terminal_types_the_digest_and_a_passphrase_that_is_not_shown() 
     let at = folder.path();
     let is_there = Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success());
     if !is_there {
-        return println!("skipped: script(1) is absent");
+        return crate::skipped("script(1) is absent");
     }
     secret_file(at, "pass", PASSPHRASE);
     done(at, &["init", "p", "--passphrase-file", "pass"]);

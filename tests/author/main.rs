@@ -18,6 +18,7 @@ mod revoke;
 mod root;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The package's folder.
@@ -45,6 +46,12 @@ fn copy_into(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).expect("a copy");
         }
     }
+}
+
+/// Tells that a test does nothing here, and why. Past the test harness, which shows nothing of a test that passes.
+fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }
 
 /// The message of everything that is wrong with a folder.

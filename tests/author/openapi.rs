@@ -27,7 +27,10 @@ fn report(imported: &Imported) -> String {
 fn peer(name: &str) -> Option<Imported> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/peer/wso2/openapi"));
     if !folder.is_dir() {
-        println!("skipped: {} is absent", folder.display());
+        crate::skipped(&format!(
+            "{} is absent; it comes with the shared test data, not with the project",
+            folder.display()
+        ));
         return None;
     }
     Some(import(&arguments(folder.join(name))).unwrap_or_else(|error| panic!("{name}: {error:#}")))

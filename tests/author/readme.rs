@@ -96,12 +96,10 @@ fn near_the_top_stand_exactly_two_commands() {
 #[test]
 fn the_first_device_of_the_readme_works_as_it_is_pasted() {
     if option_env!("CARGO_BIN_EXE_tidegate-hub").is_none() {
-        println!("skipped: this build has no hub");
-        return;
+        return crate::skipped("this build has no hub");
     }
     if let Some(missing) = ["bash", "curl", "python3", "sqlite3"].into_iter().find(|program| !is_there(program)) {
-        println!("skipped: {missing} is absent");
-        return;
+        return crate::skipped(&format!("{missing} is absent"));
     }
     let readme = readme();
     let blocks = blocks(&readme, "A first device in ten minutes", "sh");

@@ -159,3 +159,33 @@ fn what_is_no_good_bundle_leaves_the_old_policy_serving() {
     assert_eq!((told.len(), told[0].as_str(), told[1].as_str()), (10, "Rollback", "Activated"), "{told:?}");
     daemon.stop();
 }
+
+#[test]
+fn a_new_policy_leaves_the_list_of_revocations_in_force_and_so_does_a_start() {
+    let site = Site::new();
+    let mint =
+        ["token", "mint", "--key", "policy/keys/issuer.pem", "--kid", "2026-01", "--aud", "edge", "--scope", "ping"];
+    let mint = [&mint[..], &["--iss", "https://tokens.example.com", "--client", "till", "--sub", "ben"]].concat();
+    let (ada, ben) = (site.token(), site.tidegate(&mint).trim().to_owned());
+    let revoke = ["revoke", "policy", "-o", "list.tgb", "--issuer", "site", "--sub", "ada"];
+    site.tidegate(&revoke);
+    site.tidegate(&["bundle", "sign", "list.tgb", "--key", "policy/keys/revocation.key", "--yes"]);
+    let daemon = site.start();
+    assert_eq!(daemon.takes("first.tgb", &site.bundle(upstream("one"))), "Activated");
+    serves(&site, &ada, "one");
+    assert_eq!(daemon.takes("list.tgb", &std::fs::read(site.path("list.tgb")).expect("made")), "Activated");
+    let holds = |body: &str| {
+        let reply = get(site.gateway, "/quay/ping", Some(&ada));
+        assert!(reply.status == 401 && reply.body.contains("TokenRevoked"), "{reply:?}");
+        serves(&site, &ben, body); // the control: it is the list, and the policy is the one that is meant
+    };
+    holds("one");
+    for name in ["two", "three"] {
+        assert_eq!(daemon.takes(&format!("{name}.tgb"), &site.bundle(upstream(name))), "Activated");
+        holds(name);
+    }
+    daemon.stop();
+    let daemon = site.start();
+    holds("three");
+    daemon.stop();
+}

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
-use tidegate::admin::Status;
+use tidegate::admin::{PolicyStatus, Status};
 use tidegate::keys::sha256;
 use tidegate::units::TimeQuality;
 
@@ -315,4 +315,27 @@ fn a_route_that_wants_fresh_revocations_closes_when_what_is_known_is_too_old_and
     assert!(metrics.contains("\ntidegate_revocations_age_seconds 25"), "{metrics}");
     assert!(metrics.contains("tidegate_requests_total{outcome=\"RevocationsStale\"} 1"), "{metrics}");
     daemon.stop();
+}
+
+#[test]
+fn a_trusted_clock_that_runs_ahead_keeps_no_good_bundle_out_and_shows_what_serves_as_stale() {
+    let site = Site::new();
+    let Some(shim) = shim(&site.path("")) else { return };
+    let deployment = fs::read_to_string(site.path("policy/deployment.toml")).expect("a file");
+    fs::write(site.path("policy/deployment.toml"), format!("valid_for = \"100d\"\n{deployment}")).expect("written");
+    let ahead = wall() + 400 * DAY;
+    let stale = |daemon: &Daemon| match daemon.status().policy {
+        PolicyStatus::Active { stale, .. } => stale,
+        PolicyStatus::SafeMode => panic!("{}", daemon.log()),
+    };
+    for (trust, quality, shown) in [("rtc", TimeQuality::Synced, true), ("", TimeQuality::Floor, false)] {
+        let sources = if trust.is_empty() { String::new() } else { format!("{trust:?}") };
+        let mut site = Site::beside(&site, usize::from(shown));
+        site.more = format!("[time]\ntrust = [{sources}]\n");
+        let daemon = at(&site, &shim, "gate", ahead, 0);
+        assert_eq!(daemon.status().time.quality, quality);
+        assert_eq!(daemon.takes("one.tgb", &site.bundle(free_address())), "Activated", "{}", daemon.log());
+        assert_eq!(stale(&daemon), shown);
+        daemon.stop();
+    }
 }

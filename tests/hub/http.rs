@@ -29,7 +29,7 @@ async fn read(stream: &mut TcpStream) -> Vec<u8> {
     answer
 }
 
-fn put(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn put(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "PUT {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
         body.len()
@@ -46,7 +46,7 @@ pub(crate) fn status(answer: &[u8]) -> &str {
 }
 
 /// Status and the problem's name.
-fn refusal(answer: &[u8]) -> (String, String) {
+pub(crate) fn refusal(answer: &[u8]) -> (String, String) {
     let text = String::from_utf8_lossy(answer);
     let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
     assert!(head.contains("application/problem+json"), "{head}");
@@ -54,7 +54,7 @@ fn refusal(answer: &[u8]) -> (String, String) {
     (status(answer).into(), problem["title"].as_str().expect("a title").into())
 }
 
-fn told(status: &str, name: &str) -> (String, String) {
+pub(crate) fn told(status: &str, name: &str) -> (String, String) {
     (status.into(), name.into())
 }
 

@@ -2,6 +2,7 @@
 #![cfg(feature = "hub")]
 
 mod bundles;
+mod enrol;
 mod http;
 mod scene;
 mod time;

@@ -179,7 +179,8 @@ fn on_small_disk(make: impl FnOnce(&Path, &Path) -> bool, what: impl FnOnce(&Pat
     fs::create_dir(&mount).expect("a folder");
     if !make(folder.path(), &mount) {
         // Not by println!, which nobody sees of a test that passes.
-        let _ = writeln!(std::io::stderr(), "skipped: this needs the right to mount a small file system");
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        let _ = writeln!(std::io::stderr(), "skipped: {test}: this needs the right to mount a small file system");
         return;
     }
     let outcome = std::panic::catch_unwind(|| what(&mount));

@@ -1,7 +1,6 @@
 //! `token mint`: an access token (RFC 9068) signed with a key on this machine, or one for each line of a list, to be
 //! brought to a site that has no issuer of its own and no network.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -93,7 +92,7 @@ pub(super) fn run(mint: &Mint) -> anyhow::Result<()> {
         lines.push_str(&Value::from(line).to_string());
         lines.push('\n');
     }
-    std::io::stdout().lock().write_all(lines.as_bytes())?;
+    print!("{lines}");
     Ok(())
 }
 
