@@ -37,21 +37,18 @@ const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
 /// Makes the policy, or says the first thing that is wrong with it.
 pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
-    let bytes = |kind| entries.get(&kind).map_or(&[][..], Vec::as_slice);
-    let required = |kind: EntryKind| match bytes(kind) {
-        [] => Err(invalid(format!("there is no entry {kind}"))),
-        bytes => Ok(bytes),
-    };
+    let required = |kind: EntryKind| entries.get(&kind).ok_or_else(|| invalid(format!("there is no entry {kind}")));
     let read = |kind: EntryKind| move |error: EntryError| invalid(format!("entry {kind}: {error}"));
     let routes = entry::Routes::from_bytes(required(EntryKind::Routes)?).map_err(read(EntryKind::Routes))?;
     let throttle = entry::Throttle::from_bytes(required(EntryKind::Throttle)?).map_err(read(EntryKind::Throttle))?;
-    let subscriptions = match bytes(EntryKind::Subscriptions) {
-        [] => entry::Subscriptions::default(),
-        bytes => entry::Subscriptions::from_bytes(bytes).map_err(read(EntryKind::Subscriptions))?,
+    // What is there must be a table: no bytes are no empty one.
+    let subscriptions = match entries.get(&EntryKind::Subscriptions) {
+        None => entry::Subscriptions::default(),
+        Some(bytes) => entry::Subscriptions::from_bytes(bytes).map_err(read(EntryKind::Subscriptions))?,
     };
-    let revocations = match bytes(EntryKind::Revocations) {
-        [] => Revocations::default(),
-        bytes => revocations(&entry::RevocationRows::from_bytes(bytes).map_err(read(EntryKind::Revocations))?),
+    let revocations = match entries.get(&EntryKind::Revocations) {
+        None => Revocations::default(),
+        Some(bytes) => revocations(&entry::RevocationRows::from_bytes(bytes).map_err(read(EntryKind::Revocations))?),
     };
 
     let plans = throttle.plans.iter().map(plan).collect::<Result<Box<[_]>, _>>()?;
