@@ -38,17 +38,14 @@ const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
 /// Makes the policy, or says the first thing that is wrong with it.
 pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
-    let bytes = |kind| entries.get(&kind).map_or(&[][..], Vec::as_slice);
-    let required = |kind: EntryKind| match bytes(kind) {
-        [] => Err(invalid(format!("there is no entry {kind}"))),
-        bytes => Ok(bytes),
-    };
+    let required = |kind: EntryKind| entries.get(&kind).ok_or_else(|| invalid(format!("there is no entry {kind}")));
     let read = |kind: EntryKind| move |error: EntryError| invalid(format!("entry {kind}: {error}"));
     let routes = entry::Routes::from_bytes(required(EntryKind::Routes)?).map_err(read(EntryKind::Routes))?;
     let throttle = entry::Throttle::from_bytes(required(EntryKind::Throttle)?).map_err(read(EntryKind::Throttle))?;
-    let revocations = match bytes(EntryKind::Revocations) {
-        [] => Revocations::default(),
-        bytes => revocations(&entry::RevocationRows::from_bytes(bytes).map_err(read(EntryKind::Revocations))?),
+    // What is there must be a table: no bytes are no empty one.
+    let revocations = match entries.get(&EntryKind::Revocations) {
+        None => Revocations::default(),
+        Some(bytes) => revocations(&entry::RevocationRows::from_bytes(bytes).map_err(read(EntryKind::Revocations))?),
     };
 
     let plans = throttle.plans.iter().map(plan).collect::<Result<Box<[_]>, _>>()?;
@@ -69,7 +66,7 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
     }
     let router = router(&routes.apis, &apis, &compiled)?;
     drop(routes);
-    let subscribers = subscribers(bytes(EntryKind::Subscriptions), &apis, &plan_names)?;
+    let subscribers = subscribers(entries.get(&EntryKind::Subscriptions), &apis, &plan_names)?;
     let policy = Policy {
         revocations,
         apis: apis.into(),
@@ -287,14 +284,14 @@ fn router(wire: &[entry::Api], apis: &[Api], routes: &[Route]) -> Result<Router,
 }
 
 /// `entry` is its bytes; none: nobody is subscribed to anything.
-fn subscribers(entry: &[u8], apis: &[Api], plans: &Names<'_>) -> Result<Subscribers, SemanticProblem> {
+fn subscribers(entry: Option<&Vec<u8>>, apis: &[Api], plans: &Names<'_>) -> Result<Subscribers, SemanticProblem> {
     let api_places: HashMap<(&str, &str), ApiIndex> =
         (0..).zip(apis).map(|(index, api)| ((&*api.name, &*api.version), index)).collect();
     if api_places.len() != apis.len() {
         return Err(invalid("two APIs have the same name and version".to_owned()));
     }
     let unread = |error: EntryError| invalid(format!("entry {}: {error}", EntryKind::Subscriptions));
-    let rows = if entry.is_empty() { None } else { Some(entry::Rows::new(entry).map_err(unread)?) };
+    let rows = entry.map(|entry| entry::Rows::new(entry)).transpose().map_err(unread)?;
     let mut builder = SubscribersBuilder::default();
     for row in rows.into_iter().flatten() {
         match row.map_err(unread)? {

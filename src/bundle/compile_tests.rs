@@ -211,6 +211,12 @@ fn a_missing_a_cut_and_a_loose_entry_are_refused() {
         bytes.truncate(bytes.len() - 1);
         assert!(compile(&entries).is_err(), "{kind} is cut");
     }
+    // No bytes are no table: taken for an empty one they would give back what was revoked.
+    for kind in EntryKind::ALL {
+        let mut entries = Source::sound().entries();
+        entries.insert(kind, Vec::new());
+        assert!(compile(&entries).is_err(), "{kind} is empty");
+    }
     let mut entries = Source::sound().entries();
     entries.get_mut(&EntryKind::Routes).expect("there").push(b' ');
     assert!(compile(&entries).is_err(), "white space after the JSON");

@@ -14,7 +14,7 @@ use tidegate::ids::hex;
 use tidegate::store::pair::Pair;
 
 use crate::rotation::{link, signed, third};
-use crate::world::{Case, Device, GOLDEN_AT, GOLDEN_SEQ, case, device_facts, draft, golden, key, root, sign};
+use crate::world::{Device, GOLDEN_AT, GOLDEN_SEQ, case, device_facts, draft, golden, key, root, sign};
 
 /// Key 9 is the device's.
 const DEVICE: u8 = 9;
@@ -37,7 +37,7 @@ fn body(seq: u64, site: &str) -> Value {
 }
 
 /// The frame as the format's table draws it, around any bytes.
-fn framed(kind: DocumentKind, body: &[u8], seeds: &[u8]) -> Vec<u8> {
+pub fn framed(kind: DocumentKind, body: &[u8], seeds: &[u8]) -> Vec<u8> {
     let mut keys: Vec<_> = seeds.iter().map(|seed| key(*seed)).collect();
     keys.sort_by_key(|key| key.public().id());
     let signatures: Vec<_> = keys
@@ -60,64 +60,6 @@ fn with(seeds: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 /// The enrolment of number `seq`, signed by the policy role.
 pub fn enrolment(seq: u64, site: &str) -> Vec<u8> {
     with(&[4, 5], |body| *body = self::body(seq, site))
-}
-
-fn refused(name: &'static str, about: &str, change: fn(&mut Value)) -> Case {
-    case(name, about, with(&[4, 5], change))
-}
-
-pub fn cases() -> Vec<Case> {
-    let sound = enrolment(1, "quay");
-    let text = String::from_utf8(sound.clone()).expect("text");
-    let raw = |body: &str| framed(DocumentKind::Enrolment, body.as_bytes(), &[4, 5]);
-    let own = key(DEVICE);
-    let request = Request::sign(&own, Default::default(), "board").expect("signed").to_bytes();
-    let receipt = Document::sign(DocumentKind::ImportReceipt, &body(1, "quay"), &own).expect("signed").to_bytes();
-    vec![
-        case("ThresholdNotMet", "by one of the policy role", with(&[4], |_| ())),
-        case("ThresholdNotMet", "by another role", with(&[7], |_| ())),
-        case("ThresholdNotMet", "by the device itself", with(&[DEVICE], |_| ())),
-        case("TypeMismatch", "a request in place of its answer", request),
-        case("TypeMismatch", "a receipt in its place", receipt),
-        case("SignatureInvalid", "another site", text.replace("quay", "pier").into_bytes()),
-        case("Truncated", "cut in the middle", sound[..sound.len() / 2].to_vec()),
-        case("Truncated", "without its line feed", sound[..sound.len() - 1].to_vec()),
-        case("SigSectionMalformed", "a word too many", text.replace("\"signature\":", "\"signature\" :").into_bytes()),
-        case("UnknownBundleType", "of another version", text.replace("v1+json", "v2+json").into_bytes()),
-        case("BadMagic", "with white space", format!(" {text}").into_bytes()),
-        case("SectionTooLarge", "longer than a document", raw(&format!("{{\"a\":\"{}\"}}", "x".repeat(40_000)))),
-        case("ManifestNotCanonical", "with white space in its body", raw("{ \"a\":1}")),
-        case("ManifestNotCanonical", "no JSON", raw("quay")),
-        case("ManifestSchema", "something else", raw("{\"a\":1}")),
-        refused("ManifestSchema", "a member more", |body| body["admin"] = true.into()),
-        refused("ManifestSchema", "the first is 1", |body| body["seq"] = 0.into()),
-        refused("ManifestSchema", "a label that no target names", |body| body["labels"] = json!({"Site": "quay"})),
-        refused("ManifestSchema", "an empty label", |body| body["labels"] = labelled("")),
-        refused("ManifestSchema", "a long label", |body| body["labels"] = labelled(&"x".repeat(257))),
-        refused("ManifestSchema", "many labels", |body| {
-            body["labels"] =
-                (0..17).map(|n| (format!("l{n}"), Value::from("x"))).collect::<serde_json::Map<_, _>>().into();
-        }),
-        refused("WeakKey", "a key that anybody can sign with", |body| body["key"] = "00".repeat(32).into()),
-        refused("WrongDeployment", "of another deployment", |body| body["deployment"] = "airport".into()),
-        refused("RootTooOld", "for a later root", |body| body["root_version"] = 3.into()),
-        refused("EpochMismatch", "of another epoch", |body| body["epoch"] = 0.into()),
-        refused("IssuedAtImplausible", "from the far future", |body| body["issued_at"] = 9_000_000_000_i64.into()),
-        refused("NotForThisDevice", "for another device", |body| {
-            body["key"] = hex(key(8).public().raw()).into();
-            body["device"] = tidegate::ids::DeviceId::from(key(8).public().id()).to_string().into();
-        }),
-        refused("NotForThisDevice", "with another device's key", |body| {
-            body["key"] = hex(key(8).public().raw()).into();
-        }),
-    ]
-}
-
-/// What shows only on a device that is enrolled.
-pub fn seen() -> Vec<String> {
-    let mut device = Device::with_golden();
-    device.takes(&enrolment(2, "quay"));
-    vec![device.offer(&enrolment(1, "pier")).result.name().to_owned()]
 }
 
 fn labels(device: &Device) -> Vec<(String, String)> {

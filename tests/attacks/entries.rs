@@ -12,53 +12,8 @@ use tidegate::keys::sha256;
 use tidegate::store::time::BUILD_TIME;
 
 use crate::world::{
-    Case, GOLDEN_SEQ, bundle, case, compile, device_facts, draft, entries, judge, manifest_value, root, sign,
-    signed_bytes, with_manifest,
+    GOLDEN_SEQ, compile, device_facts, draft, entries, judge, manifest_value, root, sign, signed_bytes,
 };
-
-pub fn cases() -> Vec<Case> {
-    let entry = |kind: &str, len: u64| json!({"kind": kind, "len": len, "name": "x", "sha256": sha256(b"p")});
-    let table = |name, about: &str, entries: Value| case(name, about, with_manifest(b"p", |m| m["entries"] = entries));
-    let named = |name: &str| json!([{"kind": "routes", "len": 1, "name": name, "sha256": sha256(b"p")}]);
-    let good = bundle(GOLDEN_SEQ + 1, "next");
-    let mut altered = good.clone();
-    *altered.last_mut().expect("a payload") ^= 1;
-    let swapped = with_manifest(b"ab", |m| {
-        m["entries"] = json!([
-            {"kind": "routes", "len": 1, "name": "x", "sha256": sha256(b"b")},
-            {"kind": "issuers", "len": 1, "name": "x", "sha256": sha256(b"a")},
-        ]);
-    });
-    vec![
-        table("EntryCount", "none", json!([])),
-        table("EntryCount", "seven", json!(vec![entry("routes", 0); 7])),
-        table("EntryKindUnknown", "a kind of the future", json!([entry("weather", 1)])),
-        table("EntryKindUnknown", "a path", json!([entry("../../etc/passwd", 1)])),
-        table("EntryDuplicate", "routes twice", json!([entry("routes", 1), entry("routes", 0)])),
-        table("EntryName", "a path as the name", named("../../../etc/passwd")),
-        table("EntryName", "no name", named("")),
-        table("EntryName", "a name of 65", named(&"x".repeat(65))),
-        table(
-            "EntryTooLarge",
-            "a byte over its kind's limit",
-            json!([entry("issuers", EntryKind::Issuers.limit() + 1)]),
-        ),
-        table("EntryTooLarge", "2^53 bytes", json!([entry("routes", 1 << 53)])),
-        table("PayloadLengthMismatch", "a byte short", json!([entry("routes", 0)])),
-        table("PayloadLengthMismatch", "a byte over", json!([entry("routes", 2)])),
-        table(
-            "EntryDigestMismatch",
-            "another blob",
-            json!([{"kind": "routes", "len": 1, "name": "x", "sha256": sha256(b"q")}]),
-        ),
-        case("EntryDigestMismatch", "the last bit of the payload", altered),
-        case("EntryDigestMismatch", "two blobs swapped", swapped),
-    ]
-    .into_iter()
-    .chain(policies())
-    .chain(probes())
-    .collect()
-}
 
 /// A probe of the sound policy that comes out as it expects.
 fn probe(name: &str) -> Value {
@@ -76,44 +31,6 @@ fn probed(probes: &Value) -> Vec<u8> {
     sign(&draft.assemble(&root()).expect("a sound draft"))
 }
 
-/// Step 16: probes that come out otherwise than they say, or are none.
-fn probes() -> Vec<Case> {
-    let with = |name, about: &str, change: fn(&mut Value)| {
-        let mut probe = probe("one");
-        change(&mut probe);
-        case(name, format!("a probe {about}"), probed(&json!([probe])))
-    };
-    let many: Vec<Value> = (0..257).map(|at| probe(&format!("{at:03}"))).collect();
-    let set = |name, about: &str, probes: &[Value]| case(name, about, probed(&json!(probes)));
-    vec![
-        with("ProbeFailed", "that should be let in without a token", |p| p["expect"]["result"] = "Admitted".into()),
-        with("ProbeFailed", "with garbage for a token", |p| {
-            p["headers"] = json!([{"name": "authorization", "value": "Bearer x.y.z"}]);
-        }),
-        with("ProbeFailed", "by another route", |p| p["expect"]["route"] = "/{name}".into()),
-        with("ProbeFailed", "for an application", |p| p["expect"]["application"] = "till".into()),
-        with("ProbeFailed", "of a path that is not published", |p| p["path"] = "/parrots/1".into()),
-        with("ProbeFailed", "of a method that is not", |p| p["method"] = "DELETE".into()),
-        with("ProbeFailed", "that expects no result that there is", |p| {
-            p["expect"]["result"] = "\u{1b}[2J\n".repeat(100).into();
-        }),
-        with("SemanticInvalid", "with a header in upper case", |p| {
-            p["headers"] = json!([{"name": "Authorization", "value": "Bearer x.y.z"}]);
-        }),
-        with("SemanticInvalid", "without a name", |p| p["name"] = "".into()),
-        with("SemanticInvalid", "with a member more", |p| p["when"] = 1.into()),
-        with("SemanticInvalid", "before 1970", |p| p["at"] = (-1).into()),
-        set("SemanticInvalid", "two probes of one name", &[probe("one"), probe("one")]),
-        set("SemanticInvalid", "probes out of order", &[probe("two"), probe("one")]),
-        set("SemanticInvalid", "257 probes", &many),
-        set("ProbeFailed", "the last of many probes", &{
-            let mut probes = many[..256].to_vec();
-            probes[255]["expect"]["result"] = "NoRoute".into();
-            probes
-        }),
-    ]
-}
-
 #[test]
 fn probes_that_come_out_as_they_say_are_no_hindrance() {
     let mut unknown = probe("unknown");
@@ -125,60 +42,6 @@ fn probes_that_come_out_as_they_say_are_no_hindrance() {
     twice["headers"] = json!([{"name": "authorization", "value": "a"}, {"name": "authorization", "value": "b"}]);
     twice["expect"]["result"] = "BadRequest".into();
     judge(&probed(&json!([garbled, probe("one"), twice, unknown]))).expect("all come out as they say");
-}
-
-/// Step 15: what the real compiler says of a sound policy that was spoilt.
-fn policies() -> Vec<Case> {
-    let spoilt = |name, about: &str, change: fn(&mut Value)| case(name, about, compiled(change, |text| text));
-    let edited = |about, from, to| case("SemanticInvalid", about, compiled(|_| (), |text| text.replace(from, to)));
-    let mut cases = vec![
-        spoilt("WeakKey", "a small-order point", |p| key(p)["jwk"]["x"] = "A".repeat(43).into()),
-        spoilt("WeakKey", "RSA of 512 bits", |p| {
-            let n = "v".repeat(85) + "w";
-            (key(p)["alg"], key(p)["jwk"]) = ("RS256".into(), json!({"e": "AQAB", "kty": "RSA", "n": n}));
-        }),
-        spoilt("DuplicateKid", "one kid twice", |p| {
-            let twice = json!([key(p), key(p)]);
-            p["issuers"]["issuers"][0]["keys"] = twice;
-        }),
-        spoilt("PrivateKeyInBundle", "a symmetric key", |p| {
-            (key(p)["alg"], key(p)["jwk"]) = ("HS256".into(), json!({"k": "c2VjcmV0", "kty": "oct"}));
-        }),
-        spoilt("PrivateKeyInBundle", "a private key that is not text", |p| key(p)["jwk"]["d"] = 7.into()),
-        spoilt("PrivateKeyInBundle", "a set with a private key", |p| {
-            let set = json!({"keys": [{"crv": "Ed25519", "d": "AA", "kty": "OKP", "x": "AA"}]});
-            key(p)["jwk"] = set;
-        }),
-        spoilt("SemanticInvalid", "an upstream that is not there", |p| {
-            p["routes"]["apis"][0]["upstream"] = "gone".into();
-        }),
-        spoilt("SemanticInvalid", "a symmetric algorithm", |p| key(p)["alg"] = "HS256".into()),
-        spoilt("SemanticInvalid", "an unknown member of a key", |p| key(p)["jwk"]["x5c"] = "".into()),
-        spoilt("SemanticInvalid", "APIs out of order", |p| {
-            p["routes"]["apis"].as_array_mut().expect("a list").reverse();
-        }),
-        spoilt("SemanticInvalid", "upstreams out of order", |p| {
-            let mut other = p["routes"]["upstreams"][0].clone();
-            other["name"] = "a".into();
-            p["routes"]["upstreams"].as_array_mut().expect("a list").push(other);
-        }),
-        spoilt("SemanticInvalid", "plans out of order", |p| {
-            p["throttle"]["plans"].as_array_mut().expect("a list").push(json!({"limits": [], "name": "a"}));
-        }),
-        edited("an integer over 2^53", ":1000,\"per\"", ":9007199254740993,\"per\""),
-        edited("an integer over 2^63", ":1000,\"per\"", ":18446744073709551615,\"per\""),
-        edited("white space", "\"name\":\"gold\"", "\"name\": \"gold\""),
-        edited("no JSON", "\"plans\"", "plans"),
-    ];
-    for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
-        let private = |p: &mut Value| key(p)["jwk"][member] = "AA".into();
-        cases.push(case("PrivateKeyInBundle", member, compiled(private, |text| text)));
-    }
-    cases
-}
-
-fn key(policy: &mut Value) -> &mut Value {
-    &mut policy["issuers"]["issuers"][0]["keys"][0]
 }
 
 fn compiled(change: impl FnOnce(&mut Value), edit: impl Fn(String) -> String) -> Vec<u8> {

@@ -4,20 +4,7 @@ use tidegate::bundle::journal::OFFER_BURST;
 use tidegate::bundle::pack::Draft;
 use tidegate::bundle::{Imported, Medium};
 
-use crate::world::{Case, Device, GOLDEN_FLOOR, GOLDEN_SEQ, bundle, case, draft, golden, root, sign, with_manifest};
-
-pub fn cases() -> Vec<Case> {
-    let floor =
-        |seq: u64, floor: u64| with_manifest(b"p", |m| (m["seq"], m["security_floor"]) = (seq.into(), floor.into()));
-    vec![
-        case("BelowSecurityFloor", "below the floor", floor(GOLDEN_FLOOR - 1, 0)),
-        case("Rollback", "at the floor, below the highest", bundle(GOLDEN_FLOOR, "old")),
-        case("Rollback", "one below the highest", bundle(GOLDEN_SEQ - 1, "old")),
-        case("Equivocation", "another bundle of the same number", bundle(GOLDEN_SEQ, "other")),
-        case("SecurityFloorInvalid", "a floor below the device's", floor(GOLDEN_SEQ + 1, GOLDEN_FLOOR - 1)),
-        case("SecurityFloorInvalid", "a floor above its own number", floor(GOLDEN_SEQ + 1, GOLDEN_SEQ + 2)),
-    ]
-}
+use crate::world::{Device, GOLDEN_SEQ, bundle, case, draft, golden, root, sign};
 
 #[test]
 fn a_bundle_that_follows_another_is_taken_where_that_one_serves() {

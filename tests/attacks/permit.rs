@@ -2,17 +2,13 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
-use tidegate::bundle::container::BundleType;
 use tidegate::bundle::manifest::{Permit, Target};
 use tidegate::bundle::root::RootDocument;
-use tidegate::bundle::{Imported, canonical, pack};
+use tidegate::bundle::{Imported, pack};
 use tidegate::ids::Digest;
 
 use crate::rotation::{link, third};
-use crate::world::{
-    Case, Device, GOLDEN_FLOOR, GOLDEN_SEQ, bundle, case, device_facts, draft, golden, key, root, signed_bytes,
-};
+use crate::world::{Device, GOLDEN_FLOOR, GOLDEN_SEQ, bundle, case, device_facts, draft, golden, key, root};
 
 fn digest(bundle: &[u8]) -> Digest {
     pack::digest(bundle).expect("it has a digest")
@@ -43,56 +39,6 @@ fn below_floor() -> Vec<u8> {
 
 fn other() -> Vec<u8> {
     bundle(GOLDEN_SEQ, "other")
-}
-
-/// A sound permit from the golden bundle to the older one, changed, signed by `seeds`.
-fn with_manifest(payload: &[u8], seeds: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
-    let mut manifest = crate::world::manifest_value(1, payload);
-    manifest["type"] = "permit".into();
-    manifest["security_floor"] = 0.into();
-    manifest["permit"] = json!({"from": digest(&golden()), "to": digest(&older())});
-    manifest["target"] = json!({"devices": [device_facts().id]});
-    if payload.is_empty() {
-        manifest["entries"] = json!([]);
-    }
-    change(&mut manifest);
-    let bytes = canonical::write(&manifest).expect("canonical");
-    signed_bytes(BundleType::Permit, &[], &bytes, seeds, payload)
-}
-
-pub fn cases() -> Vec<Case> {
-    let with = |name, about: &str, change: fn(&mut Value)| case(name, about, with_manifest(b"", &[7], change));
-    vec![
-        with("PermitForbidden", "for all devices", |m| m["target"] = json!({"all": true})),
-        with("PermitForbidden", "for devices by label", |m| m["target"] = json!({"labels": {"site": ["pier"]}})),
-        with("NotForThisDevice", "for another device", |m| m["target"] = json!({"devices": ["08".repeat(16)]})),
-        with("TargetEmpty", "for no device", |m| m["target"] = json!({"devices": []})),
-        with("ManifestSchema", "without what it permits", |m| {
-            m.as_object_mut().expect("members").remove("permit");
-        }),
-        with("ManifestSchema", "without what it leads away from", |m| m["permit"] = json!({"to": "ab".repeat(32)})),
-        with("UnsupportedRequirement", "that stands on a base", |m| m["base"] = "ab".repeat(32).into()),
-        with("ManifestSchema", "a digest in place of two", |m| m["permit"] = "ab".repeat(32).into()),
-        with("EpochMismatch", "of another epoch", |m| m["epoch"] = 0.into()),
-        with("Expired", "expired", |m| m["expires_at"] = 1.into()),
-        with("SecurityFloorInvalid", "with a floor", |m| m["security_floor"] = 1.into()),
-        with("PermitNotApplicable", "from another bundle", |m| m["permit"]["from"] = "ab".repeat(32).into()),
-        with("PermitUsed", "to what serves", |m| m["permit"]["to"] = m["permit"]["from"].clone()),
-        case("EntryNotAllowed", "with an entry", with_manifest(b"p", &[7], |_| ())),
-        case(
-            "PayloadLengthMismatch",
-            "with bytes of no entry",
-            with_manifest(b"p", &[7], |m| m["entries"] = json!([])),
-        ),
-        case("ThresholdNotMet", "by the policy role", with_manifest(b"", &[4, 5], |_| ())),
-    ]
-}
-
-/// The refusals that show only while a permit waits, as they were seen.
-pub fn seen() -> Vec<String> {
-    let mut device = Device::with_golden();
-    device.takes(&permit(1, &golden(), &older()));
-    vec![device.offer(&other()).result.name().to_owned()]
 }
 
 #[test]

@@ -3,20 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
-use tidegate::bundle::container::BundleType;
 use tidegate::bundle::entry::{CutOff, CutOffKind, HashedId, Revocations};
 use tidegate::bundle::journal::Event;
 use tidegate::bundle::root::RootDocument;
-use tidegate::bundle::{EntryKind, Imported, Origin, canonical, pack};
-use tidegate::keys::sha256;
+use tidegate::bundle::{EntryKind, Imported, Origin, pack};
 use tidegate::policy::revocations::{Kind, RevokedId, TokenIds};
 use tidegate::store::time::BUILD_TIME;
 
 use crate::rotation::{link, signed, third};
-use crate::world::{
-    Case, Device, GOLDEN_AT, GOLDEN_SEQ, bundle, case, draft, golden, key, root, root_draft, signed_bytes,
-};
+use crate::world::{Device, GOLDEN_AT, GOLDEN_SEQ, bundle, case, draft, golden, key, root, root_draft};
 
 /// Long after the floor of a test device.
 const LATE: i64 = GOLDEN_AT + 1_000_000_000;
@@ -51,91 +46,10 @@ pub fn held() -> Vec<u8> {
     list(3, table(&[(1, PAST), (5, LATE), (9, LATE)], &[cut_off("till", 500)]))
 }
 
-/// The manifest of a sound list 4, changed, signed by `seeds`.
-fn with_manifest(payload: &[u8], seeds: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
-    let mut manifest = crate::world::manifest_value(4, payload);
-    manifest["type"] = "revocation".into();
-    manifest["security_floor"] = 0.into();
-    manifest["entries"][0]["kind"] = "revocations".into();
-    change(&mut manifest);
-    let bytes = canonical::write(&manifest).expect("canonical");
-    signed_bytes(BundleType::Revocation, &[], &bytes, seeds, payload)
-}
-
-pub fn cases() -> Vec<Case> {
-    let full = table(&[(5, LATE), (9, LATE)], &[cut_off("till", 500)]);
-    let entry =
-        |kind: &str, bytes: &[u8]| json!({"kind": kind, "len": bytes.len(), "name": kind, "sha256": sha256(bytes)});
-    let mut unsorted = full.clone();
-    let ids = 20 + 25;
-    unsorted.copy_within(ids + 16..ids + 24, ids);
-    vec![
-        case("ThresholdNotMet", "a list signed by the policy role", with_manifest(&full, &[4, 5], |_| ())),
-        case("TypeMismatch", "a policy signed as a list", with_manifest(&full, &[7], |m| m["type"] = "policy".into())),
-        case("EntryCount", "a list of nothing", with_manifest(b"", &[7], |m| m["entries"] = json!([]))),
-        case(
-            "EntryNotAllowed",
-            "a list with routes",
-            with_manifest(b"r", &[7], |m| m["entries"] = json!([entry("routes", b"r")])),
-        ),
-        case("EntryNotAllowed", "a list with routes too", {
-            let payload = [&full[..], b"r"].concat();
-            let entries = json!([entry("revocations", &full), entry("routes", b"r")]);
-            with_manifest(&payload, &[7], |m| m["entries"] = entries)
-        }),
-        case(
-            "SecurityFloorInvalid",
-            "a list with a floor",
-            with_manifest(&full, &[7], |m| m["security_floor"] = 1.into()),
-        ),
-        case("SemanticInvalid", "no table", with_manifest(b"no table", &[7], |_| ())),
-        case("SemanticInvalid", "an id twice", with_manifest(&unsorted, &[7], |_| ())),
-        case("EntryDigestMismatch", "another table", {
-            let mut other = with_manifest(&full, &[7], |_| ());
-            *other.last_mut().expect("a pool") ^= 1;
-            other
-        }),
-        case("NotForThisDevice", "another site's", {
-            with_manifest(&full, &[7], |m| m["target"] = json!({"labels": {"site": ["quay"]}}))
-        }),
-    ]
-}
-
-/// The refusals that show only against a list that is held, as they were seen.
-pub fn seen() -> Vec<String> {
-    let mut device = Device::with_golden();
-    device.takes(&held());
-    against_held().iter().map(|case| device.offer(&case.bytes).result.name().to_owned()).collect()
-}
-
-/// Cases that need the list that is held.
-fn against_held() -> Vec<Case> {
-    let full = [(5, LATE), (9, LATE)];
-    let till = || [cut_off("till", 500)];
-    let shrunk = |about: &str, ids: &[(u64, i64)], cut_offs: &[CutOff]| {
-        case("RevocationShrunk", about, list(4, table(ids, cut_offs)))
-    };
-    vec![
-        case("RevocationRollback", "the list before", list(2, table(&full, &till()))),
-        case("Equivocation", "another list of the same number", list(3, table(&full, &till()))),
-        shrunk("nothing", &[], &[]),
-        shrunk("without the first id that counts", &[(9, LATE)], &till()),
-        shrunk("without the last", &[(5, LATE)], &till()),
-        shrunk("another in its place", &[(5, LATE), (8, LATE)], &till()),
-        shrunk("an id that ends sooner", &[(5, LATE), (9, LATE - 1)], &till()),
-        shrunk("without the cut-off", &full, &[]),
-        shrunk("an earlier cut-off", &full, &[cut_off("till", 499)]),
-        shrunk("the cut-off of another", &full, &[cut_off("tills", 500)]),
-    ]
-}
-
 #[test]
 fn a_list_takes_away_and_never_gives_back() {
     let mut device = Device::with_golden();
     device.takes(&held());
-    for case in against_held() {
-        device.refuses(&case);
-    }
     let before = device.kept();
     assert!(matches!(device.offer(&held()).result, Imported::AlreadyInstalled));
     assert_eq!(device.kept(), before);
@@ -146,15 +60,6 @@ fn a_list_takes_away_and_never_gives_back() {
     assert_eq!(device.journal().last().expect("a line").detail, "a list of 3 ids and 2 cut-offs");
     device.still_serves_golden();
     assert_eq!(device.list.as_ref().expect("in force").1.len(), (3, 2));
-}
-
-#[test]
-fn without_a_list_before_it_the_same_lists_are_taken() {
-    // The negative control: it is what is held that refuses them.
-    for case in against_held() {
-        let mut device = Device::with_golden();
-        device.takes(&case.bytes);
-    }
 }
 
 #[test]

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
 use tidegate::bundle::canonical;
-use tidegate::bundle::container::BundleType;
+use tidegate::bundle::container::{BundleType, MAX_CHAIN};
 use tidegate::bundle::pack::{head, lay};
 use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
+use tidegate::bundle::trust::Trust;
+use tidegate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
+use tidegate::store::time::BUILD_TIME;
 
-use crate::world::{Case, bundle, case, judge, key, root, root_draft, signed_bytes, with_manifest};
+use crate::generator::sound;
+use crate::world::{bundle, judge, root, root_draft, signed_bytes};
 
 /// A chain of these documents, unsigned: the length, the document, no signatures.
 fn chain(documents: &[&[u8]]) -> Vec<u8> {
@@ -39,90 +42,25 @@ fn document(change: impl FnOnce(&mut RootDraft)) -> Vec<u8> {
     RootDocument::build(draft).expect("a sound root").bytes().to_vec()
 }
 
-/// The device's own root with its JSON changed past what a draft allows.
-fn edited(change: impl FnOnce(&mut Value)) -> Vec<u8> {
-    let mut value = canonical::read(root().bytes()).expect("canonical");
-    change(&mut value);
-    canonical::write(&value).expect("canonical")
-}
-
-/// Seventeen keys of the policy role, all of which must sign.
-fn seventeen_of_seventeen(root: &mut Value) {
-    let public = |seed| tidegate::ids::hex(key(seed).public().raw());
-    root["keys"] = (1..=17).map(|n| json!({"alg": "ed25519", "name": n.to_string(), "public": public(n)})).collect();
-    root["roles"]["policy"] = json!({"keys": (0..17).collect::<Vec<_>>(), "threshold": 17});
-}
-
-pub fn cases() -> Vec<Case> {
-    let mine = root().bytes().to_vec();
-    let mut cut = chain(&[&mine]);
-    cut.truncate(cut.len() - 20);
-    let with = |name, about: &str, trust: Vec<u8>| case(name, about, bringing(&trust));
-    let small_order = "0100000000000000000000000000000000000000000000000000000000000000";
-    let mut cases = vec![
-        with("RootFork", "another root of the same version", chain(&[&document(|draft| draft.issued_at += 1)])),
-        with("RootGap", "a root two versions on", chain(&[&version(4)])),
-        with("RootGap", "a chain with a hole", chain(&[&version(1), &version(3)])),
-        with("RootGap", "a chain that goes backwards", chain(&[&mine, &version(1)])),
-        with("RootThresholdOld", "the next root, unsigned", chain(&[&mine, &version(3)])),
-        with(
-            "RootWrongDeployment",
-            "the root of another deployment",
-            chain(&[&document(|draft| draft.deployment = "quay".into())]),
-        ),
-        with(
-            "RootEpochRegression",
-            "a later root of an earlier epoch",
-            chain(&[&document(|draft| (draft.version, draft.epoch) = (3, 0))]),
-        ),
-        with("RootChainMalformed", "a document cut off", cut),
-        with("RootChainMalformed", "a document of no bytes", vec![0, 0, 0, 0, 0]),
-        with("RootChainMalformed", "a document of 4 GiB", [&[0xff; 4][..], &mine].concat()),
-        with("RootChainMalformed", "sixty-five documents", chain(&vec![&mine[..1]; 65])),
-        with(
-            "RootChainMalformed",
-            "signatures that are not there",
-            [&chain(&[&mine])[..mine.len() + 4], &[3]].concat(),
-        ),
-        with("RootSchema", "not JSON", chain(&[b"{"])),
-        with("RootSchema", "an unknown member", chain(&[&edited(|v| v["extra"] = 1.into())])),
-        with("RootSchema", "white space", chain(&[&[&mine[..], b" "].concat()])),
-        with("RootSchema", "another type", chain(&[&edited(|v| v["type"] = "policy".into())])),
-        with("RootSchema", "an unknown role", chain(&[&edited(|v| v["roles"]["king"] = v["roles"]["root"].clone())])),
-        with("RootSchema", "an unknown algorithm", chain(&[&edited(|v| v["keys"][0]["alg"] = "rsa".into())])),
-        with("RootSchema", "a key that is not hex", chain(&[&edited(|v| v["keys"][0]["public"] = "zz".into())])),
-        with("RootInvalid", "a weak key", chain(&[&edited(|v| v["keys"][0]["public"] = small_order.into())])),
-        with(
-            "RootInvalid",
-            "a key twice",
-            chain(&[&edited(|v| v["keys"][1]["public"] = v["keys"][0]["public"].clone())]),
-        ),
-        with("RootInvalid", "a threshold of 0", chain(&[&edited(|v| v["roles"]["policy"]["threshold"] = 0.into())])),
-        with("RootInvalid", "more than there are", chain(&[&edited(|v| v["roles"]["policy"]["threshold"] = 4.into())])),
-        with(
-            "RootInvalid",
-            "an index twice",
-            chain(&[&edited(|v| v["roles"]["policy"]["keys"] = serde_json::json!([3, 3]))]),
-        ),
-        with(
-            "RootInvalid",
-            "an index past the end",
-            chain(&[&edited(|v| v["roles"]["policy"]["keys"] = serde_json::json!([3, 7]))]),
-        ),
-        with("RootInvalid", "a threshold over what a signature block holds", chain(&[&edited(seventeen_of_seventeen)])),
-        with("RootInvalid", "version 0", chain(&[&edited(|v| v["version"] = 0.into())])),
-    ];
-    cases.push(case("RootTooOld", "a bundle for a later root", with_manifest(b"p", |m| m["root_version"] = 3.into())));
-    cases.push(case("EpochMismatch", "a later epoch", with_manifest(b"p", |m| m["epoch"] = 2.into())));
-    cases
-}
-
 #[test]
 fn a_chain_of_what_the_device_has_is_passed_over() {
     let mine = root().bytes().to_vec();
     for trust in [chain(&[]), chain(&[&mine]), chain(&[&version(1), &mine]), chain(&[&version(1)])] {
         assert!(judge(&bringing(&trust)).is_ok());
     }
+}
+
+#[test]
+fn a_chain_of_as_many_documents_as_may_be_is_taken() {
+    // The control of `roots/sixty-five-documents`.
+    let chain = crate::generator::long_chain(MAX_CHAIN);
+    let bundle = sound::bringing(&sound::policy(sound::SEQ, "next"), &chain);
+    let (trust, device) = (Trust::new(sound::root()), sound::device());
+    let by = Judge { trust: &trust, lower: BUILD_TIME, device: &device, purpose: Purpose::Install };
+    let mut found = Findings::default();
+    let verdict = verify(&mut Whole(std::io::Cursor::new(bundle)), &by, tidegate::bundle::compile, &mut found);
+    assert!(matches!(verdict, Ok(Verdict::Accepted(_))), "{verdict:?}");
+    assert_eq!(found.roots.len(), MAX_CHAIN - 1);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tidegate::bundle::container::BundleType;
 use tidegate::bundle::journal::Event;
 use tidegate::bundle::pack;
 use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
-use tidegate::bundle::trust::{MAX_AHEAD, Trust};
+use tidegate::bundle::trust::Trust;
 use tidegate::bundle::verify::{Findings, Judge, Purpose, Whole, verify};
 use tidegate::bundle::{Imported, Importer, OpenError, Origin};
 use tidegate::disk::Machine;
@@ -16,7 +16,7 @@ use tidegate::store::pair::Pair;
 use tidegate::store::time::BUILD_TIME;
 
 use crate::world::{
-    Case, Device, GOLDEN_AT, GOLDEN_FLOOR, GOLDEN_SEQ, bundle, case, compile, device_facts, draft, golden, key, root,
+    Device, GOLDEN_AT, GOLDEN_FLOOR, GOLDEN_SEQ, bundle, case, compile, device_facts, draft, golden, key, root,
     root_draft, signed_bytes,
 };
 
@@ -91,45 +91,6 @@ fn root_of(device: &mut Device) -> u64 {
     };
     assert_eq!(hubs, usize::from(version == 3), "the hub's keys go with the root");
     version
-}
-
-pub fn cases() -> Vec<Case> {
-    let with = |name, about: &str, links: &[Vec<u8>]| case(name, about, bringing(&bundle(11, "next"), links));
-    let third = |change: fn(&mut RootDraft)| third(change);
-    let sound = third(|_| ());
-    let mut forged = to_third();
-    let last = forged.len() - 1;
-    forged[last] ^= 1;
-    let mut replayed = vec![pack::sign_root(&fourth(), &key(1)), pack::sign_root(&fourth(), &key(2))];
-    replayed.extend(AFTER.map(|seed| pack::sign_root(&sound, &key(seed))));
-    let policy_type: Vec<_> = BOTH.map(|seed| crate::world::signature(seed, BundleType::Policy, sound.bytes())).into();
-    vec![
-        with("RootThresholdOld", "signed by nobody", &[link(&sound, &[])]),
-        with("RootThresholdOld", "signed by its own keys only", &[link(&sound, &AFTER)]),
-        with("RootThresholdOld", "one old key of two", &[link(&sound, &[1, 11, 12])]),
-        with("RootThresholdOld", "the policy keys stand in", &[link(&sound, &[4, 5, 11, 12])]),
-        with("RootThresholdNew", "signed by the old keys only", &[link(&sound, &BEFORE)]),
-        with("RootThresholdNew", "one new key of two", &[link(&sound, &[1, 2, 11])]),
-        with("SignatureInvalid", "a signature altered", &[forged]),
-        with("SignatureInvalid", "signatures of another root", &[pack::link(&sound, replayed).expect("few")]),
-        with("SignatureInvalid", "signed as a policy", &[pack::link(&sound, policy_type).expect("few")]),
-        with("RootGap", "the one after the next, sound in itself", &[link(&fourth(), &BOTH)]),
-        with(
-            "RootEpochRegression",
-            "well signed, of an earlier epoch",
-            &[link(&third(|draft| draft.epoch = 0), &BOTH)],
-        ),
-        with(
-            "RootWrongDeployment",
-            "well signed, of another deployment",
-            &[link(&third(|draft| draft.deployment = "quay".into()), &BOTH)],
-        ),
-        with(
-            "IssuedAtImplausible",
-            "well signed, and of a time too far away",
-            &[link(&third(|draft| draft.issued_at = GOLDEN_AT + 2 * MAX_AHEAD), &BOTH)],
-        ),
-    ]
 }
 
 #[test]

@@ -4,7 +4,7 @@ use tidegate::bundle::canonical;
 use tidegate::bundle::container::{BundleType, Signature};
 use tidegate::bundle::pack::{self, PackError};
 
-use crate::world::{Case, ascending, bundle, case, draft, judge, key, manifest_value, root, signature, signed_bytes};
+use crate::world::{ascending, bundle, draft, judge, key, manifest_value, root, signature};
 
 fn manifest() -> Vec<u8> {
     canonical::write(&manifest_value(11, b"p")).expect("canonical")
@@ -12,49 +12,6 @@ fn manifest() -> Vec<u8> {
 
 fn with(signatures: &[Signature]) -> Vec<u8> {
     pack::lay(BundleType::Policy, &[], &manifest(), &ascending(signatures.to_vec()), b"p").expect("fits")
-}
-
-pub fn cases() -> Vec<Case> {
-    let m = manifest();
-    let good = |seed| signature(seed, BundleType::Policy, &m);
-    let as_type = |seed, bundle_type| signature(seed, bundle_type, &m);
-    let mut wrong = good(5);
-    wrong.bytes[0] ^= 1;
-    let claimed = Signature { key: good(5).key, bytes: good(4).bytes };
-
-    // The same key twice, and two in the wrong order, past what the packer allows.
-    let raw_block = |signatures: &[Signature]| {
-        let mut bundle = with(&[good(4), good(5)]);
-        let at = 32 + m.len() + 1;
-        for (n, signature) in signatures.iter().enumerate() {
-            bundle[at + 96 * n..][..32].copy_from_slice(&signature.key.0);
-            bundle[at + 96 * n + 32..][..64].copy_from_slice(&signature.bytes);
-        }
-        bundle
-    };
-    let mut descending = ascending(vec![good(4), good(5)]);
-    descending.reverse();
-
-    vec![
-        case("ThresholdNotMet", "nobody", with(&[])),
-        case("ThresholdNotMet", "one of two", with(&[good(4)])),
-        case("ThresholdNotMet", "one, and one who is unknown", with(&[good(4), good(40)])),
-        case("ThresholdNotMet", "one, and one of another role", with(&[good(4), good(7)])),
-        case("ThresholdNotMet", "the root's own keys", with(&[good(1), good(2), good(3)])),
-        case("SignersNotAscending", "one key twice", raw_block(&[good(4), good(4)])),
-        case("SignersNotAscending", "in the wrong order", raw_block(&descending)),
-        case("SignatureInvalid", "one bit wrong, the threshold met by others", with(&[good(4), good(6), wrong])),
-        case("SignatureInvalid", "one key's signature under another's name", with(&[good(4), claimed])),
-        case("SignatureInvalid", "signed as a permit", with(&[good(4), as_type(5, BundleType::Permit)])),
-        case("SignatureInvalid", "all zeros", with(&[good(4), Signature { key: good(5).key, bytes: [0; 64] }])),
-        // Types that the format knows and this version cannot apply, soundly signed by their own role.
-        case("UnsupportedRequirement", "a release", signed_bytes(BundleType::Release, &[], &m, &[7], b"p")),
-        case(
-            "ThresholdNotMet",
-            "a revocation bundle by the policy role",
-            signed_bytes(BundleType::Revocation, &[], &m, &[4, 5], b"p"),
-        ),
-    ]
 }
 
 #[test]

@@ -13,20 +13,6 @@ use tidegate::disk::Machine;
 use crate::source::Unkind;
 use crate::world::{Device, GOLDEN_SEQ, bundle, case, compile, draft, golden, key, root, root_draft, sign};
 
-/// The refusals that show only here, as they were seen.
-pub fn seen() -> Vec<String> {
-    let disk = Arc::new(Unkind::default());
-    let mut device = Device::new(Arc::<Unkind>::clone(&disk));
-    disk.fail(Some(("trust/state", io::ErrorKind::Other)));
-    let lost = device.offer(&golden()).result.name().to_owned();
-    disk.fail(None);
-    let path = device.state().join("journal/00000001.jsonl");
-    let text = fs::read_to_string(&path).expect("the journal");
-    fs::write(&path, text.replacen("Nothing", "Serving", 1)).expect("written");
-    let broken = journal::read(&Machine, &device.state().join("journal")).expect_err("it was touched");
-    vec![lost, broken.name().to_owned()]
-}
-
 /// Flips one bit in the middle of a file.
 fn rot(path: &PathBuf) {
     let mut bytes = fs::read(path).expect("readable");
@@ -37,26 +23,6 @@ fn rot(path: &PathBuf) {
 
 fn slot(device: &Device, bundle: &[u8]) -> PathBuf {
     device.state().join("slots").join(pack::digest(bundle).expect("a digest").to_string())
-}
-
-#[test]
-fn a_rotten_active_slot_falls_back_and_the_same_bundle_heals_it() {
-    let next = bundle(GOLDEN_SEQ + 1, "next");
-    for file in ["head", "routes", "issuers"] {
-        let mut device = Device::with_golden();
-        device.takes(&next);
-        rot(&slot(&device, &next).join(file));
-        device.start();
-        assert_eq!(device.serving.as_ref().expect("the previous").1, "golden", "{file}");
-        assert!(matches!(device.origin, Origin::Previous(_)), "{file}");
-        assert!(device.journal().iter().any(|line| line.event == Event::FellBack));
-        // What was seen does not go back with the slot.
-        device.refuses(&case("Equivocation", "another of its number", bundle(GOLDEN_SEQ + 1, "other")));
-        device.takes(&next);
-        device.start();
-        assert_eq!(device.serving.as_ref().expect("the healed one").1, "next");
-        assert_eq!(device.origin, Origin::Active);
-    }
 }
 
 #[test]
@@ -108,19 +74,6 @@ fn with_both_slots_rotten_the_device_is_in_safe_mode_and_still_takes_a_bundle() 
     assert!(device.journal().iter().any(|line| line.event == Event::SafeMode));
     device.refuses(&case("Rollback", "the highest seen stays", golden()));
     device.takes(&next);
-}
-
-#[test]
-fn a_slot_under_another_bundles_name_does_not_serve() {
-    let next = bundle(GOLDEN_SEQ + 1, "next");
-    let mut device = Device::with_golden();
-    device.takes(&next);
-    let (active, previous) = (slot(&device, &next), slot(&device, &golden()));
-    for file in ["head", "routes", "issuers"] {
-        fs::copy(previous.join(file), active.join(file)).expect("copied");
-    }
-    device.start();
-    assert!(matches!(device.origin, Origin::Previous(_)));
 }
 
 #[test]
@@ -186,23 +139,6 @@ fn a_full_disk_stops_no_start_even_when_the_state_was_lost() {
 }
 
 #[test]
-fn lost_state_records_are_made_again_from_the_slots() {
-    let next = bundle(GOLDEN_SEQ + 1, "next");
-    for remove in [false, true] {
-        let mut device = Device::with_golden();
-        device.takes(&next);
-        for record in ["trust/state.0", "trust/state.1"] {
-            let path = device.state().join(record);
-            if remove { fs::remove_file(path).expect("removed") } else { rot(&path) }
-        }
-        device.start();
-        assert_eq!(device.serving.as_ref().expect("it serves").1, "next");
-        assert!(device.journal().iter().any(|line| line.event == Event::StateLost));
-        device.refuses(&case("Rollback", "the order holds", golden()));
-    }
-}
-
-#[test]
 fn a_state_record_cut_at_any_byte_leaves_the_old_choice_or_the_new() {
     let next = bundle(GOLDEN_SEQ + 1, "next");
     let mut device = Device::with_golden();
@@ -219,19 +155,6 @@ fn a_state_record_cut_at_any_byte_leaves_the_old_choice_or_the_new() {
             fs::write(&path, &whole).expect("written");
         }
     }
-}
-
-#[test]
-fn a_commit_that_fails_is_told_and_the_old_policy_stays() {
-    let disk = Arc::new(Unkind::default());
-    let mut device = Device::new(Arc::<Unkind>::clone(&disk));
-    device.takes(&golden());
-    disk.fail(Some(("trust/state", io::ErrorKind::Other)));
-    let outcome = device.offer(&bundle(GOLDEN_SEQ + 1, "next"));
-    assert_eq!(outcome.result.name(), "StateLost");
-    disk.fail(None);
-    device.still_serves_golden();
-    device.takes(&bundle(GOLDEN_SEQ + 1, "next"));
 }
 
 #[test]

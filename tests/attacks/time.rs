@@ -7,17 +7,14 @@ use serde_json::{Value, json};
 use tidegate::bundle::container::{Signature, signature_block};
 use tidegate::bundle::reset::{self, MAGIC, MEDIA_TYPE};
 use tidegate::bundle::root::RootDocument;
-use tidegate::bundle::trust::Trust;
-use tidegate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
-use tidegate::bundle::{Imported, Importer, Medium, Moment, canonical, pack, root as root_format};
+use tidegate::bundle::{Imported, Importer, Medium, Moment, canonical, pack};
 use tidegate::clock::Reading;
 use tidegate::disk::Machine;
-use tidegate::ids::DeviceId;
 use tidegate::store::time::{BUILD_TIME, TimeFloor};
 
 use crate::rotation::{link, third};
 use crate::world::{
-    Case, Device, GOLDEN_AT, GOLDEN_SEQ, ascending, bundle, case, compile, device_facts, draft, key, root, sign,
+    Device, GOLDEN_AT, GOLDEN_SEQ, ascending, bundle, case, compile, device_facts, draft, key, root, sign,
 };
 
 const DAY: i64 = 86_400;
@@ -39,12 +36,12 @@ fn value(seq: u64) -> Value {
     })
 }
 
-fn laid(document: &[u8], signatures: &[Signature]) -> Vec<u8> {
+pub fn laid(document: &[u8], signatures: &[Signature]) -> Vec<u8> {
     let length = u32::try_from(document.len()).expect("short").to_be_bytes();
     [&MAGIC[..], &[0, 1], &length, document, &signature_block(signatures)].concat()
 }
 
-fn signed_as(media_type: &str, document: &[u8], seeds: &[u8]) -> Vec<u8> {
+pub fn signed_as(media_type: &str, document: &[u8], seeds: &[u8]) -> Vec<u8> {
     let one = |seed: &u8| Signature { key: key(*seed).public().id(), bytes: key(*seed).sign(media_type, document) };
     laid(document, &ascending(seeds.iter().map(one).collect()))
 }
@@ -57,61 +54,6 @@ pub(crate) fn reset_with(seq: u64, seeds: &[u8], change: impl FnOnce(&mut Value)
 
 fn good(seq: u64) -> Vec<u8> {
     reset_with(seq, &[1, 2], |_| ())
-}
-
-fn cases() -> Vec<Case> {
-    let with = |name, about: &str, change: fn(&mut Value)| case(name, about, reset_with(1, &[1, 2], change));
-    let by = |name, about: &str, seeds: &[u8]| case(name, about, reset_with(1, seeds, |_| ()));
-    let canonical = canonical::write(&value(1)).expect("canonical");
-    let edited = |at: usize, bytes: &[u8]| {
-        let mut file = good(1);
-        file[at..at + bytes.len()].copy_from_slice(bytes);
-        file
-    };
-    let one = Signature { key: key(1).public().id(), bytes: key(1).sign(MEDIA_TYPE, &canonical) };
-    let mut twice = laid(&canonical, &[one]);
-    let at = twice.len() - 97;
-    let signature = twice[at + 1..].to_vec();
-    twice[at] = 2;
-    twice.extend(signature);
-    let mut cases = vec![
-        by("ThresholdNotMet", "signed by nobody", &[]),
-        by("ThresholdNotMet", "by one of two", &[1]),
-        by("ThresholdNotMet", "by the policy role", &[4, 5]),
-        by("ThresholdNotMet", "by one of the root and those of other roles", &[2, 4, 5, 6, 7]),
-        case("SignersNotAscending", "by one key twice", twice),
-        case("SignatureInvalid", "signed as a root", signed_as(root_format::MEDIA_TYPE, &canonical, &[1, 2])),
-        with("WrongDeployment", "for another deployment", |v| v["deployment"] = "pier".into()),
-        with("EpochMismatch", "of an epoch before", |v| v["epoch"] = 0.into()),
-        with("EpochMismatch", "of a later epoch", |v| v["epoch"] = 2.into()),
-        with("NotForThisDevice", "for another device", |v| v["target"] = json!({"devices": [DeviceId([8; 16])]})),
-        with("NotForThisDevice", "for another site", |v| v["target"] = json!({"labels": {"site": ["quay"]}})),
-        with("TargetEmpty", "for no device", |v| v["target"] = json!({})),
-        with("ResetNotApplicable", "eleven years ahead", |v| {
-            (v["at"], v["undoes"]) = ((WRONG + 11 * 366 * DAY).into(), (WRONG + 12 * 366 * DAY).into());
-        }),
-        with("ManifestSchema", "before 1970", |v| v["at"] = (-1).into()),
-        with("ManifestSchema", "after 9999", |v| v["at"] = 253_402_300_800_i64.into()),
-        with("ManifestSchema", "number 0", |v| v["seq"] = 0.into()),
-        with("ManifestSchema", "that takes nothing back", |v| v["undoes"] = RIGHT.into()),
-        with("ManifestSchema", "that does not say what it takes back", |v| {
-            v.as_object_mut().expect("members").remove("undoes");
-        }),
-        with("ResetNotApplicable", "of a floor further ahead", |v| v["undoes"] = (WRONG + 300 * DAY).into()),
-        with("ManifestSchema", "with a member that nobody knows", |v| v["more"] = 1.into()),
-        with("ManifestSchema", "without a moment", |v| drop(v.as_object_mut().expect("members").remove("at"))),
-        with("TypeMismatch", "of another type", |v| v["type"] = "policy".into()),
-        case("ManifestNotCanonical", "with a space", signed_as(MEDIA_TYPE, b"{\"at\": 1}", &[1, 2])),
-        case("UnsupportedFormat", "of format 2", edited(8, &[0, 2])),
-        case("SectionTooLarge", "without a document", edited(10, &[0, 0, 0, 0])),
-        case("SectionTooLarge", "with too long a document", edited(10, &[0, 1, 0, 1])),
-        case("SectionTooLarge", "longer than any", [good(1), vec![0; 80_000]].concat()),
-        case("TrailingData", "with a byte more", [good(1), vec![0]].concat()),
-        case("BadMagic", "through a text-mode copy", [&good(1)[..4], b"\n", &good(1)[6..]].concat()),
-    ];
-    let whole = good(1);
-    cases.extend((0..whole.len()).map(|end| case("Truncated", format!("after {end} bytes"), whole[..end].to_vec())));
-    cases
 }
 
 fn floor(device: &Device) -> TimeFloor {
@@ -143,24 +85,6 @@ fn astray(seq: u64) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_no_reset_of_the_root_for_this_device_leaves_the_floor_as_it_is() {
-    let mut device = led_astray();
-    for case in cases() {
-        let before = floor(&device);
-        device.refuses(&case);
-        assert_eq!(floor(&device), before, "{}", case.about);
-    }
-    // The control: the same file, whole and signed, is taken.
-    assert!(matches!(device.offer(&good(1)).result, Imported::TimeReset { .. }));
-    assert!(near(lower(&device), RIGHT));
-}
-
-/// The refusals that show only here, as they were seen.
-pub fn seen() -> Vec<String> {
-    vec![Device::with_golden().offer(&good(1)).result.name().to_owned()]
-}
-
-#[test]
 fn a_reset_that_a_device_had_no_need_of_winds_its_clock_back_at_no_later_day() {
     let mut device = Device::with_golden();
     for days in [1_i64, 100, 3_000] {
@@ -175,20 +99,6 @@ fn a_reset_that_a_device_had_no_need_of_winds_its_clock_back_at_no_later_day() {
     device.takes(&astray(GOLDEN_SEQ + 4_000));
     assert!(matches!(device.offer(&good(1)).result, Imported::TimeReset { .. }));
     assert!(near(lower(&device), RIGHT));
-}
-
-#[test]
-fn no_bit_of_a_reset_can_be_changed() {
-    let (trust, facts) = (Trust::new(root()), device_facts());
-    let by = Judge { trust: &trust, lower: BUILD_TIME, device: &facts, purpose: Purpose::Install };
-    let judged = |file: &[u8]| verify(&mut Whole(std::io::Cursor::new(file)), &by, compile, &mut Findings::default());
-    let whole = good(1);
-    assert!(matches!(judged(&whole), Ok(Verdict::TimeReset(_))));
-    for bit in 0..whole.len() * 8 {
-        let mut flipped = whole.clone();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        assert!(judged(&flipped).is_err(), "bit {bit}");
-    }
 }
 
 #[test]

@@ -294,14 +294,6 @@ fn negative_control_on_a_disk_that_syncs_no_folder_it_does_not() {
     assert!(!histories(64, false).is_empty());
 }
 
-/// The names that only a device with a trial behind it gives.
-pub fn seen() -> Vec<String> {
-    let mut device = Device::new(true);
-    device.offer(0).expect("the first");
-    (0..3).for_each(|_| device.crash());
-    vec![device.offer(0).expect_err("bad").name().to_owned()]
-}
-
 #[test]
 fn three_abnormal_ends_in_a_trial_bring_the_good_policy_back_for_ever() {
     let mut device = Device::new(true);

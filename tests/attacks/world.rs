@@ -16,7 +16,7 @@ use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
 use tidegate::bundle::trust::Trust;
 use tidegate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
 use tidegate::bundle::{
-    DeviceFacts, Entries, EntryKind, ImportOutcome, Imported, Importer, Medium, Moment, Origin, Refused,
+    Compile, DeviceFacts, Entries, EntryKind, ImportOutcome, Imported, Importer, Medium, Moment, Origin, Refused,
     SemanticProblem, Settings, canonical,
 };
 use tidegate::clock::Reading;
@@ -221,28 +221,44 @@ pub fn judge(bytes: &[u8]) -> Result<Digest, Refused> {
     }
 }
 
+/// By what all bundles come.
+pub const STICK: &str = "0781:5567/4C53";
+
 /// A device in a folder of its own.
 pub struct Device {
     pub folder: TempDir,
     pub disk: Arc<dyn Disk>,
+    pub facts: DeviceFacts,
+    pub compile: Compile<Policy>,
     pub importer: Option<Importer<Policy>>,
     pub origin: Origin,
     pub serving: Option<(Digest, Policy)>,
     /// The list of revocations in force.
     pub list: Option<(Digest, Revocations)>,
-    minutes: u64,
+    pub minutes: u64,
 }
 
 impl Device {
     pub fn new(disk: Arc<dyn Disk>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("root.json"), root().bytes()).expect("the root is placed");
-        fs::create_dir(folder.path().join("state")).expect("the state folder");
-        fs::create_dir(folder.path().join("in")).expect("the drop folder");
         let mut device =
-            Self { folder, disk, importer: None, origin: Origin::Fresh, serving: None, list: None, minutes: 0 };
+            Self::off(tempfile::tempdir().expect("a folder"), disk, root().bytes(), device_facts(), compile);
         device.start();
         device
+    }
+
+    /// A device that was never started.
+    pub fn off(
+        folder: TempDir,
+        disk: Arc<dyn Disk>,
+        root: &[u8],
+        facts: DeviceFacts,
+        compile: Compile<Policy>,
+    ) -> Self {
+        fs::write(folder.path().join("root.json"), root).expect("the root is placed");
+        fs::create_dir(folder.path().join("state")).expect("the state folder");
+        fs::create_dir(folder.path().join("in")).expect("the drop folder");
+        let (importer, origin, serving, list) = (None, Origin::Fresh, None, None);
+        Self { folder, disk, facts, compile, importer, origin, serving, list, minutes: 0 }
     }
 
     /// A device on which the golden bundle serves.
@@ -258,7 +274,7 @@ impl Device {
 
     pub fn settings(&self) -> Settings {
         let root = self.folder.path().join("root.json");
-        Settings { state: self.state(), root, device: device_facts(), trial: Duration::from_secs(600) }
+        Settings { state: self.state(), root, device: self.facts.clone(), trial: Duration::from_secs(600) }
     }
 
     /// A wall clock at 1970, and a minute more at each call, so that the journal's allowance never runs out.
@@ -271,7 +287,7 @@ impl Device {
     pub fn start(&mut self) {
         self.importer = None;
         let now = self.now();
-        let opened = Importer::open(Arc::clone(&self.disk), self.settings(), compile, &now).expect("it starts");
+        let opened = Importer::open(Arc::clone(&self.disk), self.settings(), self.compile, &now).expect("it starts");
         self.importer = Some(opened.importer);
         self.origin = opened.origin;
         self.serving = opened.serving.map(|active| (active.digest, active.policy));
@@ -280,8 +296,12 @@ impl Device {
 
     pub fn import(&mut self, path: &Path) -> ImportOutcome<Policy> {
         let now = self.now();
-        let medium = Medium::Usb("0781:5567/4C53".into());
-        let mut outcome = self.importer.as_mut().expect("it runs").import(path, &medium, &now);
+        self.import_at(path, &now)
+    }
+
+    pub fn import_at(&mut self, path: &Path, now: &Moment) -> ImportOutcome<Policy> {
+        let medium = Medium::Usb(STICK.into());
+        let mut outcome = self.importer.as_mut().expect("it runs").import(path, &medium, now);
         if let Some(list) = outcome.resumed.list.take() {
             self.list = Some((list.digest, list.policy));
         }
@@ -318,7 +338,7 @@ impl Device {
         assert_eq!(outcome.result.name(), name, "{about}: {outcome:?}");
         assert_eq!(self.kept(), before, "{about}: state or slots changed");
         let last = self.journal().pop().expect("a line");
-        assert_eq!((last.result.as_str(), last.medium.as_deref()), (name, Some("usb 0781:5567/4C53")), "{about}");
+        assert_eq!((last.result.as_str(), last.medium.as_deref()), (name, Some(&*format!("usb {STICK}"))), "{about}");
         assert!(outcome.unrecorded.is_none(), "{about}: {outcome:?}");
     }
 

@@ -109,13 +109,13 @@ impl Wire {
             routes: entry::Routes::from_bytes(bytes(EntryKind::Routes))?,
             issuers: entry::Issuers::from_bytes(bytes(EntryKind::Issuers))?,
             throttle: entry::Throttle::from_bytes(bytes(EntryKind::Throttle))?,
-            subscriptions: match bytes(EntryKind::Subscriptions) {
-                [] => entry::Subscriptions::default(),
-                bytes => entry::Subscriptions::from_bytes(bytes)?,
+            subscriptions: match entries.get(&EntryKind::Subscriptions) {
+                None => entry::Subscriptions::default(),
+                Some(bytes) => entry::Subscriptions::from_bytes(bytes)?,
             },
-            revocations: match bytes(EntryKind::Revocations) {
-                [] => entry::Revocations::default(),
-                bytes => entry::Revocations::from_bytes(bytes)?,
+            revocations: match entries.get(&EntryKind::Revocations) {
+                None => entry::Revocations::default(),
+                Some(bytes) => entry::Revocations::from_bytes(bytes)?,
             },
         })
     }
