@@ -166,7 +166,7 @@ fn a_person_at_a_terminal_types_the_digest_and_a_passphrase_that_is_not_shown() 
     let digest = built.lines().find_map(|line| line.strip_prefix("digest  ")).expect("a digest").trim().to_owned();
     // Each answer is typed when its question is there: what is typed ahead of it is thrown away.
     let signed = |dialogue: &[(&str, &str)]| {
-        let command = format!("{} bundle sign a.tgb --key p/keys/policy.key", env!("CARGO_BIN_EXE_tidegate"));
+        let command = format!("{} bundle sign a.tgb --first --key p/keys/policy.key", env!("CARGO_BIN_EXE_tidegate"));
         let mut script = Command::new("timeout")
             .current_dir(at)
             .args(["60", "script", "-qec", &command, "/dev/null"])

@@ -62,7 +62,9 @@ fn from_init_to_an_accepted_bundle_and_token() {
     assert!(built.contains("seq     1"), "{built}");
     let verify = ["bundle", "verify", "a.tgb", "--root", "p/root.json", "--now", "1800000000"];
     assert!(refused(at, exit::DATA, &verify).contains("refused: ThresholdNotMet: 0 of 1"));
-    let unasked = refused(at, exit::DATA, &["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key"]);
+    let sign = ["bundle", "sign", "a.tgb", "--key", "p/keys/policy.key"];
+    assert!(refused(at, exit::DATA, &sign).contains("what it changes is not known"), "nobody signs blindly");
+    let unasked = refused(at, exit::DATA, &[&sign[..], &["--first"]].concat());
     let what_to_do = "not a terminal, so nobody can confirm; read what is shown above, then run the same command again";
     assert!(unasked.contains(what_to_do) && unasked.contains("with --confirm"), "{unasked}");
     assert!(unasked.contains("reason          first"), "{unasked}");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::diff::{Changes, LISTED, Side};
 use super::{inspect, newest_root, read_bundle, read_root, root_beside};
@@ -23,9 +23,12 @@ pub(in crate::cli) struct Sign {
     /// Where the signed bundle is written. Default: over the bundle.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The bundle before it, to show what changes.
+    /// The bundle before it, to show what changes. Not asked for with --yes.
     #[arg(long, value_name = "FILE")]
     previous: Option<PathBuf>,
+    /// There is none before it.
+    #[arg(long, conflicts_with = "previous")]
+    first: bool,
     /// The root document. Default: root.json of the folder that the key's folder lies in.
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
@@ -48,7 +51,14 @@ pub(super) fn run(sign: &Sign) -> anyhow::Result<()> {
         Some(path) => {
             print!("\nchanges against {}\n{}", path.display(), changes(&read_bundle(path)?, &bundle, &drafted)?)
         }
-        None => println!("Not compared with the bundle before it: --previous FILE shows what changes."),
+        None if sign.first => println!("\nThe first of its kind, with nothing to compare it with."),
+        None if sign.confirm.asks_nobody() => {
+            println!("\nNot compared with the bundle before it: --previous FILE does.")
+        }
+        None => bail!(
+            "not signed: what it changes is not known; name the bundle before it, from your own copies, with --previous \
+             FILE, or say --first where there is none"
+        ),
     }
     let keys = sign.key.iter().map(|path| sign.passphrase.open(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
