@@ -14,6 +14,8 @@
 //! At most 32 KiB. The frame has one byte form, and is read from its end without a parser: nothing of the body is
 //! parsed before its signatures are good. The document's identity is the SHA-256 of its body. Pure.
 
+use std::io::{self, Read, Seek, SeekFrom};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -72,6 +74,21 @@ pub struct Document {
 }
 
 impl Document {
+    /// The document that a file is, if it begins as one.
+    pub fn of(file: &mut (impl Read + Seek)) -> Result<Option<Self>, Refused> {
+        let unread = |error: io::Error| Refused::SourceIo(format!("reading the document: {error}"));
+        file.seek(SeekFrom::Start(0)).map_err(unread)?;
+        let mut bytes = Vec::new();
+        let start = MAGIC.len() as u64;
+        file.take(start).read_to_end(&mut bytes).map_err(unread)?;
+        if bytes != MAGIC {
+            return Ok(None);
+        }
+        // One byte more than there may be, so that a longer one is told as such.
+        file.take(MAX_DOCUMENT + 1 - start).read_to_end(&mut bytes).map_err(unread)?;
+        Self::parse(&bytes).map(Some)
+    }
+
     /// The document of `body`, signed by `key`.
     pub fn sign(kind: DocumentKind, body: &impl Serialize, key: &SigningKey) -> Result<Self, Refused> {
         let body = canonical::write(body).map_err(|error| Refused::ManifestNotCanonical(error.to_string()))?;

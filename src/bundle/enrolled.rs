@@ -109,11 +109,6 @@ impl Enrolled {
         self.held.as_ref().map(|held| held.digest)
     }
 
-    /// The numbers of those that were taken.
-    pub(super) fn places(&self) -> &Places {
-        &self.places
-    }
-
     /// Keeps `held` as it came, under `root`. On an error what is kept is the one before it, or this one.
     pub(super) fn keep(&mut self, held: Held, document: &Document, root: &RootDocument) -> io::Result<()> {
         let places = self.places.with(&held);
@@ -121,6 +116,18 @@ impl Enrolled {
         (self.held, self.places, self.unjudged) = (Some(held), places, None);
         Ok(())
     }
+}
+
+/// Judges an enrolment for the device of `by`; `enrolled` is what it has taken, `None` that it is not known.
+pub fn judge(
+    enrolled: Option<&Enrolled>,
+    document: &Document,
+    by: &Judge<'_>,
+    found: &mut Findings,
+) -> Result<Ruling, Refused> {
+    let none = Places::default();
+    let taken = enrolled.map_or((None, &none), |enrolled| (enrolled.digest(), &enrolled.places));
+    enrolment::judge(document, by, taken, found)
 }
 
 impl Kept {

@@ -9,7 +9,7 @@ mod defect;
 mod opening;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use opening::{start_lines, trouble_lines};
 
 use super::activate::{Active, Compile, OpenError, Resumed, Slots, Started};
 use super::container::MAX_ROOT;
-use super::document::{self, Document, MAX_DOCUMENT};
-use super::enrolled::Enrolled;
-use super::enrolment::{self, Enrolment, Held, Ruling};
+use super::document::Document;
+use super::enrolled::{self, Enrolled};
+use super::enrolment::{Enrolment, Held, Ruling};
 use super::error::{Refused, plain};
 use super::journal::{Event, Journal, Line};
 use super::manifest::DeviceFacts;
@@ -43,7 +43,7 @@ use crate::ids::Digest;
 use crate::keys::PublicKey;
 use crate::policy::revocations::Revocations;
 use crate::store::hardware::Moved;
-use crate::store::time::{BUILD_TIME, Known, Reset, ResetRefused, TimeFile};
+use crate::store::time::{BUILD_TIME, Known, TimeFile};
 use crate::units::UnixSeconds;
 
 /// Where the importer works, and for which device.
@@ -360,22 +360,12 @@ impl<T> Importer<T> {
         self.slots.revoke(verified, &mut Whole(&staged.file))
     }
 
-    /// 12 and 17 for a time reset: the floor's record holds the number of the last one.
+    /// 12 and 17 for a time reset.
     fn reset(&self, reset: &TimeReset, now: &Moment) -> Result<Imported<T>, Refused> {
         let floor = || self.time.floor().bounds(&now.reading, false).lower;
         let from = floor();
-        let TimeReset { at, undoes, seq, .. } = *reset;
-        match self.time.reset(Reset { at, undoes, seq }, &now.reading) {
-            Ok(Ok(())) => Ok(Imported::TimeReset { from, to: floor() }),
-            Ok(Err(error)) => Err(Refused::StateLost(format!("writing the time floor: {error}"))),
-            Err(ResetRefused::Used(last)) => {
-                Err(Refused::Rollback(format!("time reset {seq}; reset {last} was taken")))
-            }
-            Err(ResetRefused::NotReached(floor)) => {
-                let detail = format!("it takes back a floor of {undoes} or later; the device's is {floor}");
-                Err(Refused::ResetNotApplicable(detail))
-            }
-        }
+        reset.apply(&self.time, &now.reading)?;
+        Ok(Imported::TimeReset { from, to: floor() })
     }
 
     /// 17 for an enrolment: from here on the labels are its own.
@@ -432,30 +422,14 @@ impl<T> Importer<T> {
             return Ok(Judged::Defective);
         }
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
-        match read_document(&mut &staged.file)? {
+        match Document::of(&mut &staged.file)? {
             Some(document) => {
-                let taken = (self.enrolled.digest(), self.enrolled.places());
-                let ruling = enrolment::judge(&document, &by, taken, found)?;
+                let ruling = enrolled::judge(Some(&self.enrolled), &document, &by, found)?;
                 Ok(Judged::Enrolment(ruling, document))
             }
             None => verify(&mut Whole(&staged.file), &by, self.compile, found).map(Judged::Bundle),
         }
     }
-}
-
-/// The signed document that a private copy is, if it begins as one.
-fn read_document(file: &mut &File) -> Result<Option<Document>, Refused> {
-    let unread = |error: io::Error| Refused::SourceIo(format!("reading the document: {error}"));
-    file.seek(SeekFrom::Start(0)).map_err(unread)?;
-    let mut bytes = Vec::new();
-    let start = document::MAGIC.len() as u64;
-    file.take(start).read_to_end(&mut bytes).map_err(unread)?;
-    if bytes != document::MAGIC {
-        return Ok(None);
-    }
-    // One byte more than there may be, so that a longer one is told as such.
-    file.take(MAX_DOCUMENT + 1 - start).read_to_end(&mut bytes).map_err(unread)?;
-    Document::parse(&bytes).map(Some)
 }
 
 /// What step 0 found out about the source.

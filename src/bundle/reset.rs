@@ -29,8 +29,10 @@ use super::manifest::{Author, LAST_SECOND, Target, TargetForm, is_name};
 use super::pack::{self, PackError};
 use super::root::{Role, RootDocument, Signers};
 use super::verify::{Findings, Judge};
+use crate::clock::Reading;
 use crate::ids::Digest;
 use crate::keys::{SigningKey, sha256};
+use crate::store::time::{Reset, ResetRefused, TimeFile};
 use crate::units::UnixSeconds;
 
 /// The first eight bytes.
@@ -81,6 +83,27 @@ struct Form {
 }
 
 impl TimeReset {
+    /// 12 and 17: sets the floor of `time`, which holds the number of the last reset too.
+    pub fn apply(&self, time: &TimeFile, reading: &Reading) -> Result<(), Refused> {
+        let Self { at, undoes, seq, .. } = *self;
+        match time.reset(Reset { at, undoes, seq }, reading) {
+            Ok(written) => written.map_err(|error| Refused::StateLost(format!("writing the time floor: {error}"))),
+            Err(ResetRefused::Used(last)) => {
+                Err(Refused::Rollback(format!("time reset {seq}; reset {last} was taken")))
+            }
+            Err(ResetRefused::NotReached(floor)) => self.is_needed_at(floor),
+        }
+    }
+
+    /// Whether a device with that floor has need of it.
+    pub fn is_needed_at(&self, floor: UnixSeconds) -> Result<(), Refused> {
+        if floor >= self.undoes {
+            return Ok(());
+        }
+        let detail = format!("it takes back a floor of {} or later; the device's is {floor}", self.undoes);
+        Err(Refused::ResetNotApplicable(detail))
+    }
+
     /// The unsigned file; what no device would take is refused here.
     pub fn assemble(&self) -> Result<Vec<u8>, Refused> {
         let form = Form {

@@ -83,6 +83,32 @@ fn a_bundle_is_judged_by_what_a_device_has_seen_and_nothing_of_it_is_changed() {
 }
 
 #[test]
+fn an_enrolment_and_a_time_reset_are_judged_as_the_device_does() {
+    let folder = started();
+    let at = folder.path();
+    let before = contents(&at.join("state"));
+    let verify = |file, more: &[&'static str]| [&["bundle", "verify", file, "--root", "p/root.json"], more].concat();
+    let state = ["--state", "state"];
+    done(at, &["device", "request", "--state", "state", "-o", "ask.tgd"]);
+    let enrol = ["device", "enrol", "ask.tgd", "--key", "p/keys/policy.key", "--seq", "1", "--yes", "-o", "labels.tgd"];
+    done(at, &enrol);
+    assert!(done(at, &verify("labels.tgd", &state)).starts_with("accepted\n"));
+    let elsewhere = refused(at, exit::DATA, &verify("labels.tgd", &["--device", "00000000000000000000000000000001"]));
+    assert!(elsewhere.contains("refused: NotForThisDevice"), "{elsewhere}");
+    assert!(refused(at, exit::DATA, &verify("ask.tgd", &state)).contains("refused: TypeMismatch"));
+
+    let reset = ["time", "reset", "--root", "p/root.json", "--key", "p/keys/root-1.key", "--key", "p/keys/root-2.key"];
+    let when = ["--at", "1900000000", "--undoes", "4000000000", "--author", "ops", "--all", "--yes", "-o", "r.tgb"];
+    done(at, &[&reset[..], &when].concat());
+    let needless = refused(at, exit::DATA, &verify("r.tgb", &state));
+    assert!(needless.contains("refused: ResetNotApplicable: it takes back a floor of 4000000000"), "{needless}");
+    refused(at, exit::DATA, &verify("r.tgb", &["--now", "3999999999"]));
+    assert!(done(at, &verify("r.tgb", &["--now", "4000000000"])).starts_with("accepted\n"));
+    assert!(done(at, &verify("r.tgb", &[])).starts_with("accepted\n"), "of a device that nobody knows");
+    assert_eq!(contents(&at.join("state")), before);
+}
+
+#[test]
 fn a_list_is_judged_by_the_one_that_the_device_has() {
     let folder = started();
     let at = folder.path();

@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use crate::bundle::activate::{Slots, Started};
 use crate::bundle::compile;
 use crate::bundle::enrolled::Enrolled;
-use crate::bundle::enrolment::Labels;
 use crate::bundle::manifest::DeviceFacts;
 use crate::bundle::root::RootDocument;
 use crate::bundle::trust::Trust;
@@ -27,8 +26,8 @@ pub(super) struct Records {
     pub(super) trust: Trust,
     /// The least that the time can be, by its own floor.
     pub(super) lower: UnixSeconds,
-    /// The labels of its enrolment.
-    pub(super) labels: Labels,
+    /// What it was told of itself, and its floor's record, if they are known.
+    pub(super) kept: Option<(Enrolled, TimeFile)>,
 }
 
 /// Reads the state folder of a device that was given `pinned`; a copy of the folder serves as well.
@@ -44,7 +43,6 @@ pub(super) fn read(state: &Path, pinned: RootDocument, device: &DeviceFacts) -> 
     if let Some(what) = unenrolled {
         eprintln!("note: {what}");
     }
-    let labels = enrolled.enrolment().map(|enrolment| enrolment.labels.clone()).unwrap_or_default();
     let trust = slots.trust().clone();
     let signed = serving.map(|active| active.manifest.issued_at()).into_iter();
     let signed = signed.chain(list.map(|list| list.manifest.issued_at()));
@@ -57,7 +55,7 @@ pub(super) fn read(state: &Path, pinned: RootDocument, device: &DeviceFacts) -> 
     let now = Reading::now();
     let (time, _) = TimeFile::open(disk, &state.join("trust"), BootId::now(), &now, known);
     let lower = time.floor().bounds(&now, false).lower;
-    Ok(Records { trust, lower, labels })
+    Ok(Records { trust, lower, kept: Some((enrolled, time)) })
 }
 
 /// The id of the device whose state it is; `None` where its key is not in the folder or cannot be read.
