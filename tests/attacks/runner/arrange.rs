@@ -17,7 +17,7 @@ use tidegate::bundle::{ImportOutcome, Importer, Medium, OpenError, outcome};
 use tidegate::disk::Machine;
 
 use super::case::{Arrange, Offer};
-use super::stage::Stage;
+use super::stage::{Stage, said};
 use crate::world::{Policy, STICK};
 
 /// How an arrangement is carried out.
@@ -63,7 +63,7 @@ impl Stage<'_> {
         let path = self.device.folder.path().join("in/offered.tgb");
         let _ = fs::remove_file(&path);
         let elsewhere = self.device.folder.path().join("elsewhere");
-        fs::write(&elsewhere, bytes).map_err(|error| error.to_string())?;
+        fs::write(&elsewhere, bytes).map_err(said)?;
         let mut path = path;
         let mut _socket = None;
         let fails = |what, kind| self.disk.fail(Some((what, kind)));
@@ -100,10 +100,9 @@ impl Stage<'_> {
             Some(Arrange::Vanishes) => self.becomes(&path, 0),
             Some(Arrange::Padded) => resize(&path, PADDED),
             Some(Arrange::Replaced) => {
-                // By what the device would take: the golden bundle, which serves.
+                // By what the device would not refuse.
                 let (over, path) = (self.device.folder.path().join("in/over.part"), path.clone());
-                fs::write(&over, self.world.file(self.folder, "world/golden.tgb")?)
-                    .map_err(|error| error.to_string())?;
+                fs::write(&over, self.world.file(self.folder, "world/golden.tgb")?).map_err(said)?;
                 self.disk.meanwhile(move || fs::rename(&over, &path).expect("moved over"));
             }
             Some(Arrange::NoSpace) => self.disk.fill(true),
@@ -135,7 +134,7 @@ impl Stage<'_> {
         let (now, mut seen) = (self.device.now(), BTreeSet::new());
         let lines = self.lines()?.len();
         for (number, bytes) in variants.iter().enumerate() {
-            fs::write(&path, bytes).map_err(|error| error.to_string())?;
+            fs::write(&path, bytes).map_err(said)?;
             let outcome = self.device.import_at(&path, &now);
             let name = outcome.result.name();
             if outcome::is_taken(name) {
@@ -151,7 +150,7 @@ impl Stage<'_> {
         }
         self.unchanged(offer, &before)?;
         // The next that is told counts those that were not.
-        fs::write(&path, &variants[0]).map_err(|error| error.to_string())?;
+        fs::write(&path, &variants[0]).map_err(said)?;
         let later = self.device.now();
         let _ = self.device.import_at(&path, &later);
         let told = self.lines()?;
@@ -176,22 +175,19 @@ fn resize(path: &Path, length: u64) {
 fn ten_thousand_files(stage: &mut Stage<'_>, bytes: &[u8]) -> Result<&'static str, String> {
     let folder = stage.device.folder.path().join("in");
     let first = folder.join("0.tgb");
-    fs::write(&first, bytes).map_err(|error| error.to_string())?;
-    (1..10_000)
-        .try_for_each(|n| fs::hard_link(&first, folder.join(format!("{n}.tgb"))))
-        .map_err(|error| error.to_string())?;
-    let mut inbox =
-        Inbox::open(&folder, &stage.device.state().join("rejected"), 0).map_err(|error| error.to_string())?;
+    fs::write(&first, bytes).map_err(said)?;
+    (1..10_000).try_for_each(|n| fs::hard_link(&first, folder.join(format!("{n}.tgb")))).map_err(said)?;
+    let mut inbox = Inbox::open(&folder, &stage.device.state().join("rejected"), 0).map_err(said)?;
     let start = Instant::now();
-    let look = inbox.look(start).map_err(|error| error.to_string())?;
-    let again = inbox.look(start + REST).map_err(|error| error.to_string())?;
+    let look = inbox.look(start).map_err(said)?;
+    let again = inbox.look(start + REST).map_err(said)?;
     if !look.ready.is_empty() || !again.ready.is_empty() || again.refused.is_some() {
         return Err("some are taken, or it is told twice".into());
     }
     let refused = look.refused.ok_or("none is refused")?;
     let now = stage.device.now();
     let importer = stage.device.importer.as_mut().ok_or("it does not run")?;
-    importer.record(&refused, &Medium::Usb(STICK.into()), &now).map_err(|error| error.to_string())?;
+    importer.record(&refused, &Medium::Usb(STICK.into()), &now).map_err(said)?;
     Ok(refused.name())
 }
 
