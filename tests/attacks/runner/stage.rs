@@ -132,6 +132,8 @@ impl World {
                 return Err(format!("what should be taken before is {name}"));
             }
         }
+        // Each start writes the time down: from the second on there are two records of it, whenever the program was built.
+        device.start();
         device.importer = None;
         self.prepared.insert(before.to_vec(), device);
         Ok(())
