@@ -140,9 +140,16 @@ pub fn cases() -> Vec<Folder> {
             m["base"] = "00".repeat(32).into()
         }),
         with("expired", "Expired", "It expired in 1970.", |m| m["expires_at"] = 1.into()),
-        with("expired-when-made", "Expired", "It expires in the second in which it was made.", |m| {
-            m["expires_at"] = sound::MADE_AT.into()
-        }),
+        with(
+            "expired-when-made",
+            "Expired",
+            "It expires in the second in which it was made, days after all others.",
+            |m| {
+                (m["issued_at"], m["expires_at"]) =
+                    ((sound::MADE_AT + 1_000_000).into(), (sound::MADE_AT + 1_000_000).into());
+            },
+        )
+        .with(|offer| offer.floor = Some(sound::MADE_AT + 1_000_000)),
         with(
             "later-and-foreign",
             "WrongDeployment",

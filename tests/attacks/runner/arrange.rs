@@ -17,38 +17,40 @@ use tidegate::bundle::{ImportOutcome, Importer, Medium, OpenError, outcome};
 use tidegate::disk::Machine;
 
 use super::case::{Arrange, Offer};
-use super::stage::Stage;
+use super::stage::{Stage, said};
 use crate::world::{Policy, STICK};
+
+/// The variant of a file that has this number.
+type Variant = fn(&[u8], usize) -> Option<Vec<u8>>;
 
 /// How an arrangement is carried out.
 pub enum Way {
     /// One import.
     Once,
-    /// An import of each of the variants.
-    Sweep(fn(&[u8]) -> Vec<Vec<u8>>),
+    /// An import of each of the variants; there is none past the last.
+    Sweep(Variant),
     /// No import: somebody before the importer refuses.
     Refused(fn(&mut Stage<'_>, &[u8]) -> Result<&'static str, String>),
 }
 
 pub fn way(arrange: Option<Arrange>) -> Way {
     match arrange {
-        Some(Arrange::EveryTruncation) => {
-            Way::Sweep(|whole| (0..whole.len()).map(|end| whole[..end].to_vec()).collect())
-        }
-        Some(Arrange::EveryBit) => Way::Sweep(every_bit),
+        Some(Arrange::EveryTruncation) => Way::Sweep(truncated),
+        Some(Arrange::EveryBit) => Way::Sweep(flipped),
         Some(Arrange::TenThousandFiles) => Way::Refused(ten_thousand_files),
         Some(Arrange::TwoImporters) => Way::Refused(two_importers),
         _ => Way::Once,
     }
 }
 
-fn every_bit(whole: &[u8]) -> Vec<Vec<u8>> {
-    let flipped = |bit: usize| {
-        let mut flipped = whole.to_vec();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        flipped
-    };
-    (0..whole.len() * 8).map(flipped).collect()
+fn truncated(whole: &[u8], length: usize) -> Option<Vec<u8>> {
+    (length < whole.len()).then(|| whole[..length].to_vec())
+}
+
+fn flipped(whole: &[u8], bit: usize) -> Option<Vec<u8>> {
+    let mut flipped = whole.to_vec();
+    *flipped.get_mut(bit / 8)? ^= 1 << (bit % 8);
+    Some(flipped)
 }
 
 /// Clears the screen, then would be a line of the journal.
@@ -63,7 +65,7 @@ impl Stage<'_> {
         let path = self.device.folder.path().join("in/offered.tgb");
         let _ = fs::remove_file(&path);
         let elsewhere = self.device.folder.path().join("elsewhere");
-        fs::write(&elsewhere, bytes).map_err(|error| error.to_string())?;
+        fs::write(&elsewhere, bytes).map_err(said)?;
         let mut path = path;
         let mut _socket = None;
         let fails = |what, kind| self.disk.fail(Some((what, kind)));
@@ -100,10 +102,9 @@ impl Stage<'_> {
             Some(Arrange::Vanishes) => self.becomes(&path, 0),
             Some(Arrange::Padded) => resize(&path, PADDED),
             Some(Arrange::Replaced) => {
-                // By what the device would take: the golden bundle, which serves.
+                // By what the device would not refuse.
                 let (over, path) = (self.device.folder.path().join("in/over.part"), path.clone());
-                fs::write(&over, self.world.file(self.folder, "world/golden.tgb")?)
-                    .map_err(|error| error.to_string())?;
+                fs::write(&over, self.world.file(self.folder, "world/golden.tgb")?).map_err(said)?;
                 self.disk.meanwhile(move || fs::rename(&over, &path).expect("moved over"));
             }
             Some(Arrange::NoSpace) => self.disk.fill(true),
@@ -128,41 +129,38 @@ impl Stage<'_> {
 
     /// Imports each variant while the clock stands still: each is refused by one of the names, each name occurs,
     /// nothing changes, and the journal tells some of them and counts the rest.
-    pub fn sweep(&mut self, offer: &Offer, whole: &[u8], variants: fn(&[u8]) -> Vec<Vec<u8>>) -> Result<(), String> {
+    pub fn sweep(&mut self, offer: &Offer, whole: &[u8], variant: Variant) -> Result<(), String> {
         let before = self.before()?;
-        let variants = variants(whole);
         let path = self.device.folder.path().join("in/offered.tgb");
         let (now, mut seen) = (self.device.now(), BTreeSet::new());
         let lines = self.lines()?.len();
-        for (number, bytes) in variants.iter().enumerate() {
-            fs::write(&path, bytes).map_err(|error| error.to_string())?;
+        let mut offered = 0;
+        while let Some(bytes) = variant(whole, offered) {
+            fs::write(&path, bytes).map_err(said)?;
             let outcome = self.device.import_at(&path, &now);
             let name = outcome.result.name();
             if outcome::is_taken(name) {
-                return Err(format!("variant {number} is {name}"));
+                return Err(format!("variant {offered} is {name}"));
             }
             seen.insert(name);
-            if number % 512 == 0 {
-                self.unchanged(offer, &before).map_err(|error| format!("variant {number}: {error}"))?;
+            if offered % 512 == 0 {
+                self.unchanged(offer, &before).map_err(|error| format!("variant {offered}: {error}"))?;
             }
+            offered += 1;
         }
         if !seen.iter().copied().eq(offer.expect.iter().map(String::as_str)) {
             return Err(format!("the variants are {seen:?}, and not {:?}", offer.expect));
         }
         self.unchanged(offer, &before)?;
         // The next that is told counts those that were not.
-        fs::write(&path, &variants[0]).map_err(|error| error.to_string())?;
+        fs::write(&path, variant(whole, 0).unwrap_or_default()).map_err(said)?;
         let later = self.device.now();
         let _ = self.device.import_at(&path, &later);
         let told = self.lines()?;
         let counted =
             told.iter().skip(lines).map(|line| 1 + usize::try_from(line.suppressed).unwrap_or(0)).sum::<usize>();
-        if counted != variants.len() + 1 || told.len() - lines < OFFER_BURST as usize / 2 {
-            return Err(format!(
-                "the journal counts {counted} of {} in {} lines",
-                variants.len() + 1,
-                told.len() - lines
-            ));
+        if counted != offered + 1 || told.len() - lines < OFFER_BURST as usize / 2 {
+            return Err(format!("the journal counts {counted} of {} in {} lines", offered + 1, told.len() - lines));
         }
         Ok(())
     }
@@ -176,22 +174,19 @@ fn resize(path: &Path, length: u64) {
 fn ten_thousand_files(stage: &mut Stage<'_>, bytes: &[u8]) -> Result<&'static str, String> {
     let folder = stage.device.folder.path().join("in");
     let first = folder.join("0.tgb");
-    fs::write(&first, bytes).map_err(|error| error.to_string())?;
-    (1..10_000)
-        .try_for_each(|n| fs::hard_link(&first, folder.join(format!("{n}.tgb"))))
-        .map_err(|error| error.to_string())?;
-    let mut inbox =
-        Inbox::open(&folder, &stage.device.state().join("rejected"), 0).map_err(|error| error.to_string())?;
+    fs::write(&first, bytes).map_err(said)?;
+    (1..10_000).try_for_each(|n| fs::hard_link(&first, folder.join(format!("{n}.tgb")))).map_err(said)?;
+    let mut inbox = Inbox::open(&folder, &stage.device.state().join("rejected"), 0).map_err(said)?;
     let start = Instant::now();
-    let look = inbox.look(start).map_err(|error| error.to_string())?;
-    let again = inbox.look(start + REST).map_err(|error| error.to_string())?;
+    let look = inbox.look(start).map_err(said)?;
+    let again = inbox.look(start + REST).map_err(said)?;
     if !look.ready.is_empty() || !again.ready.is_empty() || again.refused.is_some() {
         return Err("some are taken, or it is told twice".into());
     }
     let refused = look.refused.ok_or("none is refused")?;
     let now = stage.device.now();
     let importer = stage.device.importer.as_mut().ok_or("it does not run")?;
-    importer.record(&refused, &Medium::Usb(STICK.into()), &now).map_err(|error| error.to_string())?;
+    importer.record(&refused, &Medium::Usb(STICK.into()), &now).map_err(said)?;
     Ok(refused.name())
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tidegate::bundle::journal::{self, Line};
-use tidegate::bundle::{Compile, DeviceFacts, ImportOutcome, Origin, outcome, pack};
+use tidegate::bundle::{Compile, DeviceFacts, ImportOutcome, Imported, Origin, outcome, pack};
 use tidegate::clock::BootId;
 use tidegate::disk::Machine;
 use tidegate::ids::Digest;
@@ -48,7 +48,6 @@ pub struct Stage<'w> {
 }
 
 /// What no refusal may change.
-#[derive(PartialEq)]
 pub struct Before {
     kept: Vec<(PathBuf, Vec<u8>)>,
     serving: Option<Digest>,
@@ -62,7 +61,7 @@ pub struct Before {
 impl World {
     pub fn read(cases: &Path) -> Result<Self, String> {
         let folder = cases.join("world");
-        let facts: Facts = toml::from_str(&text(&folder.join("device.toml"))?).map_err(|error| error.to_string())?;
+        let facts: Facts = toml::from_str(&text(&folder.join("device.toml"))?).map_err(said)?;
         Ok(Self {
             root: bytes(&folder.join("root.json"))?,
             folder: cases.to_owned(),
@@ -99,8 +98,14 @@ impl World {
         for offer in &case.offer {
             stage.offer(offer).map_err(|error| format!("{}: {error}", offer.file))?;
         }
+        let before = stage.before()?;
         stage.device.start();
-        stage.still_serves("after a restart")
+        stage.still_serves("after a restart")?;
+        let after = stage.before()?;
+        if (after.list, after.labels) != (before.list, before.labels) {
+            return Err("after a restart there is another list or another label".into());
+        }
+        Ok(())
     }
 
     pub fn file(&self, folder: &Path, name: &str) -> Result<Vec<u8>, String> {
@@ -115,12 +120,10 @@ impl World {
         let mut device = Device::off(in_memory(), Arc::new(Machine), &self.root, self.facts.clone(), self.compile);
         if let Some(floor) = self.floor {
             let trust = device.state().join("trust");
-            fs::create_dir(&trust).map_err(|error| error.to_string())?;
+            fs::create_dir(&trust).map_err(said)?;
             let known = Known { build: floor, signed: floor, used: false, epoch: 0 };
             let now = device.now();
-            TimeFile::open(Arc::new(Machine), &trust, BootId::now(), &now.reading, known)
-                .1
-                .map_err(|error| error.to_string())?;
+            TimeFile::open(Arc::new(Machine), &trust, BootId::now(), &now.reading, known).1.map_err(said)?;
         }
         device.start();
         for bytes in before {
@@ -129,6 +132,8 @@ impl World {
                 return Err(format!("what should be taken before is {name}"));
             }
         }
+        // Each start writes the time down: from the second on there are two records of it, whenever the program was built.
+        device.start();
         device.importer = None;
         self.prepared.insert(before.to_vec(), device);
         Ok(())
@@ -246,7 +251,7 @@ impl Stage<'_> {
             Way::Once => {
                 let before = self.before()?;
                 let outcome = self.arranged(offer.arrange, &bytes)?;
-                self.judge(offer, &bytes, &before, &outcome)
+                self.judge(offer, &before, outcome)
             }
             Way::Sweep(variants) => self.sweep(offer, &bytes, variants),
             Way::Refused(by) => {
@@ -275,13 +280,7 @@ impl Stage<'_> {
         })
     }
 
-    fn judge(
-        &mut self,
-        offer: &Offer,
-        bytes: &[u8],
-        before: &Before,
-        outcome: &ImportOutcome<Policy>,
-    ) -> Result<(), String> {
+    fn judge(&mut self, offer: &Offer, before: &Before, outcome: ImportOutcome<Policy>) -> Result<(), String> {
         let name = outcome.result.name();
         self.named(&offer.expect, name).map_err(|error| format!("{error}: {:?}", outcome.result))?;
         if outcome.receipt.result != name {
@@ -293,14 +292,15 @@ impl Stage<'_> {
         if outcome.root != offer.root {
             return Err(format!("the root from here on is {:?}, and not {:?}", outcome.root, offer.root));
         }
-        if outcome::is_taken(name) {
-            if let Some(digest) = last_policy([bytes].into_iter()).filter(|_| name == "Activated") {
-                self.serves = Some(digest);
-                // What was taken is for the caller to put in force.
-                self.device.serving = Some((digest, Policy::new()));
+        // What was taken is for the caller to put in force.
+        match outcome.result {
+            Imported::Activated(active) => {
+                self.serves = Some(active.digest);
+                self.device.serving = Some((active.digest, active.policy));
             }
-        } else {
-            self.unchanged(offer, before)?;
+            Imported::Revoked(list) => self.device.list = Some((list.digest, list.policy)),
+            Imported::Refused(_) | Imported::AlreadyInstalled => self.unchanged(offer, before)?,
+            Imported::Permitted(_) | Imported::Enrolled(_) | Imported::TimeReset { .. } => {}
         }
         self.told(offer, name, before.lines)
     }
@@ -369,12 +369,16 @@ impl Stage<'_> {
     /// The lines of the journal that are lines, whatever became of its chain.
     fn lines_anyhow(&self) -> Result<Vec<Line>, String> {
         let folder = self.device.state().join("journal");
-        let mut files: Vec<_> =
-            fs::read_dir(&folder).map_err(|error| error.to_string())?.flatten().map(|entry| entry.path()).collect();
+        let mut files: Vec<_> = fs::read_dir(&folder).map_err(said)?.flatten().map(|entry| entry.path()).collect();
         files.sort();
         let whole = files.iter().map(|file| fs::read(file).unwrap_or_default()).collect::<Vec<_>>().concat();
         Ok(whole.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
+}
+
+/// An error as a case tells it.
+pub fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, String> {
