@@ -20,7 +20,7 @@ const LEN: usize = 65;
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceKeyError {
     /// Check the folder's owner and mode, and the disk.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Io {
         /// The file.
         path: PathBuf,

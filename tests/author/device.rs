@@ -86,6 +86,7 @@ fn a_bundle_is_judged_by_what_a_device_has_seen_and_nothing_of_it_is_changed() {
 fn an_enrolment_and_a_time_reset_are_judged_as_the_device_does() {
     let folder = started();
     let at = folder.path();
+    tidegate::store::device_key::open(&at.join("state"), None).expect("made");
     let before = contents(&at.join("state"));
     let verify = |file, more: &[&'static str]| [&["bundle", "verify", file, "--root", "p/root.json"], more].concat();
     let state = ["--state", "state"];

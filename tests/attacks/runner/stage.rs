@@ -299,7 +299,7 @@ impl Stage<'_> {
                 self.device.serving = Some((active.digest, active.policy));
             }
             Imported::Revoked(list) => self.device.list = Some((list.digest, list.policy)),
-            Imported::Refused(_) | Imported::AlreadyInstalled => self.unchanged(offer, before)?,
+            Imported::Refused(_) | Imported::AlreadyInstalled | Imported::Defect(_) => self.unchanged(offer, before)?,
             Imported::Permitted(_) | Imported::Enrolled(_) | Imported::TimeReset { .. } => {}
         }
         self.told(offer, name, before.lines)
