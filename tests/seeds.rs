@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use named::{NAMED, manifest};
 use targets::world::{self, GOLDEN};
-use targets::{TARGETS, blobs, container, documents, manifest as manifests, roots, token};
+use targets::{TARGETS, blobs, container, documents, manifest as manifests, roots, start, token};
 use tidegate::bundle::canonical::NotCanonical;
 use tidegate::bundle::container::BundleType;
 use tidegate::bundle::root::{Role, RootDocument};
@@ -36,8 +36,10 @@ fn no_seed_of_any_target_breaks_a_promise() {
     for (name, run) in TARGETS {
         let mut seeds: Vec<_> =
             fs::read_dir(folder(name)).expect("seeds").flatten().map(|entry| entry.path()).collect();
-        seeds.sort();
         assert!(seeds.len() >= 5, "{name} has {} seeds", seeds.len());
+        // Those that are made have a test of their own.
+        seeds.retain(|path| !NAMED.iter().any(|seed| seed.target == name && path.ends_with(seed.name)));
+        seeds.sort();
         for path in seeds {
             let bytes = fs::read(&path).expect("a seed can be read");
             assert!(!breaks(|| run(&bytes)), "{name} breaks on {}", path.display());
@@ -81,6 +83,7 @@ fn a_device_that_asks_for_one_signature_too_few_is_found_out() {
     let payload = world::payload(&GOLDEN.policy);
     let bundle = pack::lay(BundleType::Policy, b"", &next, &by_one, payload).expect("it fits");
     finds(weak_root(), GOLDEN.root.clone(), |root| container::as_it_comes(&bundle, &root));
+    finds(weak_root(), GOLDEN.root.clone(), |root| start::fresh(&root));
     let by_one = [1, 0, 0b1, 1, 0b1, 0, 0, 0];
     finds(weak_root(), GOLDEN.root.clone(), |root| roots::signed(&by_one, &root));
 }

@@ -11,7 +11,7 @@ use tidegate::bundle::{canonical, pack, reset};
 
 use crate::targets::token::{CERTIFICATE, MALLORY, OLD, STOLEN, sign};
 use crate::targets::world::{AT, GOLDEN, device, payload};
-use crate::targets::{blobs, documents, token};
+use crate::targets::{blobs, documents, start, token};
 
 /// One seed.
 pub struct Named {
@@ -24,7 +24,7 @@ pub struct Named {
 
 /// All of them.
 pub static NAMED: LazyLock<Vec<Named>> = LazyLock::new(|| {
-    [containers(), manifests(), roots(), tokens(), entries(), papers()].into_iter().flatten().collect()
+    [containers(), manifests(), roots(), tokens(), entries(), papers(), starts()].into_iter().flatten().collect()
 });
 
 type Seeds = Vec<Named>;
@@ -426,4 +426,55 @@ fn papers() -> Seeds {
             }),
         ],
     )
+}
+
+/// The body of a state record, as the table of `bundle/state.rs` draws it, up to a version's end.
+fn state(version: u8, length: usize) -> Vec<u8> {
+    let digest = |bundle: &[u8]| pack::digest(bundle).expect("a bundle").0.to_vec();
+    let (policy, list, none) = (digest(&start::BUNDLES[1]), digest(&GOLDEN.list), vec![0; 32]);
+    let number = |number: u64| number.to_be_bytes().to_vec();
+    let mut body = [
+        vec![version],
+        [number(1), number(8), policy.clone(), number(3), policy, none.clone()].concat(),
+        [number(3), GOLDEN.roots[0].digest().0.to_vec(), number(3), number(0)].concat(),
+        [number(2), list.clone(), list, number(3), number(0), none.clone(), none.clone(), none].concat(),
+        vec![1],
+        vec![0; 512],
+    ]
+    .concat();
+    body.truncate(length);
+    [&[0, 1][..], &body].concat()
+}
+
+fn starts() -> Seeds {
+    let file = |number: u8, how: u8, bytes: &[u8]| [&[16 + number, how][..], bytes].concat();
+    let mut all = vec![
+        (true, "state-version-3", state(3, usize::MAX)),
+        (false, "state-of-a-bundle-that-is-not-there", {
+            let mut gone = state(3, usize::MAX);
+            gone[2 + 57] ^= 1;
+            gone
+        }),
+        (true, "state-version-2", state(2, 361)),
+        (true, "state-version-1", state(1, 121)),
+        (false, "state-of-a-newer-version", state(4, usize::MAX)),
+        (false, "state-cut-off", state(3, 200)),
+        (false, "state-of-ones", [&[0, 0, 3][..], &[0xff; 873]].concat()),
+        (true, "enrolment-of-zeros", [&[1, 1][..], &[0; 64]].concat()),
+        (true, "time-of-zeros", [&[2, 1][..], &[0; 96]].concat()),
+        (true, "time-of-ones", [&[2, 1, 1][..], &[0xff; 95]].concat()),
+        (true, "trial-of-many-ends", [&[3, 1, 1][..], &[0; 48], &[0xff, 1]].concat()),
+    ];
+    let names = [
+        "file-0-gone",
+        "file-1-gone",
+        "file-2-gone",
+        "file-3-gone",
+        "file-4-gone",
+        "file-5-gone",
+        "file-6-gone",
+        "file-7-gone",
+    ];
+    all.extend((0..).zip(names).map(|(number, name)| (true, name, file(number, 2, b""))));
+    seeds("start", all)
 }

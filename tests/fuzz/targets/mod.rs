@@ -10,6 +10,7 @@ pub mod documents;
 pub mod manifest;
 pub mod roots;
 pub mod rules;
+pub mod start;
 pub mod token;
 pub mod world;
 
@@ -17,11 +18,12 @@ pub mod world;
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("container", container::run),
     ("manifest", manifest::run),
     ("roots", roots::run),
     ("token", token::run),
     ("blobs", blobs::run),
     ("documents", documents::run),
+    ("start", start::run),
 ];
