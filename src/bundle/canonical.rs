@@ -39,8 +39,13 @@ pub fn write<T: Serialize>(document: &T) -> Result<Vec<u8>, NotCanonical> {
 }
 
 /// A typed document from a canonical value; the message says which member is wrong.
-pub fn typed<T: DeserializeOwned>(value: Value) -> Result<T, String> {
-    serde_json::from_value(value).map_err(|error| error.to_string())
+pub fn typed<T: Serialize + DeserializeOwned>(value: Value) -> Result<T, String> {
+    let document = T::deserialize(&value).map_err(|error| error.to_string())?;
+    // A list of the members' values would do too, and be a second form of the same.
+    if serde_json::to_value(&document).is_ok_and(|written| written == value) {
+        return Ok(document);
+    }
+    Err("members without their names".into())
 }
 
 fn write_value(value: &Value) -> Result<Vec<u8>, NotCanonical> {
@@ -97,6 +102,7 @@ fn put_text(text: &str, out: &mut Vec<u8>) -> Result<(), NotCanonical> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::manifest::Permit;
     use super::*;
 
     #[test]
@@ -127,5 +133,13 @@ mod tests {
         }
         assert!(read(&[b'"', 0xff, b'"']).is_err(), "not UTF-8");
         assert!(read("[".repeat(100_000).as_bytes()).is_err(), "depth is bounded");
+    }
+
+    #[test]
+    fn members_without_their_names_are_no_document() {
+        let as_written = |text: &str| typed::<Permit>(read(text.as_bytes()).expect("canonical"));
+        let (from, to) = ("1".repeat(64), "2".repeat(64));
+        assert!(as_written(&format!(r#"{{"from":"{from}","to":"{to}"}}"#)).is_ok());
+        assert!(as_written(&format!(r#"["{from}","{to}"]"#)).is_err(), "another reader knows objects only");
     }
 }

@@ -197,7 +197,7 @@ impl Document {
     }
 
     /// What the body says. Judge the signatures first.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Refused> {
+    pub fn read<T: Serialize + DeserializeOwned>(&self) -> Result<T, Refused> {
         let value = canonical::read(&self.body).map_err(|error| Refused::ManifestNotCanonical(error.to_string()))?;
         canonical::typed(value).map_err(|error| Refused::ManifestSchema(plain(&error)))
     }
