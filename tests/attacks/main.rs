@@ -1,6 +1,6 @@
 //! Hostile and broken bundles. A case is a folder under `cases/`, made by `generator` and run by `runner`: it expects its
-//! named refusal, an unchanged active policy, unchanged state records and slots, and a line in the journal. The other
-//! modules are about what is no refusal of one file: what is taken, and in which order; power cuts; random histories.
+//! named refusal, an unchanged active policy, unchanged state records and slots, and a line in the journal; or, in the
+//! family `taken`, that what is just inside of what is refused is in force, after a restart too. The other modules are about what is no refusal of one file: what is taken, and in which order; power cuts; random histories.
 
 #![expect(unreachable_pub, reason = "one binary, whose modules speak to each other")]
 

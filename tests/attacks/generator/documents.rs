@@ -15,7 +15,7 @@ use crate::world::key;
 const DEVICE: u8 = 9;
 const FILE: &str = "candidate.tgd";
 
-fn body(seq: u64, site: &str) -> Value {
+pub fn body(seq: u64, site: &str) -> Value {
     json!({
         "deployment": "harbour",
         "device": sound::device().id,
@@ -28,13 +28,20 @@ fn body(seq: u64, site: &str) -> Value {
     })
 }
 
-fn of(body: &Value, seeds: &[u8]) -> Vec<u8> {
+pub fn of(body: &Value, seeds: &[u8]) -> Vec<u8> {
     framed(DocumentKind::Enrolment, &canonical::write(body).expect("canonical"), seeds)
 }
 
 /// The enrolment `seq`, by the policy role.
 pub fn enrolment(seq: u64, site: &str) -> Vec<u8> {
     of(&body(seq, site), &POLICY)
+}
+
+/// The first enrolment, of these labels.
+pub fn labelled(labels: Value) -> Vec<u8> {
+    let mut body = body(1, "quay");
+    body["labels"] = labels;
+    of(&body, &POLICY)
 }
 
 fn case(slug: &str, name: &str, about: &str, bytes: Vec<u8>) -> Folder {
@@ -52,19 +59,23 @@ fn schema(slug: &str, about: &str, change: impl FnOnce(&mut Value)) -> Folder {
 }
 
 /// The body of the hub's enrolment under version 3, which has a hub.
-fn under_third(seq: u64, site: &str) -> Value {
+pub fn under_third(seq: u64, site: &str) -> Value {
     let mut body = body(seq, site);
     body["root_version"] = 3.into();
     body
 }
 
-/// A device of version 3, which was enrolled by the hub.
-fn enrolled_by_hub(slug: &str, about: &str) -> Folder {
+/// A device of version 3, which was enrolled by the policy role.
+pub fn under_the_policy_role(slug: &str, about: &str) -> Folder {
     let rotated = sound::policy_under(&sound::third(), sound::SEQ + 1, "next", &[14, 15]);
     folder("enrolment", slug, about)
         .before("rotated.tgb", sound::bringing(&rotated, &[sound::to_third()]))
         .before("policy-role.tgd", of(&under_third(5, "quay"), &[14, 15]))
-        .before("hub.tgd", of(&under_third(9, "pier"), &[17]))
+}
+
+/// A device of version 3, which was enrolled by the hub after that.
+pub fn enrolled_by_hub(slug: &str, about: &str) -> Folder {
+    under_the_policy_role(slug, about).before("hub.tgd", of(&under_third(9, "pier"), &[17]))
 }
 
 fn forms() -> Vec<Folder> {
@@ -185,6 +196,10 @@ pub fn cases() -> Vec<Folder> {
         schema("label-control-character", "A label that moves the cursor of whoever reads it.", |b| {
             b["labels"] = json!({"site": "\u{1b}[2J"})
         }),
+        schema("label-delete", "A label with the control character DEL.", |b| b["labels"] = json!({"site": "\u{7f}"})),
+        schema("label-key-of-65", "A label's key one letter over its limit.", |b| {
+            b["labels"] = json!({"s".repeat(65): "x"})
+        }),
         schema("labels-17", "Seventeen labels.", |b| {
             b["labels"] =
                 (0..17).map(|n| (format!("l{n}"), Value::from("x"))).collect::<serde_json::Map<_, _>>().into();
@@ -212,6 +227,16 @@ pub fn cases() -> Vec<Folder> {
         folder("enrolment", "equivocation", "Another enrolment of the number that the device has.")
             .before("enrolment.tgd", enrolment(7, "quay"))
             .offer(FILE, "Equivocation", enrolment(7, "pier")),
+        under_the_policy_role(
+            "hub-first-below",
+            "The hub's first enrolment, of a number below that of the policy role's.",
+        )
+        .offer(FILE, "EnrolmentRollback", of(&under_third(4, "berth"), &[17])),
+        under_the_policy_role("hub-first-at", "The hub's first enrolment, of the number of the policy role's.").offer(
+            FILE,
+            "EnrolmentRollback",
+            of(&under_third(5, "berth"), &[17]),
+        ),
         enrolled_by_hub("hub-undoes-policy-role", "The hub's enrolment of a number below that of the policy role's.")
             .offer(FILE, "EnrolmentRollback", of(&under_third(4, "berth"), &[17])),
         enrolled_by_hub("hub-equivocates", "A second enrolment of the hub's of one number.").offer(

@@ -224,6 +224,66 @@ fn policies() -> Vec<Folder> {
         spoilt("api-name-control-character", "An API whose name begins a line of its own in a log.", |p| {
             api(p)["name"] = "a\n".into()
         }),
+        spoilt("api-name-delete", "An API whose name has the control character DEL.", |p| {
+            api(p)["name"] = "a\u{7f}".into()
+        }),
+        spoilt("api-name-c1", "An API whose name has a control character above ASCII.", |p| {
+            api(p)["name"] = "a\u{9b}".into()
+        }),
+        spoilt("api-name-of-spaces", "An API of a name that nobody sees.", |p| api(p)["name"] = "  ".into()),
+        spoilt("open-with-revocations", "A route that wants to know what is revoked, and no token.", |p| {
+            let route = &mut api(p)["routes"][0];
+            (route["auth"], route["scopes"]) = ("none".into(), json!([]));
+            route["revocations_max_age_s"] = 60.into();
+        }),
+        spoilt("method-twice", "A method twice.", |p| api(p)["routes"][0]["methods"] = json!(["GET", "GET"])),
+        spoilt("methods-unsorted", "Methods out of their order.", |p| {
+            api(p)["routes"][0]["methods"] = json!(["POST", "GET"])
+        }),
+        spoilt("method-connect", "A method that cannot be routed.", |p| {
+            api(p)["routes"][0]["methods"] = json!(["CONNECT"])
+        }),
+        spoilt("template-of-257", "A template one byte over its limit.", |p| {
+            api(p)["routes"][0]["template"] = format!("/{}", "a".repeat(256)).into()
+        }),
+        spoilt("template-two-parameters", "Two parameters in one segment.", |p| {
+            api(p)["routes"][0]["template"] = "/{a}-{b}".into()
+        }),
+        spoilt("template-star-inside", "All below, and something behind it.", |p| {
+            api(p)["routes"][0]["template"] = "/a/*/b".into()
+        }),
+        spoilt("template-star-in-part", "A star within a segment.", |p| api(p)["routes"][0]["template"] = "/a*".into()),
+        spoilt("base-path-of-257", "A base path one byte over its limit.", |p| {
+            api(p)["base_path"] = format!("/{}", "a".repeat(256)).into()
+        }),
+        spoilt("host-of-254", "A host one byte over its limit.", |p| api(p)["hosts"] = json!(["h".repeat(254)])),
+        spoilt("header-of-65", "A token header one letter over its limit.", |p| {
+            api(p)["token_header"] = "x".repeat(65).into()
+        }),
+        spoilt("header-in-capitals", "A token header in capitals, which no request has.", |p| {
+            api(p)["token_header"] = "Authorization".into()
+        }),
+        spoilt("scope-of-257", "A scope one byte over its limit.", |p| {
+            api(p)["routes"][0]["scopes"] = json!(["s".repeat(257)])
+        }),
+        spoilt("scopes-two-spaces", "Scopes that are wanted together, with two spaces between them.", |p| {
+            api(p)["routes"][0]["scopes"] = json!(["read  write"])
+        }),
+        spoilt("audience-of-257", "An audience one byte over its limit.", |p| {
+            api(p)["audiences"] = json!(["a".repeat(257)])
+        }),
+        spoilt("quota-with-burst", "A quota with a burst: only a rate has one.", |p| {
+            p["throttle"]["plans"][0]["limits"] = json!([{"burst": 5, "count": 5, "per": "day"}])
+        }),
+        spoilt("burst-of-0", "A rate that nothing may come at.", |p| {
+            p["throttle"]["plans"][0]["limits"] = json!([{"burst": 0, "count": 5, "per": "second"}])
+        }),
+        spoilt("rate-of-2-32", "A rate one above the largest.", |p| {
+            p["throttle"]["plans"][0]["limits"] = json!([{"count": 1_u64 << 32, "per": "second"}])
+        }),
+        spoilt("https-without-ca", "An upstream by TLS that pins nobody who may vouch for it.", |p| {
+            p["routes"]["upstreams"][0]["endpoints"] = json!(["https://shop.example"])
+        }),
         spoilt("api-name-of-129", "A name that no usage record can hold.", |p| api(p)["name"] = "a".repeat(129).into()),
         spoilt("host-in-capitals", "A host that no request matches.", |p| api(p)["hosts"] = json!(["API.example"])),
         spoilt("host-with-path", "A host that is a path.", |p| api(p)["hosts"] = json!(["a/b"])),
@@ -292,14 +352,14 @@ fn policies() -> Vec<Folder> {
 }
 
 /// A probe of the sound policy that comes out as it expects.
-fn probe(name: &str) -> Value {
+pub fn probe(name: &str) -> Value {
     json!({
         "at": 1_700_000_000, "expect": {"result": "TokenMissing", "route": "/{id}"}, "method": "GET", "name": name,
         "path": "/pets/1",
     })
 }
 
-fn probed(probes: &[Value]) -> Vec<u8> {
+pub fn probed(probes: &[Value]) -> Vec<u8> {
     sound::with_entry(EntryKind::Probes, canonical::write(&json!({"probes": probes})).expect("canonical"))
 }
 

@@ -12,11 +12,11 @@ fn case(slug: &str, name: &str, about: &str, change: impl FnOnce(&mut Value)) ->
     refused("keys", slug, name, about, sound::compiled(spoilt, |text| text))
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn rsa(key: &mut Value, n: &[u8], e: &[u8]) {
+pub fn rsa(key: &mut Value, n: &[u8], e: &[u8]) {
     (key["alg"], key["jwk"]) = ("RS256".into(), json!({"e": base64(e), "kty": "RSA", "n": base64(n)}));
 }
 
@@ -28,7 +28,7 @@ fn weak_ed25519(slug: &str, about: &str, x: [u8; 32]) -> Folder {
     case(slug, "WeakKey", about, |key| key["jwk"]["x"] = base64(&x).into())
 }
 
-fn ec(key: &mut Value, curve: &str, x: &[u8], y: &[u8]) {
+pub fn ec(key: &mut Value, curve: &str, x: &[u8], y: &[u8]) {
     key["alg"] = if curve == "P-256" { "ES256" } else { "ES384" }.into();
     key["jwk"] = json!({"crv": curve, "kty": "EC", "x": base64(x), "y": base64(y)});
 }
@@ -39,7 +39,7 @@ fn weak_ec(slug: &str, about: &str, curve: &str, x: &[u8], y: &[u8]) -> Folder {
 
 /// A modulus of the flawed generator of CVE-2017-15361 shows by being a power of 65537 modulo each of the first primes.
 /// This one is 1 modulo all of them: their product, shifted, and one.
-fn roca() -> Vec<u8> {
+pub fn roca() -> Vec<u8> {
     let primes = (3_u32..=167).filter(|n| (2..*n).all(|divisor| n % divisor != 0));
     let mut product = vec![1_u8];
     for prime in primes {
@@ -189,6 +189,51 @@ pub fn cases() -> Vec<Folder> {
             sound::compiled(unsorted, |text| text)
         }),
         issuer("no-keys", "SemanticInvalid", "An issuer of no keys.", |issuer| issuer["keys"] = json!([])),
+        issuer(
+            "keys-without-id",
+            "SemanticInvalid",
+            "Two keys, one of them without an id: no token can choose it.",
+            |issuer| {
+                let mut other = issuer["keys"][0].clone();
+                other["jwk"]["x"] = base64(crate::world::key(30).public().raw()).into();
+                drop(other.as_object_mut().expect("members").remove("kid"));
+                issuer["keys"] = json!([issuer["keys"][0], other]);
+            },
+        ),
+        issuer(
+            "five-keys-without-name",
+            "SemanticInvalid",
+            "Five keys of the profile wso2 without any name.",
+            |issuer| {
+                let like = issuer["keys"][0].clone();
+                let key = |n: u8| {
+                    let mut key = like.clone();
+                    key["jwk"]["x"] = base64(crate::world::key(30 + n).public().raw()).into();
+                    drop(key.as_object_mut().expect("members").remove("kid"));
+                    key
+                };
+                issuer["keys"] = (0..5).map(key).collect();
+                issuer["profile"] = "wso2".into();
+            },
+        ),
+        issuer(
+            "x5t-of-strict",
+            "SemanticInvalid",
+            "A key that answers to x5t, at an issuer of the profile strict.",
+            |issuer| issuer["keys"][0]["x5t"] = "abc".into(),
+        ),
+        issuer("no-audiences", "SemanticInvalid", "An issuer whose tokens may be for anybody.", |issuer| {
+            issuer["audiences"] = json!([])
+        }),
+        issuer("no-types", "SemanticInvalid", "An issuer no token of which would be let in.", |issuer| {
+            issuer["types"] = json!([])
+        }),
+        issuer("lifetime-of-2-32", "SemanticInvalid", "A longest lifetime one above the largest.", |issuer| {
+            issuer["max_lifetime_s"] = (1_u64 << 32).into()
+        }),
+        issuer("claim-of-one-name", "SemanticInvalid", "A claim's path of one name.", |issuer| {
+            issuer["claims"]["application"] = json!(["/uuid"])
+        }),
         issuer("profile-unknown", "SemanticInvalid", "A profile that there is not.", |issuer| {
             issuer["profile"] = "lax".into()
         }),
@@ -214,6 +259,7 @@ pub fn cases() -> Vec<Folder> {
             let last = text.chars().last().and_then(|c| char::from_u32(c as u32 + 1)).expect("a letter");
             key["jwk"]["x"] = format!("{}{last}", &text[..text.len() - 1]).into();
         }),
+        invalid("kid-of-257", "A key id one byte over its limit.", |key| key["kid"] = "k".repeat(257).into()),
         invalid("kid-empty", "A key id that no token can name.", |key| key["kid"] = "".into()),
         invalid("curve-unknown", "A curve that nobody checks.", |key| key["jwk"]["crv"] = "secp256k1".into()),
     ];

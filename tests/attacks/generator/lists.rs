@@ -9,7 +9,7 @@ use super::{CANDIDATE, Folder, folder, refused};
 
 const ISS: &str = "https://site.example";
 
-fn cut_off(value: &str, before: i64) -> CutOff {
+pub fn cut_off(value: &str, before: i64) -> CutOff {
     CutOff { kind: CutOffKind::Client, issuer: ISS.into(), value: value.into(), before }
 }
 
@@ -19,7 +19,7 @@ pub fn table(ids: &[(u64, i64)], cut_offs: &[CutOff]) -> Vec<u8> {
     Revocations { cut_offs: cut_offs.to_vec(), ids }.to_bytes()
 }
 
-fn till() -> [CutOff; 1] {
+pub fn till() -> [CutOff; 1] {
     [cut_off("till", 500)]
 }
 

@@ -8,6 +8,7 @@ mod keys;
 mod lists;
 mod manifest;
 mod order;
+mod p256;
 mod permits;
 mod resets;
 mod roots;
@@ -19,6 +20,7 @@ mod source;
 mod state;
 mod sweeps;
 mod tables;
+mod taken;
 
 pub use roots::long_chain;
 
@@ -66,6 +68,12 @@ impl Folder {
         self
     }
 
+    /// It is 2095 on the device, whenever its program was built.
+    fn in_2095(mut self) -> Self {
+        self.case.before.extend(sound::LATER.map(String::from));
+        self
+    }
+
     fn offer(self, file: &str, name: &str, bytes: Vec<u8>) -> Self {
         self.put(file, bytes).again(file, name)
     }
@@ -89,6 +97,17 @@ impl Folder {
     /// The root that comes with it is kept, and says what time it is at least.
     fn keeps_root(self, version: u64) -> Self {
         self.with(|offer| offer.root = Some(version))
+    }
+
+    /// The same case in another family.
+    fn of_family(mut self, family: &'static str) -> Self {
+        self.family = family;
+        self
+    }
+
+    /// The least that the time is from here on.
+    fn from(self, floor: i64) -> Self {
+        self.with(|offer| offer.floor = Some(floor))
     }
 
     /// What befalls a file of the state folder.
@@ -130,6 +149,7 @@ pub fn folders() -> Vec<Folder> {
         source::cases(),
         state::cases(),
         sweeps::cases(),
+        taken::cases(),
     ];
     families.into_iter().flatten().collect()
 }
@@ -143,6 +163,7 @@ fn files() -> BTreeMap<PathBuf, Vec<u8>> {
         (PathBuf::from("world/golden.tgb"), sound::golden()),
         (PathBuf::from("world/root.json"), sound::root().bytes().to_vec()),
     ]);
+    files.extend(sound::LATER.map(PathBuf::from).into_iter().zip(sound::later()));
     let mut put =
         |path: PathBuf, bytes| assert!(files.insert(path.clone(), bytes).is_none(), "{} twice", path.display());
     for Folder { family, slug, case, files } in folders() {

@@ -131,6 +131,16 @@ pub fn cases() -> Vec<Folder> {
             permit(1, &sound::older(), &sound::policy(SEQ - 1, "another")),
         ),
         gone_back(
+            "number-again-from-elsewhere",
+            "A permit was used; another one of its number, from what does not serve.",
+        )
+        .offer(CANDIDATE, "PermitUsed", permit(1, &golden, &sound::policy(SEQ - 1, "another"))),
+        waiting("waiting-to-what-serves", "A permit waits; a newer one leads to what serves.").offer(
+            CANDIDATE,
+            "PermitUsed",
+            permit(2, &sound::older(), &golden),
+        ),
+        gone_back(
             "back-and-forth",
             "Two permits led back and forth; the first comes again, from the bundle that serves.",
         )

@@ -11,10 +11,13 @@ use super::{Folder, folder, refused};
 use crate::time::{laid, signed_as};
 use crate::world::key;
 
+/// What the resets of most cases set the time to.
+pub const AT: i64 = 1_000;
+
 /// Sets the time to 1970 where it is later: every device takes it, and keeps its program's build time.
-fn value(seq: u64) -> Value {
+pub fn value(seq: u64) -> Value {
     json!({
-        "at": 1_000,
+        "at": AT,
         "author": {"reason": "the clock at the desk was wrong", "tool": "tests", "who": "Ada"},
         "deployment": "harbour",
         "epoch": 1,

@@ -145,6 +145,13 @@ fn unsound() -> Vec<Folder> {
         edit("control-character", "A holder's name that moves the cursor of whoever reads it.", |v| {
             v["keys"][0]["name"] = "\u{1b}[2J".into()
         }),
+        edit("name-of-65", "A holder's name one letter over its limit.", |v| {
+            v["keys"][0]["name"] = "k".repeat(65).into()
+        }),
+        edit("name-empty", "A holder without a name.", |v| v["keys"][0]["name"] = "".into()),
+        edit("name-delete", "A holder's name with the control character DEL.", |v| {
+            v["keys"][0]["name"] = "k\u{7f}".into()
+        }),
         edit("deployment-path", "A deployment that is a path.", |v| v["deployment"] = "../harbour".into()),
         edit("version-0", "A version before the first.", |v| v["version"] = 0.into()),
         edit("before-1970", "Made before 1970.", |v| v["issued_at"] = (-1).into()),

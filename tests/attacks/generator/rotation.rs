@@ -4,10 +4,9 @@ use serde_json::json;
 use tidegate::bundle::container::BundleType;
 use tidegate::bundle::pack;
 use tidegate::bundle::root::{Role, RootDocument, RootDraft};
-use tidegate::keys::{KeyAlg, PublicKey};
 
 use super::sound::{self, bringing, link, third, third_with, to_third};
-use super::{CANDIDATE, Folder, folder, refused};
+use super::{CANDIDATE, Folder, folder, p256, refused};
 use crate::world::{key, signature};
 
 /// Holders of the role root: of version 2, of version 3, of both.
@@ -29,23 +28,16 @@ fn fourth() -> RootDocument {
     third_with(|draft| (draft.version, draft.issued_at) = (4, sound::AT + 600))
 }
 
-/// The base point of P-256, the public key of the private key 1: anybody can look it up, and nobody has to sign here.
-fn p256() -> PublicKey {
-    let point = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
-                 4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
-    PublicKey::new(KeyAlg::EcdsaP256, &KeyAlg::EcdsaP256.unhex(point).expect("hex")).expect("a point")
-}
-
 /// Version 3 with the P-256 key among its policy keys.
 fn with_p256() -> RootDocument {
-    third_with(|draft| draft.keys[3].1 = p256())
+    third_with(|draft| draft.keys[3].1 = p256::public(1))
 }
 
 /// A policy under that root by one holder, and by a signature of these bytes in the P-256 key's name.
 fn forged_p256(bytes: [u8; 64]) -> Vec<u8> {
     let root = with_p256();
     let parts = sound::Parts::of(&sound::draft(sound::SEQ + 1, "next").assemble(&root).expect("a sound draft"));
-    let forged = tidegate::bundle::container::Signature { key: p256().id(), bytes };
+    let forged = tidegate::bundle::container::Signature { key: p256::public(1).id(), bytes };
     bringing(&parts.with(&[parts.signature(15), forged]), &[link(&root, &BOTH)])
 }
 
@@ -195,10 +187,7 @@ pub fn cases() -> Vec<Folder> {
         "ecdsa-order-signature",
         "SignatureInvalid",
         "ECDSA with r = s = the order of the curve, which is 0 in it.",
-        {
-            let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551".repeat(2);
-            forged_p256(tidegate::ids::unhex(&order).expect("hex"))
-        },
+        forged_p256([p256::order(); 2].concat().try_into().expect("64 bytes")),
     ));
     cases.push(keeps(
         "ecdsa-key-by-ed25519-signature",

@@ -37,6 +37,12 @@ pub fn cases() -> Vec<Folder> {
         with("who-control-character", "An author that clears the screen of whoever reads it.", |m| {
             m["author"]["who"] = "\u{1b}[2J".into()
         }),
+        with("who-delete", "An author with the control character DEL.", |m| m["author"]["who"] = "Ada\u{7f}".into()),
+        with(
+            "who-c1",
+            "An author with a control character above ASCII, which begins an escape code of its own.",
+            |m| m["author"]["who"] = "\u{9b}2J".into(),
+        ),
         with("tool-line-feed", "A tool that begins a line of its own in a report.", |m| {
             m["author"]["tool"] = "x\nOK".into()
         }),
@@ -73,6 +79,9 @@ pub fn cases() -> Vec<Folder> {
         }),
         with("label-values-257", "For a label of 257 values.", |m| {
             m["target"] = json!({"labels": {"site": (0..257).map(|n| n.to_string()).collect::<Vec<_>>()}});
+        }),
+        with("label-key-of-257", "For a label whose key is of 257 bytes.", |m| {
+            m["target"] = json!({"labels": {"k".repeat(257): ["x"]}})
         }),
         with("label-value-of-257", "For a value of 257 bytes.", |m| {
             m["target"] = json!({"labels": {"site": ["x".repeat(257)]}})

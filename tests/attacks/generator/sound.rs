@@ -13,6 +13,7 @@ use tidegate::bundle::root::{Role, RoleKeys, RootDocument, RootDraft};
 use tidegate::bundle::{DeviceFacts, EntryKind, canonical};
 use tidegate::ids::Digest;
 
+use super::p256::{self, Form};
 use crate::world::{self, key, root_draft};
 
 /// 2026-11-25: when the root was made.
@@ -137,6 +138,10 @@ impl Parts {
         world::signed_bytes(self.bundle_type, &[], &self.manifest, seeds, &self.payload)
     }
 
+    pub fn signature_of_p256(&self, private: usize, form: Form) -> Signature {
+        p256::of_bundle(private, form, self.bundle_type, &self.manifest)
+    }
+
     /// The signature of one key over it.
     pub fn signature(&self, seed: u8) -> Signature {
         world::signature(seed, self.bundle_type, &self.manifest)
@@ -184,8 +189,41 @@ pub fn with_entry(kind: EntryKind, bytes: Vec<u8>) -> Vec<u8> {
     with_entries(entries)
 }
 
+/// 2095-01-01: later than any build of today, so that devices which have taken [`later`] know it, and nothing later.
+pub const FAR: i64 = 3_944_678_400;
+
+/// Policies on the way to [`FAR`], each less than ten years after the one before it.
+pub fn later() -> Vec<Vec<u8>> {
+    let step = |n: i64| MADE_AT + (FAR - MADE_AT) * n / 7;
+    (1_i64..).zip(LATER).map(|(n, _)| at(SEQ + n.unsigned_abs(), "later", step(n))).collect()
+}
+
+/// The names of their files.
+pub const LATER: [&str; 7] = [
+    "world/later-1.tgb",
+    "world/later-2.tgb",
+    "world/later-3.tgb",
+    "world/later-4.tgb",
+    "world/later-5.tgb",
+    "world/later-6.tgb",
+    "world/later-7.tgb",
+];
+
+/// The number of the policy after them.
+pub const AFTER_LATER: u64 = SEQ + LATER.len() as u64 + 1;
+
+/// A policy that was made at that moment.
+pub fn at(seq: u64, reason: &str, issued_at: i64) -> Vec<u8> {
+    Parts::of(&Draft { issued_at, ..draft(seq, reason) }.assemble(&root()).expect("a sound draft")).signed(&POLICY)
+}
+
 pub fn golden() -> Vec<u8> {
     policy(SEQ, "golden")
+}
+
+/// The golden bundle by other holders: the same bundle.
+pub fn golden_by(seeds: &[u8]) -> Vec<u8> {
+    policy_under(&root(), SEQ, "golden", seeds)
 }
 
 pub fn digest(bundle: &[u8]) -> Digest {

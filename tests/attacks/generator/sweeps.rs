@@ -18,6 +18,7 @@ fn sweep(
         .arranged(arrange)
         .with(|offer| offer.expect = expect)
         .again(file, taken)
+        .with(|offer| offer.floor = (taken == "TimeReset").then_some(resets::AT))
 }
 
 /// By which names the flips of a file of that type are refused. A document has its signatures in text, and no lengths.

@@ -16,7 +16,7 @@ const APPLICATION: usize = 24;
 const CUT_OFF: usize = 25;
 const ID: usize = 16;
 
-fn subscriptions() -> Subscriptions {
+pub fn subscriptions() -> Subscriptions {
     let application = |name: &str| Application { name: name.into(), consumer: "acme".into(), plan: "gold".into() };
     let subscription = |application, blocked| Subscription {
         application,
@@ -35,7 +35,7 @@ fn subscriptions() -> Subscriptions {
     }
 }
 
-fn revocations() -> Revocations {
+pub fn revocations() -> Revocations {
     let cut_off = |value: &str| CutOff {
         kind: CutOffKind::Client,
         issuer: "https://site.example".into(),
@@ -132,6 +132,19 @@ fn of_subscriptions() -> Vec<Folder> {
         changed("name-control-character", "An application whose name begins a line of its own in a log.", |table| {
             table.applications[1].name = "till\n".into()
         }),
+        changed("name-delete", "An application whose name has the control character DEL.", |table| {
+            table.applications[1].name = "till\u{7f}".into()
+        }),
+        changed("key-of-257", "A consumer key one byte over its limit.", |table| table.keys[1].key = "k".repeat(257)),
+        changed("key-with-a-space", "A consumer key that no token has.", |table| table.keys[1].key = "a b".into()),
+        changed("key-empty", "A consumer key of no bytes.", |table| table.keys[0].key = String::new()),
+        changed("consumer-of-129", "A consumer of a name that no usage record can hold.", |table| {
+            table.applications[1].consumer = "c".repeat(129)
+        }),
+        changed("applications-plan-missing", "An application of a plan that is not there.", |table| {
+            table.applications[1].plan = "iron".into()
+        }),
+        changed("plan-empty", "A subscription of no plan.", |table| table.subscriptions[1].plan = String::new()),
         changed("name-of-129", "A name that no usage record can hold.", |table| {
             table.applications[1].name = "x".repeat(129)
         }),

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tidegate::ids::DeviceId;
 
-/// One hostile case.
+/// One case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
@@ -87,10 +87,10 @@ pub struct Offer {
     pub arrange: Option<Arrange>,
     /// The result's name; of a sweep all names that occur.
     pub expect: Vec<String>,
-    /// The root version that the device has from here on, though the bundle was refused.
+    /// The root version that the device has from here on; absent: the one that it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<u64>,
-    /// The least that the time can be from here on, though the bundle was refused.
+    /// The least that the time can be from here on; absent: it did not move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<i64>,
     /// What of it the journal holds, where that is not the result and the medium.

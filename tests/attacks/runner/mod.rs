@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tidegate::bundle::{Refused, SemanticProblem};
+use tidegate::bundle::{Refused, SemanticProblem, outcome};
 use tidegate::units::UnixSeconds;
 
 use crate::generator;
@@ -47,7 +47,7 @@ fn run_all(world: &mut World) -> Vec<String> {
 }
 
 #[test]
-fn each_case_is_refused_by_its_name_and_changes_nothing() {
+fn each_case_comes_out_as_it_says() {
     let failed = run_all(&mut World::read(&cases()).expect("the world of the cases"));
     assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
@@ -67,8 +67,11 @@ fn every_name_has_a_case() {
     let seen: BTreeSet<&str> = read.iter().flat_map(Case::names).collect();
     let missing: Vec<_> = Refused::NAMES.iter().filter(|name| !seen.contains(**name)).collect();
     assert!(missing.is_empty(), "no case for {missing:?}");
+    for taken in ["Activated", "Permitted", "Enrolled", "TimeReset", "AlreadyInstalled"] {
+        assert!(outcome::is_taken(taken) && seen.contains(taken), "no case for {taken}");
+    }
     println!("{} cases", folders.len());
-    assert!(folders.len() >= 130, "{}", folders.len());
+    assert!(folders.len() >= 900, "{}", folders.len());
 }
 
 #[test]
@@ -143,6 +146,33 @@ fn negative_control_the_runner_tells_a_wrong_name_and_a_bundle_that_is_taken() {
         let why_not = told(&case, bytes).expect_err("it must be told");
         assert!(why_not.contains(why), "{why_not}");
     }
+    // What is taken says no other time and no other root than the case does.
+    let told_of = |change: fn(&mut Offer)| {
+        let mut case = expecting("Activated");
+        change(&mut case.offer[0]);
+        case
+    };
+    let (late_at, late) = (sound::FAR + 1_000, sound::at(sound::AFTER_LATER, "late", sound::FAR + 1_000));
+    let in_2095 = |floor| {
+        let mut case = expecting("Activated");
+        case.before.extend(sound::LATER.map(String::from));
+        case.offer[0].floor = floor;
+        case
+    };
+    let rotated = sound::policy_under(&sound::third(), 11, "next", &[14, 15]);
+    let rotated = sound::bringing(&rotated, &[sound::to_third()]);
+    assert_eq!(told(&in_2095(Some(late_at)), &late), Ok(()));
+    assert_eq!(told(&told_of(|offer| offer.root = Some(3)), &rotated), Ok(()));
+    for (case, bytes, why) in [
+        (in_2095(None), &late, "floor"),
+        (in_2095(Some(sound::FAR)), &late, "floor"),
+        (in_2095(Some(late_at + 1_000)), &late, "floor"),
+        (told_of(|_| ()), &rotated, "root"),
+        (told_of(|offer| offer.root = Some(4)), &rotated, "root"),
+    ] {
+        let why_not = told(&case, bytes).expect_err("it must be told");
+        assert!(why_not.contains(why), "{why_not}");
+    }
     let swept = |arrange, expect: &[&str]| {
         let expect = expect.iter().map(|name| (*name).to_owned()).collect();
         let offer = Offer { file: "candidate.tgb".into(), arrange: Some(arrange), expect, ..Offer::default() };
@@ -172,7 +202,10 @@ fn negative_control_without_the_list_before_them_the_shrunk_ones_are_taken() {
 
 #[test]
 fn negative_control_the_runner_tells_a_verifier_that_judges_otherwise() {
-    // Step 15 left out, then a device of another deployment, and one that has seen nothing.
+    // Step 15 left out, or what takes nothing, then a device of another deployment, and one that has seen nothing.
+    fn strict(_: &tidegate::bundle::Entries) -> Result<Policy, SemanticProblem> {
+        Err(SemanticProblem::SemanticInvalid("nothing will do".into()))
+    }
     fn blind(_: &tidegate::bundle::Entries) -> Result<Policy, SemanticProblem> {
         Ok(Policy::new())
     }
@@ -186,6 +219,11 @@ fn negative_control_the_runner_tells_a_verifier_that_judges_otherwise() {
     world.compile = blind;
     let (all, passed) = family(&mut world, "keys");
     assert!(all > 10 && passed == 0, "{passed} of {all} passed without step 15");
+
+    let mut world = World::read(&cases()).expect("the world of the cases");
+    world.compile = strict;
+    let (all, passed) = family(&mut world, "taken");
+    assert!(all > 100 && passed < 3, "{passed} of {all} passed where no policy is taken");
 
     let mut world = World::read(&cases()).expect("the world of the cases");
     world.facts.labels.clear();

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use tidegate::bundle::document::Document;
+use tidegate::bundle::enrolment::Enrolment;
 use tidegate::bundle::journal::{self, Line};
 use tidegate::bundle::{Compile, DeviceFacts, ImportOutcome, Imported, Origin, outcome, pack};
 use tidegate::clock::BootId;
 use tidegate::disk::Machine;
-use tidegate::ids::Digest;
-use tidegate::store::time::{Known, TimeFile};
+use tidegate::ids::{Digest, KeyId};
+use tidegate::keys::PublicKey;
+use tidegate::store::time::{BUILD_TIME, HUB_LIMIT, Known, TimeFile};
 use tidegate::units::UnixSeconds;
 
 use super::arrange::{self, Way};
@@ -45,17 +48,27 @@ pub struct Stage<'w> {
     /// What must serve.
     serves: Option<Digest>,
     chain_broken: bool,
+    was_reset: bool,
 }
 
 /// What no refusal may change.
 pub struct Before {
     kept: Vec<(PathBuf, Vec<u8>)>,
-    serving: Option<Digest>,
-    list: Option<Digest>,
-    labels: BTreeMap<String, String>,
+    force: Force,
     floor: UnixSeconds,
     minutes: u64,
     lines: usize,
+}
+
+/// What a device goes by, beside the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Force {
+    serving: Option<Digest>,
+    list: Option<Digest>,
+    labels: BTreeMap<String, String>,
+    enrolled: Option<Digest>,
+    /// The newest root, and its keys of the role hub.
+    root: (u64, Vec<KeyId>),
 }
 
 impl World {
@@ -93,7 +106,8 @@ impl World {
         for damage in &case.damage {
             befall(&device, damage, &named)?;
         }
-        let mut stage = Stage { world: self, folder, device, disk, serves: None, chain_broken: false };
+        let mut stage =
+            Stage { world: self, folder, device, disk, serves: None, chain_broken: false, was_reset: false };
         stage.start(&case, &named)?;
         for offer in &case.offer {
             stage.offer(offer).map_err(|error| format!("{}: {error}", offer.file))?;
@@ -102,10 +116,12 @@ impl World {
         stage.device.start();
         stage.still_serves("after a restart")?;
         let after = stage.before()?;
-        if (after.list, after.labels) != (before.list, before.labels) {
-            return Err("after a restart there is another list or another label".into());
+        if after.force != before.force {
+            return Err(format!("after a restart {:?} is in force, and not {:?}", after.force, before.force));
         }
-        Ok(())
+        // What serves says when it was made, and that counts after a reset too where it is near.
+        let near = if stage.was_reset { HUB_LIMIT } else { 0 };
+        after.is_later(&before, before.floor, near).map_err(|error| format!("after a restart {error}"))
     }
 
     pub fn file(&self, folder: &Path, name: &str) -> Result<Vec<u8>, String> {
@@ -209,6 +225,18 @@ fn befall(device: &Device, Damage { file, how }: &Damage, named: &HashMap<&str, 
     done.map_err(|error| format!("{}: {error}", path.display()))
 }
 
+impl Before {
+    /// The time is at least `floor` since `before`, and not later by more than `near`. The clock of these devices goes on by a minute a call, of which the
+    /// floor takes a little less.
+    fn is_later(&self, before: &Self, floor: UnixSeconds, near: UnixSeconds) -> Result<(), String> {
+        let elapsed = i64::try_from(60 * (self.minutes - before.minutes)).expect("minutes");
+        if (floor..=floor + elapsed + near).contains(&self.floor) {
+            return Ok(());
+        }
+        Err(format!("the time floor is {}, and not {floor} (it was {})", self.floor, before.floor))
+    }
+}
+
 impl Stage<'_> {
     /// Starts the device: what it serves, and what the journal says of it.
     fn start(&mut self, case: &Case, named: &HashMap<&str, &[u8]>) -> Result<(), String> {
@@ -251,7 +279,7 @@ impl Stage<'_> {
             Way::Once => {
                 let before = self.before()?;
                 let outcome = self.arranged(offer.arrange, &bytes)?;
-                self.judge(offer, &before, outcome)
+                self.judge(offer, &bytes, &before, outcome)
             }
             Way::Sweep(variants) => self.sweep(offer, &bytes, variants),
             Way::Refused(by) => {
@@ -269,18 +297,30 @@ impl Stage<'_> {
         let lines = self.lines()?.len();
         let now = self.device.now();
         let importer = self.device.importer.as_ref().ok_or("it does not run")?;
+        let versions = fs::read_dir(self.device.state().join("trust/roots")).into_iter().flatten().flatten();
+        let newest = versions.filter_map(|file| file.file_name().to_str()?.parse().ok()).max();
         Ok(Before {
             kept: self.device.kept(),
-            serving: self.device.serving.as_ref().map(|(digest, _)| *digest),
-            list: self.device.list.as_ref().map(|(digest, _)| *digest),
-            labels: importer.device().labels.clone(),
+            force: Force {
+                serving: self.device.serving.as_ref().map(|(digest, _)| *digest),
+                list: self.device.list.as_ref().map(|(digest, _)| *digest),
+                labels: importer.device().labels.clone(),
+                enrolled: importer.enrolled(),
+                root: (newest.unwrap_or(0), importer.hub_keys().map(PublicKey::id).collect()),
+            },
             floor: importer.time().floor().bounds(&now.reading, false).lower,
             minutes: self.device.minutes,
             lines,
         })
     }
 
-    fn judge(&mut self, offer: &Offer, before: &Before, outcome: ImportOutcome<Policy>) -> Result<(), String> {
+    fn judge(
+        &mut self,
+        offer: &Offer,
+        bytes: &[u8],
+        before: &Before,
+        outcome: ImportOutcome<Policy>,
+    ) -> Result<(), String> {
         let name = outcome.result.name();
         self.named(&offer.expect, name).map_err(|error| format!("{error}: {:?}", outcome.result))?;
         if outcome.receipt.result != name {
@@ -292,17 +332,51 @@ impl Stage<'_> {
         if outcome.root != offer.root {
             return Err(format!("the root from here on is {:?}, and not {:?}", outcome.root, offer.root));
         }
-        // What was taken is for the caller to put in force.
+        let mut force = before.force.clone();
+        let mut floor = offer.floor.map_or(before.floor, |floor| floor.max(before.floor));
         match outcome.result {
+            // What was taken is for the caller to put in force; which it is, is for the file to say.
             Imported::Activated(active) => {
-                self.serves = Some(active.digest);
+                self.serves = pack::digest(bytes).ok();
                 self.device.serving = Some((active.digest, active.policy));
+                force.serving = self.serves;
             }
-            Imported::Revoked(list) => self.device.list = Some((list.digest, list.policy)),
-            Imported::Refused(_) | Imported::AlreadyInstalled | Imported::Defect(_) => self.unchanged(offer, before)?,
-            Imported::Permitted(_) | Imported::Enrolled(_) | Imported::TimeReset { .. } => {}
+            Imported::Revoked(list) => {
+                self.device.list = Some((list.digest, list.policy));
+                force.list = pack::digest(bytes).ok();
+            }
+            Imported::Enrolled(_) => {
+                let document = Document::parse(bytes).map_err(said)?;
+                force.labels = document.read::<Enrolment>().map_err(said)?.labels;
+                force.enrolled = Some(document.digest());
+            }
+            Imported::TimeReset { .. } => {
+                floor = offer.floor.ok_or("a reset without a floor")?.max(BUILD_TIME);
+                self.was_reset = true;
+            }
+            Imported::Permitted(_) => {}
+            Imported::Refused(_) | Imported::AlreadyInstalled | Imported::Defect(_) => {
+                self.unchanged(offer, before)?;
+                return self.told(offer, name, before.lines);
+            }
         }
+        let after = self.before()?;
+        force.root = self.root_after(offer, before, &after)?;
+        if after.force != force {
+            return Err(format!("{:?} is in force, and not {force:?}", after.force));
+        }
+        after.is_later(before, floor, 0)?;
+        self.still_serves("after it was taken")?;
         self.told(offer, name, before.lines)
+    }
+
+    /// The newest root that must be there: the one that the offer says, with whichever keys of the hub it has.
+    fn root_after(&self, offer: &Offer, before: &Before, after: &Before) -> Result<(u64, Vec<KeyId>), String> {
+        match offer.root {
+            None => Ok(before.force.root.clone()),
+            Some(version) if after.force.root.0 == version => Ok(after.force.root.clone()),
+            Some(version) => Err(format!("the newest root is {}, and not {version}", after.force.root.0)),
+        }
     }
 
     fn named(&self, expect: &[String], name: &str) -> Result<(), String> {
@@ -322,20 +396,16 @@ impl Stage<'_> {
             }
             _ => after.kept == before.kept,
         };
-        let elapsed = i64::try_from(60 * (after.minutes - before.minutes)).expect("minutes");
         let floor = offer.floor.map_or(before.floor, |floor| floor.max(before.floor));
-        let checks = [
-            (kept, "state records or slots changed"),
-            (after.serving == before.serving, "another policy serves"),
-            (after.list == before.list, "another list is in force"),
-            (after.labels == before.labels, "the labels changed"),
-            // The clock of these devices goes on by a minute a call, of which the floor takes a little less.
-            ((floor..=floor + elapsed).contains(&after.floor), "the time floor moved"),
-        ];
-        match checks.iter().find(|(holds, _)| !holds) {
-            None => self.still_serves("after the refusal"),
-            Some((_, what)) => Err(format!("{what} (floor {} to {})", before.floor, after.floor)),
+        if !kept {
+            return Err("state records or slots changed".into());
         }
+        let force = Force { root: self.root_after(offer, before, &after)?, ..before.force.clone() };
+        if after.force != force {
+            return Err(format!("{:?} is in force, and not {force:?}", after.force));
+        }
+        after.is_later(before, floor, 0)?;
+        self.still_serves("after the refusal")
     }
 
     /// The journal has one line more for it, with the result and the medium.
