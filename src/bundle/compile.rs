@@ -192,7 +192,7 @@ fn api(wire: &entry::Api, names: &Scope<'_>) -> Result<Api, SemanticProblem> {
     if !base.is_empty()
         && (base.len() > TEXT_LIMIT
             || base.ends_with('/')
-            || base.contains(['{', '}', '*', '?', '#'])
+            || base.contains(|c: char| "{}*?# ".contains(c) || c.is_control())
             || check_path(base).is_err())
     {
         return Err(invalid(format!(
@@ -349,6 +349,9 @@ fn check_template(template: &str) -> Result<(), String> {
     if template.len() > TEXT_LIMIT {
         return Err(format!("is longer than {TEXT_LIMIT} bytes"));
     }
+    if template.contains(char::is_control) {
+        return Err("holds a control character, which no request's path has".to_owned());
+    }
     let path = template.strip_suffix("/*").unwrap_or(template);
     let mut literal = String::with_capacity(path.len());
     let mut rest = path;
@@ -367,7 +370,7 @@ fn check_template(template: &str) -> Result<(), String> {
         rest = after;
     }
     literal.push_str(rest);
-    if literal.contains(['}', '*', '?', '#', ' ']) || literal.chars().any(|c| c.is_control() && c != PARAMETER) {
+    if literal.contains(['}', '*', '?', '#', ' ']) {
         return Err(
             "holds a character that a path template cannot have; * stands only for the whole last segment".to_owned()
         );

@@ -135,7 +135,7 @@ type Change = fn(&mut Source);
 
 #[test]
 fn what_does_not_hold_together_is_refused_and_the_detail_names_it() {
-    let cases: [(&str, Change); 33] = [
+    let cases: [(&str, Change); 38] = [
         ("upstream \"gone\"", |s| s.routes.apis[0].upstream = "gone".into()),
         ("upstream \"gone\"", |s| s.routes.apis[0].routes[0].upstream = Some("gone".into())),
         ("plan \"gone\"", |s| s.routes.apis[0].plan = Some("gone".into())),
@@ -146,6 +146,11 @@ fn what_does_not_hold_together_is_refused_and_the_detail_names_it() {
         ("API \"gone\"", |s| s.subscriptions.subscriptions[0].api = "gone".into()),
         ("base path", |s| s.routes.apis[0].base_path = "/a/".into()),
         ("base path", |s| s.routes.apis[0].base_path = "a".into()),
+        ("base path", |s| s.routes.apis[0].base_path = "/a b".into()),
+        ("base path", |s| s.routes.apis[0].base_path = "/a\u{1}".into()),
+        ("base path", |s| s.routes.apis[0].base_path = format!("/{}", "a".repeat(TEXT_LIMIT))),
+        ("control character", |s| s.routes.apis[0].routes[0].template = "/a\u{1}".into()),
+        ("maximum lifetime", |s| s.issuers.issuers[0].max_lifetime_s = Some(0)),
         ("base path", |s| s.routes.apis[0].base_path = "/a/../b".into()),
         ("host", |s| s.routes.apis[0].hosts = vec!["Upper.example".into()]),
         ("header", |s| s.routes.apis[0].token_header = "X Y".into()),

@@ -41,8 +41,9 @@ fn issuer(wire: &entry::Issuer) -> Result<Issuer, SemanticProblem> {
         ))),
         Some((member, inner)) => Ok(ClaimPath::nested(member, inner)),
     };
-    let lifetime = |seconds: u64| {
-        u32::try_from(seconds).map_err(|_| invalid(format!("{whose} has a maximum lifetime over {} s", u32::MAX)))
+    let lifetime = |seconds: u64| match u32::try_from(seconds) {
+        Ok(seconds @ 1..) => Ok(seconds),
+        _ => Err(invalid(format!("{whose} has a maximum lifetime outside 1 to {} s", u32::MAX))),
     };
     let terms = IssuerTerms {
         name: wire.name.as_str().into(),
