@@ -299,3 +299,58 @@ proptest! {
         prop_assert!(open(&bytes, &key().public()).is_err());
     }
 }
+
+const STANDS_FOR: StandsFor = StandsFor { first: 3, digest: Digest([9; 32]) };
+
+fn tombstone(stands_for: StandsFor, seq: u64, previous: Option<Digest>) -> Result<Vec<u8>, Error> {
+    let mut builder = Builder::new();
+    builder.push(&gap()).expect("the file has room");
+    builder.bury(&Place { seq, previous, policy: None, ..PLACE }, stands_for, &key())
+}
+
+#[test]
+fn a_tombstone_tells_what_it_stands_for_under_the_signature() {
+    let previous = Some(Digest([8; 32]));
+    let file = tombstone(STANDS_FOR, 7, previous).expect("it can be sealed");
+    let read = open(&file, &key().public()).expect("it opens");
+    let header = read.header();
+    assert_eq!((header.first(), header.seq, header.stands_for), (3, 7, Some(STANDS_FOR)));
+    assert_eq!(header.chain_digest(read.digest()), STANDS_FOR.digest);
+    assert_eq!(read.rows().collect::<Vec<_>>(), [gap()]);
+    let plain = open(&small(), &key().public()).expect("it opens");
+    assert_eq!((plain.header().first(), plain.header().chain_digest(plain.digest())), (1, plain.digest()));
+
+    for at in 24..file.len() {
+        let mut altered = file.clone();
+        altered[at] ^= 1;
+        assert!(open(&altered, &key().public()).is_err(), "byte {at}");
+    }
+    // As a plain file it has bytes too many, and a plain file as a tombstone too few.
+    let as_kind = |file: &[u8], kind: u8| {
+        let mut file = file.to_vec();
+        file[10] = kind;
+        refusal(&file)
+    };
+    assert_eq!(as_kind(&file, 1), Error::HeaderMalformed);
+    assert_eq!(as_kind(&small(), 2), Error::HeaderMalformed);
+    assert_eq!(as_kind(&small(), 3), Error::UnknownKind);
+}
+
+#[test]
+fn a_tombstone_has_no_requests_and_a_possible_place() {
+    let previous = Some(Digest([8; 32]));
+    let at = |first, seq, previous| tombstone(StandsFor { first, ..STANDS_FOR }, seq, previous).map(drop);
+    assert_eq!(at(1, 1, None), Ok(()));
+    assert_eq!(at(1, 9, None), Ok(()));
+    for (first, seq, previous) in [(0, 2, previous), (3, 2, previous), (1, 2, previous), (2, 2, None)] {
+        assert_eq!(at(first, seq, previous), Err(Error::BadPlace), "{first} to {seq}");
+    }
+    let mut builder = Builder::new();
+    builder.push(&Row::Request(record(1))).expect("the file has room");
+    let place = Place { seq: 7, previous, policy: None, ..PLACE };
+    assert_eq!(builder.bury(&place, STANDS_FOR, &key()), Err(Error::RowsMismatch));
+    // Nor does one that a faulty device made of requests.
+    let mut header = *Unverified::parse(&small()).expect("it parses").claimed();
+    header.stands_for = Some(StandsFor { first: 1, ..STANDS_FOR });
+    assert_eq!(refusal(&assemble(&header, 100, b"x", &key())), Error::HeaderMalformed);
+}
