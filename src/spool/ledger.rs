@@ -12,6 +12,7 @@
 
 mod drain;
 mod recover;
+mod retain;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +34,7 @@ use crate::spool::log::BootId;
 use crate::spool::renew;
 use crate::spool::segment::{self, Builder, Place, Unverified};
 use crate::spool::state::{DONE, DRAINED, Drained, Entry, STATE, State, ToldSums, told_key, write_mark};
+use crate::spool::tombstones::Tombstones;
 use crate::spool::wire::{Known, Report, Seal, Setup};
 use crate::store::generation::{self, Changes, Generation, Key, SEGMENT, VALUE_LIMIT};
 
@@ -98,6 +100,7 @@ pub(super) struct Ledger {
     key: SigningKey,
     boot: BootId,
     generations: Generations,
+    tombstones: Tombstones,
     opener: Opener,
     read: ReadAt,
     open: Option<(Name, Generation)>,
@@ -123,12 +126,14 @@ impl Ledger {
         let key = SigningKey::from_seed(&setup.seed.0).ok_or(Error::Key)?;
         make_room(&setup)?;
         let generations = Generations::open(&setup.folder)?;
+        let tombstones = Tombstones::open(&setup.folder)?;
         let (boot, builder) = (lane::boot_id(), Builder::new());
         let mut ledger = Self {
             setup,
             key,
             boot,
             generations,
+            tombstones,
             opener,
             read: |file, bytes, at| file.read_at(bytes, at),
             open: None,
@@ -164,7 +169,7 @@ impl Ledger {
         }
         if self.is_over_limit()? {
             self.replace_spent()?;
-            if self.is_over_limit()? {
+            if !self.make_way(seal.now_ms)? {
                 return Err(Error::Refused(BACKLOG_FULL));
             }
         }
@@ -191,7 +196,13 @@ impl Ledger {
     }
 
     fn is_over_limit(&self) -> Result<bool> {
-        Ok(self.generations.disk_bytes()? >= self.setup.backlog_limit)
+        Ok(self.disk_bytes()? >= self.setup.backlog_limit)
+    }
+
+    /// The disk that sealed usage takes.
+    fn disk_bytes(&self) -> Result<u64> {
+        let open = self.open.as_ref().map(|(name, _)| *name);
+        Ok(self.generations.disk_bytes(open)?.saturating_add(self.tombstones.disk_bytes()))
     }
 
     /// What a pass found without rows: logs that are done with.
@@ -256,7 +267,7 @@ impl Ledger {
             stream: self.state.stream,
             files,
             bytes,
-            disk_bytes: self.generations.disk_bytes()?,
+            disk_bytes: self.disk_bytes()?,
             left: self.left.iter().map(|(number, left)| (*number, *left)).collect(),
             sealed,
             rows: 0,
@@ -270,8 +281,8 @@ impl Ledger {
     fn waiting(&mut self) -> Result<(Stock, Stock)> {
         let names = self.generations.list()?;
         self.left.retain(|number, _| names.iter().any(|name| name.number == *number));
-        let (mut waiting, mut newest) = (Stock::default(), Stock::default());
-        for name in names {
+        let (mut waiting, mut newest) = (self.tombstones.stock(), Stock::default());
+        for name in names.iter() {
             let held = name.held.unwrap_or(self.state.sealed.without(self.before));
             newest = held.without(self.left.get(&name.number).copied().unwrap_or_default());
             waiting.add(newest);
@@ -339,6 +350,7 @@ impl Ledger {
         self.open = None; // one at a time: each costs memory
         make_room(&self.setup)?;
         self.at = Some(name);
+        self.generations.touch(name);
         self.open = Some((name, (self.opener.0)(name.number, &self.generations.path(name))?));
         let drained: Drained = self.value(DRAINED)?.unwrap_or_default();
         self.left.insert(name.number, drained.left);
@@ -387,5 +399,7 @@ fn has_room(folder: &Path) -> Result<()> {
     if disk::free_bytes(folder)? < ROOM { Err(Error::Refused(DISK_FULL)) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod retain_tests;
 #[cfg(test)]
 mod tests;

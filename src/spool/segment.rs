@@ -338,6 +338,12 @@ impl<'a> Unverified<'a> {
         &self.header
     }
 
+    /// Whether the body is the one that the header names: for whoever keeps the file and cannot check its signature.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        sha256(self.body) == self.header.body
+    }
+
     /// Checks the rest: steps 4 to 8.
     pub fn verify(self, key: &PublicKey) -> Result<Verified, Error> {
         // 4 signature
