@@ -164,7 +164,7 @@ impl Ledger {
         if self.state.lost_file != Some((name.stream, seq)) {
             let (from_ms, to_ms) = entry.map_or((name.first_ms, now_ms), |entry| (entry.first_ms, entry.last_ms));
             let count = entry.and_then(|entry| entry.requests).map(u64::from);
-            self.state.note(generation_gap(from_ms, to_ms, count));
+            self.state.note_another(generation_gap(from_ms, to_ms, count));
             self.state.lost_file = Some((name.stream, seq));
             self.left_over = true;
             if !is_newest {

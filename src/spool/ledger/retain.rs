@@ -236,7 +236,7 @@ impl Ledger {
         if self.state.lost_file == Some(what) {
             return Ok(());
         }
-        self.state.note(gap);
+        self.state.note_another(gap);
         self.state.lost_file = Some(what);
         self.left_over = true;
         self.newest()?;
