@@ -86,8 +86,8 @@ pub(super) struct Generations {
     root: PathBuf,
     /// The disk of each that is closed, as long as nobody opened it since.
     sizes: RefCell<BTreeMap<u32, u64>>,
-    /// Those that can be used, while none was made, renamed or removed.
-    names: RefCell<Option<Rc<[Name]>>>,
+    /// Those that can be used, while none was made, renamed or removed; and the disk that all the rest takes.
+    names: RefCell<Option<(Rc<[Name]>, u64)>>,
 }
 
 impl Generations {
@@ -110,19 +110,30 @@ impl Generations {
 
     /// All that can be used, the oldest first.
     pub(super) fn list(&self) -> io::Result<Rc<[Name]>> {
-        if let Some(names) = &*self.names.borrow() {
-            return Ok(Rc::clone(names));
+        Ok(self.seen()?.0)
+    }
+
+    /// The same, and the disk that what is set aside takes.
+    fn seen(&self) -> io::Result<(Rc<[Name]>, u64)> {
+        if let Some(seen) = &*self.names.borrow() {
+            return Ok(seen.clone());
         }
-        let names = entries(&self.root)?.filter_map(|path| Name::parse(path.file_name()?.to_str()?));
-        let names: Rc<[Name]> = names.collect::<BinaryHeap<Name>>().into_sorted_vec().into();
-        *self.names.borrow_mut() = Some(Rc::clone(&names));
-        Ok(names)
+        let (mut names, mut aside) = (BinaryHeap::new(), 0);
+        for path in entries(&self.root)? {
+            match path.file_name().and_then(|name| Name::parse(name.to_str()?)) {
+                Some(name) => names.push(name),
+                None => aside += taken(&path).unwrap_or(0), // one that is just being swept
+            }
+        }
+        let seen = (Rc::from(names.into_sorted_vec()), aside);
+        *self.names.borrow_mut() = Some(seen.clone());
+        Ok(seen)
     }
 
     /// This one is being opened: it may be made by that, and will grow.
     pub(super) fn touch(&self, name: Name) {
         self.sizes.borrow_mut().remove(&name.number);
-        let is_known = self.names.borrow().as_ref().is_some_and(|names| names.contains(&name));
+        let is_known = self.names.borrow().as_ref().is_some_and(|(names, _)| names.contains(&name));
         if !is_known {
             self.forget();
         }
@@ -164,9 +175,9 @@ impl Generations {
 
     /// The disk that all of it takes, with what is set aside. `open` is the one that is in use.
     pub(super) fn disk_bytes(&self, open: Option<Name>) -> io::Result<u64> {
-        let mut bytes = 0;
+        let (names, mut bytes) = self.seen()?;
         let mut sizes = self.sizes.borrow_mut();
-        for name in self.list()?.iter() {
+        for name in names.iter() {
             let is_still = name.held.is_some() && open.is_none_or(|open| open.number != name.number);
             bytes += match sizes.get(&name.number) {
                 Some(size) if is_still => *size,
@@ -178,10 +189,6 @@ impl Generations {
                     size
                 }
             };
-        }
-        let is_aside = |path: &PathBuf| path.file_name().and_then(|name| Name::parse(name.to_str()?)).is_none();
-        for path in entries(&self.root)?.filter(is_aside) {
-            bytes += taken(&path).unwrap_or(0); // one that is just being swept
         }
         Ok(bytes)
     }
@@ -220,6 +227,7 @@ impl Generations {
         fs::rename(self.path(name), &gone)?;
         disk::sync_folder(&self.root)?;
         sweep(&gone);
+        self.forget();
         Ok(())
     }
 
@@ -238,6 +246,7 @@ impl Generations {
         fs::rename(self.lost_path(name, at_ms), bad)?;
         disk::sync_folder(&self.root)?;
         before.iter().for_each(|path| sweep(path));
+        self.forget();
         Ok(())
     }
 

@@ -73,6 +73,10 @@ type Result<T> = std::result::Result<T, Error>;
 /// What sled may write when it is opened. Kept as ballast while there is plenty.
 const ROOM: u64 = 2 * SEGMENT;
 
+/// Beyond so many generations each is so many times larger.
+const MANY_GENERATIONS: usize = 32;
+const ROOMY: u64 = 8;
+
 type Open = dyn FnMut(u32, &Path) -> std::result::Result<Generation, generation::Error>;
 
 /// Opens the generation of a number in a folder. The child tells its daemon around it, so that the daemon
@@ -205,6 +209,13 @@ impl Ledger {
         Ok(self.generations.disk_bytes(open)?.saturating_add(self.tombstones.disk_bytes()))
     }
 
+    /// The size of a generation. Where many wait they are read back one after another, which larger ones make cheaper;
+    /// and months of them are a few hundred folders and not thousands.
+    fn roomy(&self) -> Result<u64> {
+        let has_many = self.generations.list()?.len() > MANY_GENERATIONS;
+        Ok(self.setup.generation_size.saturating_mul(if has_many { ROOMY } else { 1 }))
+    }
+
     /// What a pass found without rows: logs that are done with.
     fn keep(&mut self, taken: Gathered) -> Vec<(u64, PathBuf)> {
         self.left_over = taken.left_over;
@@ -221,7 +232,7 @@ impl Ledger {
 
         let is_full = match &self.open {
             Some((name, _)) if name.held.is_some() || name.stream != stream => true,
-            Some((_, generation)) => generation.disk_bytes()? >= self.setup.generation_size,
+            Some((_, generation)) => generation.disk_bytes()? >= self.roomy()?,
             None => true,
         };
         if is_full {
