@@ -24,7 +24,7 @@ use super::time::Moment;
 use super::worker::{InForce, RequestName, Worker};
 use crate::admission::Facts;
 use crate::spool::Intake as SpoolIntake;
-use crate::spool::record::{Outcome, UsageRecord};
+use crate::spool::record::{Client, Outcome, UsageRecord};
 
 /// Where usage records go: one worker's end of the spool.
 pub trait Intake: Send {
@@ -218,7 +218,7 @@ impl Entry {
             total_us: micros(now.saturating_duration_since(self.moment.at)),
             upstream_us: self.asked.as_ref().map_or(0, |asked| micros(waited(asked))),
             upstream: self.asked.as_ref().map_or("", |asked| &asked.outlet.endpoint.authority),
-            client: Some(self.peer.address),
+            client: Client::Whole(self.peer.address),
             consumer: application.map_or("", |application| application.consumer),
             issuer: issuer.map_or("", |issuer| issuer.iss()),
         };
