@@ -4,9 +4,13 @@
 //! its own for each kind of document, so that no signature can be moved from one kind to another.
 //! A key's algorithm belongs to the key, never to the message.
 
+mod mac;
+
 use std::fmt;
 
 use ring::signature::{self, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+
+pub use mac::MacKey;
 
 use crate::ids::{Digest, KeyId, NotHex, unhex};
 

@@ -181,6 +181,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         time: timekeeper.state(),
         counters: Arc::default(),
         origin: Instant::now(),
+        pseudonyms: Arc::new(key.mac_key(gateway::PSEUDONYMS)),
         hearts: hearts.clone(),
     };
     let wall = now.reading.wall_ms.div_euclid(1_000);

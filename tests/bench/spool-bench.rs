@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tidegate::ids::RequestId;
 use tidegate::keys::SigningKey;
 use tidegate::spool::backlog::{Backlog as _, UsageFile};
-use tidegate::spool::record::{Outcome, UsageRecord};
+use tidegate::spool::record::{Client, Outcome, UsageRecord};
 use tidegate::spool::{Config, Program, Spool, child};
 use tidegate::units::{Bytes, Span, TimeQuality};
 
@@ -275,7 +275,7 @@ fn record<'a>(number: u64) -> UsageRecord<'a> {
         total_us: 700 + (number % 1013) as u32,
         upstream_us: 500 + (number % 997) as u32,
         upstream: "127.0.0.1:9000",
-        client: None,
+        client: Client::Absent,
         consumer: "shop",
         issuer: "https://idp.example",
     }

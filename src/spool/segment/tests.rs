@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::super::record::{Gap, GapReason, Outcome, RollUp, SAMPLE, UsageRecord};
+use super::super::record::{Client, Gap, GapReason, Outcome, Pseudonym, RollUp, SAMPLE, UsageRecord};
 use super::*;
 use crate::ids::RequestId;
 use crate::units::TimeQuality;
@@ -20,7 +20,7 @@ fn record(n: u64) -> UsageRecord<'static> {
         at_ms: SAMPLE.at_ms + n.cast_signed() * 7,
         request: RequestId(id),
         route: if n.is_multiple_of(3) { "/pets/{id}" } else { "/pets" },
-        client: Some(IpAddr::from([127, 0, 0, 1])),
+        client: Client::Whole(IpAddr::from([127, 0, 0, 1])),
         ..SAMPLE
     }
 }
@@ -222,7 +222,7 @@ fn text(max: usize) -> impl Strategy<Value = String> {
     ]
 }
 
-type Drawn = (i64, [u8; 16], Vec<String>, (u16, usize, u8), (u64, u64), (u32, u32), Option<IpAddr>);
+type Drawn = (i64, [u8; 16], Vec<String>, (u16, usize, u8), (u64, u64), (u32, u32), Client);
 
 fn drawn() -> impl Strategy<Value = Drawn> {
     let texts = proptest::collection::vec(text(24), 10);
@@ -235,9 +235,12 @@ fn drawn() -> impl Strategy<Value = Drawn> {
         })
     ];
     let client = prop_oneof![
-        Just(None),
-        any::<[u8; 4]>().prop_map(|ip| Some(IpAddr::from(ip))),
-        any::<[u8; 16]>().prop_map(|ip| Some(IpAddr::from(ip)))
+        Just(Client::Absent),
+        any::<[u8; 4]>().prop_map(|ip| Client::Whole(IpAddr::from(ip))),
+        any::<[u8; 16]>().prop_map(|ip| Client::Whole(IpAddr::from(ip))),
+        any::<[u8; 3]>().prop_map(Client::Network4),
+        any::<[u8; 6]>().prop_map(Client::Network6),
+        any::<[u8; 10]>().prop_map(|hash| Client::Hashed(Pseudonym(hash)))
     ];
     let ending = (any::<u16>(), 0..Outcome::ALL.len(), 0..3u8);
     (any::<i64>(), id, texts, ending, any::<(u64, u64)>(), any::<(u32, u32)>(), client)
