@@ -137,6 +137,15 @@ pub struct UploadStatus {
     /// Those of them that a key signed which this device no longer has: enrol it at the hub as well.
     #[serde(default)]
     pub by_another_key: u64,
+    /// The hub that took the last file, or the last one that was tried; absent before that.
+    #[serde(default)]
+    pub hub: Option<String>,
+    /// Why the hubs are not called now, though nothing failed: no window is open, or the day's limit is used up.
+    #[serde(default)]
+    pub held: Option<String>,
+    /// Bytes that went to the hubs and came from there today; without a daily limit since the start, if that is later.
+    #[serde(default)]
+    pub day_bytes: u64,
     /// Seconds since the last receipt; absent before the first.
     #[serde(default)]
     pub last_success_seconds: Option<u64>,

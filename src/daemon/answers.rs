@@ -32,6 +32,8 @@ pub(super) struct Daemon {
     pub(super) time: Arc<ArcSwap<TimeState>>,
     pub(super) spool: Arc<Spool>,
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
+    pub(super) uplink: Arc<upload::Uplink>,
+    pub(super) hubs: Vec<String>,
     pub(super) hearts: Heartbeats,
     pub(super) metrics: OnceLock<Metrics>,
 }
@@ -72,6 +74,7 @@ impl Daemon {
             Some(upload::Link::Up) => "hub in reach",
             Some(upload::Link::Unknown) => "hub not tried yet",
             Some(upload::Link::Down { .. }) => "hub out of reach",
+            Some(upload::Link::Held) => "hub not called now",
         };
         format!("{policy}; {} usage files wait, {link}; time {}", spool.files, self.bounds().quality.name())
     }
@@ -151,6 +154,8 @@ impl Daemon {
             failures: status.failures,
             passed_over: status.passed_over,
             by_another_key: status.by_another_key,
+            day_bytes: self.uplink.day_bytes(),
+            held: status.held.is_some(),
             last_success: since(status.receipt),
         }
     }
@@ -186,6 +191,9 @@ impl admin::Answers for Daemon {
                 failures: status.failures,
                 passed_over: status.passed_over,
                 by_another_key: status.by_another_key,
+                hub: status.hub.and_then(|place| self.hubs.get(place).cloned()),
+                held: status.held.map(|why| why.to_string()),
+                day_bytes: self.uplink.day_bytes(),
                 last_success_seconds: since(status.receipt).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }

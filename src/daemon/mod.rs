@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Threads: this one runs admin, uploader, signals and the watchdog on one runtime; each gateway worker
-//! has its own; imports block on a thread of their own, and so does the spool's writer.
+//! has its own; imports block on a thread of their own, and so does the spool's writer. This thread stands behind the
+//! workers ([`NICE`]): what it uploads takes no time from requests that they could use.
 
 mod answers;
 mod card;
@@ -22,6 +23,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
@@ -47,6 +50,10 @@ pub use check::{check, probe};
 const FEED: Duration = Duration::from_secs(5);
 /// How long a task may show no progress before the watchdog is fed no more: longer than a slow card takes for one step.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// How far this thread stands behind those that serve requests, as nice(1) counts: a quarter of what one of them has where
+/// they want all there is, with which it still feeds the watchdog.
+const NICE: i32 = 5;
 
 /// How long all but the drain may take at the end: what the unit gives (`TimeoutStopSec`).
 const DOWN: Duration = Duration::from_secs(30);
@@ -190,12 +197,16 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let wakes = upload::Wakes::default();
     let kick = Arc::clone(&wakes.kick);
     let (rotated_hubs, hubs) = watch::channel(hub_keys);
-    let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
+    let uplink =
+        upload::Uplink::new(&config.upload, timekeeper::clock(timekeeper.state()), Some(config.state.join("traffic")))?;
+    let settings = config.upload.clone();
+    let uploader = upload::Worker::new(settings, &uplink, Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
     let puller = match &uploader {
         Some(uploader) => {
             let shelf = upload::Shelf { inbox: config.inbox.clone(), most: bundle::container::MAX_FILE };
             upload::Puller::new(
                 config.upload.clone(),
+                &uplink,
                 key.public(),
                 shelf,
                 Arc::clone(&known),
@@ -240,6 +251,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         time: timekeeper.state(),
         spool: Arc::clone(&spool),
         upload: uploader.as_ref().map(upload::Worker::status),
+        uplink: Arc::clone(&uplink),
+        hubs: config.upload.hubs.clone(),
         hearts: hearts.clone(),
         metrics: std::sync::OnceLock::new(),
     });
@@ -258,12 +271,16 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         tasks.push(tokio::spawn(async move { heart.during(relay).await }));
         let heart = hearts.register_slow("upload", config.upload.step(), Instant::now());
         tasks.push(tokio::spawn(uploader.run(heart)));
+        tasks.push(tokio::spawn(Arc::clone(&uplink).run(hearts.register("uplink", Instant::now()))));
     }
     if let Some(puller) = puller {
         let heart = hearts.register_slow("pull", config.upload.step(), Instant::now());
         tasks.push(tokio::spawn(puller.run(heart)));
     }
 
+    if let Err(error) = setpriority_process(Some(gettid()), NICE) {
+        warn!(%error, "uploads do not stand behind requests");
+    }
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
@@ -293,6 +310,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     for task in tasks {
         task.abort(); // safe at any moment: what was not acknowledged is sent again
     }
+    uplink.save();
     spool.stop(); // the runtime has nothing left to do meanwhile
     info!("stopped");
     Ok(())
@@ -388,7 +406,7 @@ async fn relay(
             changed = status.changed() => match changed {
                 Ok(()) => {
                     let now = *status.borrow_and_update();
-                    spool.hub_in_reach(now.link.failures() == 0);
+                    spool.hub_in_reach(now.link.is_in_reach());
                     if now.hub_time != hub_time {
                         hub_time = now.hub_time;
                         timekeeper::hear_hub(&time, hub_time).await;

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::http::request::Builder;
-use hyper::{Request, Response, StatusCode, Uri, header};
+use hyper::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
 use super::reach::reach;
-use super::{Config, Error, Failure};
+use super::{Config, Error, Failure, Uplink};
 use crate::clock::WallClock;
 use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
@@ -43,6 +43,7 @@ pub(super) struct Client {
     host: String,
     port: u16,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    uplink: Arc<Uplink>,
     connect_timeout: Duration,
     request_timeout: Duration,
 }
@@ -59,7 +60,7 @@ pub(super) struct Answer {
 
 impl Client {
     /// Checks the address and the pins. `authorities` is the content of `config.authority_file`.
-    pub(super) fn new(config: &Config, hub: &str, authorities: &[u8]) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, hub: &str, authorities: &[u8], uplink: Arc<Uplink>) -> Result<Self, Error> {
         let address = || Error::BadAddress(hub.into());
         let uri: Uri = hub.parse().map_err(|_| address())?;
         let host = uri.host().ok_or_else(address)?.trim_matches(['[', ']']).to_owned();
@@ -85,7 +86,7 @@ impl Client {
         };
         let port = uri.port_u16().unwrap_or(default_port);
         let (connect_timeout, request_timeout) = (config.connect_timeout.0, config.request_timeout.0);
-        Ok(Self { host, port, tls, connect_timeout, request_timeout })
+        Ok(Self { host, port, tls, uplink, connect_timeout, request_timeout })
     }
 
     /// The hub's host, as a file name may hold it.
@@ -97,16 +98,28 @@ impl Client {
             .collect()
     }
 
-    /// Connects.
+    /// Connects, if the hub may be called now.
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        if let Some((failure, _)) = self.uplink.held() {
+            return Err(failure);
+        }
         tokio::time::timeout(self.connect_timeout, self.handshake()).await.map_err(|_| Failure::ConnectTimeout)?
     }
 
     async fn handshake(&self) -> Result<Connection, Failure> {
-        let stream = reach(&self.host, self.port).await.map_err(|_| Failure::Connect)?;
+        let Uplink { proxy, interfaces, .. } = &*self.uplink;
+        let (host, port) = proxy.as_ref().map_or((&self.host, self.port), |proxy| (&proxy.host, proxy.port));
+        let stream =
+            reach(host, port, interfaces, self.connect_timeout).await.map_err(|failure| match (failure, proxy) {
+                (Failure::Connect, Some(_)) => Failure::Proxy,
+                (failure, _) => failure,
+            })?;
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else progress is seen less finely
         let progress = Progress::new();
-        let stream = Watched::new(stream, progress.clone());
+        let mut stream = Watched::new(stream, progress.clone(), Arc::clone(&self.uplink));
+        if let Some(proxy) = proxy {
+            proxy.tunnel(&mut stream, &self.authority()).await?;
+        }
         match &self.tls {
             None => self.http(stream, progress).await,
             Some((config, name)) => {
@@ -125,12 +138,23 @@ impl Client {
         let mut task = JoinSet::new();
         // Its end shows as an error of the next request.
         task.spawn(async move { drop(connection.await) });
-        let authority = if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        };
-        Ok(Connection { sender, authority, request_timeout: self.request_timeout, progress, _task: task })
+        Ok(Connection {
+            sender,
+            authority: self.authority(),
+            request_timeout: self.request_timeout,
+            progress,
+            _task: task,
+        })
+    }
+}
+
+impl Client {
+    /// Host and port, as HTTP writes them.
+    fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
     }
 }
 
@@ -223,10 +247,15 @@ impl Connection {
         self.sender.ready().await.map_err(|_| Failure::Closed)?;
         let response = self.sender.send_request(request).await.map_err(|_| Failure::Closed)?;
         let status = response.status();
-        let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = retry_after(response.headers());
         let hint = response.headers().get(BUNDLES_HINT).and_then(|value| value.to_str().ok());
         let bundles = hint.filter(|hint| hint.len() <= HINT_LIMIT).map(str::to_owned);
         let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(|_| Failure::BadAnswer)?;
-        Ok(Answer { status, bundles, retry_after: seconds.map(Duration::from_secs), body: body.to_bytes() })
+        Ok(Answer { status, bundles, retry_after, body: body.to_bytes() })
     }
+}
+
+/// How long the hub asks to wait, in seconds (RFC 9110 section 10.2.3; no hub sends a date).
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }

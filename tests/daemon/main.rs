@@ -11,4 +11,5 @@ mod policy;
 mod site;
 mod supervised;
 mod time;
+mod uplink;
 mod wire;

@@ -4,7 +4,9 @@
 mod bundles;
 mod enrol;
 mod http;
+mod netns;
 mod scene;
 mod time;
+mod uplink;
 mod uploader;
 mod uploads;
