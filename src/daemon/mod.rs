@@ -189,13 +189,14 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let wakes = upload::Wakes::default();
     let kick = Arc::clone(&wakes.kick);
     let (rotated_hubs, hubs) = watch::channel(hub_keys);
-    let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
+    let identity = upload::Identity::new(&key);
+    let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), &identity, hubs, wakes.clone())?;
     let puller = match &uploader {
         Some(uploader) => {
             let shelf = upload::Shelf { inbox: config.inbox.clone(), most: bundle::container::MAX_FILE };
             upload::Puller::new(
                 config.upload.clone(),
-                key.public(),
+                &identity,
                 shelf,
                 Arc::clone(&known),
                 uploader.status(),

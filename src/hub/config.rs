@@ -11,7 +11,7 @@ use crate::bundle::keyfile::{AuthorKey, KeyFileError};
 use crate::disk;
 use crate::ids::{DeviceId, unhex};
 use crate::keys::{KeyAlg, PublicKey, SigningKey};
-use crate::units::Span;
+use crate::units::{Bytes, Span};
 
 /// Largest configuration file, in bytes: some ten thousand devices.
 const CONFIG_LIMIT: u64 = 4 << 20;
@@ -82,12 +82,23 @@ pub struct Config {
     pub requests: Option<PathBuf>,
     /// Which devices may send.
     pub enrol: Enrol,
+    /// Whether a device must prove that it has its key before it gets bundles, events or the time: by TLS, or by a signed
+    /// challenge where TLS ends before the hub. Usage files are signed anyway.
+    pub require_proof: bool,
     /// The devices of the fleet.
     pub devices: Vec<DeviceEntry>,
     /// TLS; without it, something in front of the hub ends it, or the files travel in clear (they stay signed).
     pub tls: Option<Tls>,
-    /// Connections at the same time; more wait in the listening socket.
+    /// Connections at the same time; more wait in the listening socket. Each takes a file descriptor.
     pub connections: usize,
+    /// Streams of events at the same time, of those connections; more get 503, and such devices ask now and then.
+    pub events: usize,
+    /// How many in a second are told to come again where too many come at once.
+    pub rate: u32,
+    /// The most usage files of one device in a minute; 0 is no limit.
+    pub device_files: u32,
+    /// The most bytes of them in a minute; 0 is no limit.
+    pub device_bytes: Bytes,
     /// Usage files in memory at the same time, each at most 2.1 MiB as sent and 2 MiB unpacked; more get 503.
     pub uploads: usize,
     /// How long a request's head may take, and how long a connection may idle.
@@ -139,9 +150,14 @@ impl Default for Config {
             root: None,
             requests: None,
             enrol: Enrol::Listed,
+            require_proof: true,
             devices: Vec::new(),
             tls: None,
-            connections: 256,
+            connections: 12_288,
+            events: 10_240,
+            rate: 200,
+            device_files: 6_000,
+            device_bytes: Bytes(1 << 30),
             uploads: 8,
             head_timeout: Span::secs(15),
             body_timeout: Span::secs(30),
@@ -157,7 +173,7 @@ impl Config {
         let bytes = read_file(path, CONFIG_LIMIT)?;
         let text = String::from_utf8(bytes).map_err(|_| malformed("not UTF-8".into()))?;
         let config: Self = toml::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-        for (name, number) in [("connections", config.connections), ("uploads", config.uploads)] {
+        for (name, number) in [("connections", config.connections), ("uploads", config.uploads), ("rate", config.rate as usize)] {
             if number == 0 {
                 return Err(Error::Zero(name));
             }

@@ -1,9 +1,9 @@
 //! The centre: takes in usage files and gives every record to SQLite exactly once.
 //!
 //! ```text
-//! serve ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
+//! serve (TLS) ─▶ door (device, proof) ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
 //!               ├─▶ time ─▶ signed time
-//!               ├─▶ bundles: what devices fetch
+//!               ├─▶ bundles: what devices fetch; events: that there is something new
 //!               └─▶ requests: what devices ask to be, for a person
 //! ```
 //!
@@ -16,13 +16,21 @@
 mod body;
 mod bundles;
 mod config;
+mod devices;
+mod door;
+mod events;
 mod ingest;
 mod ledger;
+mod proof;
+mod queue;
+mod rate;
 mod refusal;
 mod requests;
+mod seldom;
 mod serve;
 mod sink;
 mod time;
+mod tls;
 mod writer;
 
 use std::net::SocketAddr;

@@ -11,6 +11,7 @@
 //! the daemon; `request` by the operator's command.
 
 mod client;
+mod identity;
 mod known;
 mod link;
 mod pin;
@@ -25,6 +26,7 @@ use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use identity::Identity;
 pub use known::Known;
 pub use link::Link;
 pub use pull::{Puller, Shelf};
@@ -88,7 +90,7 @@ impl Config {
     #[must_use]
     pub fn check(&self) -> Vec<Unfit> {
         let (moment, hour, day) = (Span::millis(10), Span::hours(1), Span::hours(24));
-        let hub = worker::client(self).err().map(|error| {
+        let hub = worker::client(self, None).err().map(|error| {
             let message = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
             Unfit { key: error.key(), message }
         });
@@ -185,9 +187,12 @@ pub enum Failure {
     /// The hub asks to come later.
     #[error("the hub is busy")]
     Busy,
-    /// Enrol this device's key at the hub.
-    #[error("the hub does not know this device")]
+    /// Enrol this device's key at the hub; if it was revoked there, that was somebody's decision.
+    #[error("the hub does not know this device, or has revoked it")]
     UnknownDevice,
+    /// The hub does not take the proof of this device's key: something between changes requests.
+    #[error("the hub does not take this device's proof")]
+    Unproven,
     /// Something other than a hub of this version answers.
     #[error("the hub's answer has an unexpected status")]
     UnexpectedStatus,

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 
 use super::client::{Client, Connection};
-use super::{Config, Error, Failure, Known, Link, Status, retry, worker};
+use super::{Config, Error, Failure, Identity, Known, Link, Status, retry, worker};
 use crate::disk;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
@@ -62,13 +62,14 @@ impl Puller {
     /// `link` how it goes with uploads, `hint` wakes it.
     pub fn new(
         config: Config,
-        device: PublicKey,
+        identity: &Identity,
         shelf: Shelf,
         known: Arc<Known>,
         link: watch::Receiver<Status>,
         hint: Arc<Notify>,
     ) -> Result<Option<Self>, Error> {
-        let client = worker::client(&config)?.filter(|_| config.pull);
+        let client = worker::client(&config, Some(identity))?.filter(|_| config.pull);
+        let device = identity.public();
         Ok(client.map(|client| Self { client, device, shelf, known, link, hint, config }))
     }
 
@@ -115,7 +116,7 @@ impl Puller {
             };
             match self.fetch(&mut connection, kind).await {
                 Ok(IsIdle(is_idle)) => idle = Some(connection).filter(|_| is_idle),
-                Err(failure @ (Failure::UnknownDevice | Failure::Busy)) => return Err(failure),
+                Err(failure @ (Failure::UnknownDevice | Failure::Unproven | Failure::Busy)) => return Err(failure),
                 Err(failure) => {
                     debug!(kind = kind.name(), %failure, "this kind is not fetched from the hub");
                     failed = failed.or(Some(failure));
@@ -137,6 +138,7 @@ impl Puller {
                 return connection.drain(response).await.map(|()| IsIdle(true));
             }
             StatusCode::FORBIDDEN => return Err(Failure::UnknownDevice),
+            StatusCode::UNAUTHORIZED => return Err(Failure::Unproven),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => return Err(Failure::Busy),
             _ => return Err(Failure::UnexpectedStatus),
         }

@@ -39,7 +39,7 @@ struct Problem {
 
 /// Brings `request`, which the key of `device` signed, to the hub of `config`. Blocks until the hub has it.
 pub fn deliver(config: &Config, device: &PublicKey, request: Vec<u8>) -> Result<(), Undelivered> {
-    let client = worker::client(config)?.ok_or_else(|| Error::BadAddress(String::new()))?;
+    let client = worker::client(config, None)?.ok_or_else(|| Error::BadAddress(String::new()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Undelivered::Start)?;
     runtime.block_on(bring(&client, device, request))
 }

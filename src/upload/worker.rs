@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::client::{Answer, Client, Connection};
-use super::{Config, Error, Failure, Link, retry};
+use super::{Config, Error, Failure, Identity, Link, retry};
 use crate::clock::Reading;
 use crate::disk;
 use crate::ids::{DeviceId, Digest};
@@ -102,15 +102,15 @@ enum Round {
     Failed(Failure, Option<Duration>),
 }
 
-/// The client of the hub that `config` names, if it names one.
-pub(super) fn client(config: &Config) -> Result<Option<Client>, Error> {
+/// The client of the hub that `config` names, if it names one, for the device of `identity`.
+pub(super) fn client(config: &Config, identity: Option<&Identity>) -> Result<Option<Client>, Error> {
     let Some(hub) = &config.hub else { return Ok(None) };
     let authorities = match &config.authority_file {
         None => Vec::new(),
         Some(path) => disk::read_limited(path, AUTHORITY_LIMIT)
             .map_err(|source| Error::AuthorityFile { path: path.clone(), source })?,
     };
-    Client::new(config, hub, &authorities).map(Some)
+    Client::new(config, hub, &authorities, identity.cloned()).map(Some)
 }
 
 impl<B: Backlog> Worker<B> {
@@ -118,11 +118,12 @@ impl<B: Backlog> Worker<B> {
     pub fn new(
         config: Config,
         backlog: B,
-        device: PublicKey,
+        identity: &Identity,
         hubs: watch::Receiver<Arc<[PublicKey]>>,
         wakes: Wakes,
     ) -> Result<Option<Self>, Error> {
-        let Some(client) = client(&config)? else { return Ok(None) };
+        let Some(client) = client(&config, Some(identity))? else { return Ok(None) };
+        let device = identity.public();
         let status = watch::Sender::new(Status::default());
         let (refused, asked, hint) = (Refused::default(), None, None);
         Ok(Some(Self { backlog, client, device, hubs, wakes, config, status, refused, asked, hint }))

@@ -17,7 +17,7 @@ use tidegate::ids::{DeviceId, Digest, hex};
 use tidegate::spool::protocol::BundleKind;
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
-use tidegate::upload::{Config, Known, Puller, Shelf, Status};
+use tidegate::upload::{Config, Identity, Known, Puller, Shelf, Status};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -282,7 +282,7 @@ impl Fetching {
         };
         let shelf = Shelf { inbox: inbox.into(), most };
         let (_, link) = watch::channel(Status::default());
-        let puller = Puller::new(config, device().public(), shelf, Arc::clone(known), link, Arc::default());
+        let puller = Puller::new(config, &Identity::new(&device()), shelf, Arc::clone(known), link, Arc::default());
         let heart = Heartbeats::new(Instant::now(), DEADLINE).register("pull", Instant::now());
         tokio::spawn(puller.expect("sound").expect("a hub").run(heart))
     }

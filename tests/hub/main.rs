@@ -4,6 +4,7 @@
 mod bundles;
 mod enrol;
 mod http;
+mod proof;
 mod scene;
 mod time;
 mod uploader;

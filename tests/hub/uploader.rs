@@ -6,7 +6,7 @@ use std::time::Instant;
 use tidegate::keys::PublicKey;
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
-use tidegate::upload::{Config, Status, Wakes, Worker};
+use tidegate::upload::{Config, Identity, Status, Wakes, Worker};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -31,7 +31,7 @@ impl Uploader {
     pub(crate) fn start(config: Config, shelf: Shelf, hub: PublicKey) -> Self {
         let hubs = watch::Sender::new(Arc::from([hub]));
         let wakes = Wakes::default();
-        let worker = Worker::new(config, shelf.clone(), device().public(), hubs.subscribe(), wakes.clone())
+        let worker = Worker::new(config, shelf.clone(), &Identity::new(&device()), hubs.subscribe(), wakes.clone())
             .expect("the configuration is right")
             .expect("it names a hub");
         let status = worker.status();
