@@ -32,6 +32,8 @@ pub(super) struct Daemon {
     pub(super) time: Arc<ArcSwap<TimeState>>,
     pub(super) spool: Arc<Spool>,
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
+    /// Whether the hub's events are heard.
+    pub(super) events: Option<watch::Receiver<bool>>,
     pub(super) hearts: Heartbeats,
     pub(super) metrics: OnceLock<Metrics>,
 }
@@ -186,6 +188,7 @@ impl admin::Answers for Daemon {
                 failures: status.failures,
                 passed_over: status.passed_over,
                 by_another_key: status.by_another_key,
+                hears_events: self.events.as_ref().is_some_and(|open| *open.borrow()),
                 last_success_seconds: since(status.receipt).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }

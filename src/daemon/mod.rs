@@ -205,6 +205,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         }
         None => None,
     };
+    let listener = upload::Listener::new(config.upload.clone(), &identity, Arc::clone(&wakes.bundles))?;
     let doors = admin::Doors::open(&config.admin)?;
     let listeners = sockets::open(&config.gateway.listeners)?;
 
@@ -240,6 +241,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         time: timekeeper.state(),
         spool: Arc::clone(&spool),
         upload: uploader.as_ref().map(upload::Worker::status),
+        events: listener.as_ref().map(upload::Listener::status),
         hearts: hearts.clone(),
         metrics: std::sync::OnceLock::new(),
     });
@@ -262,6 +264,10 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     if let Some(puller) = puller {
         let heart = hearts.register_slow("pull", config.upload.step(), Instant::now());
         tasks.push(tokio::spawn(puller.run(heart)));
+    }
+    if let Some(listener) = listener {
+        let heart = hearts.register_slow("events", config.upload.step(), Instant::now());
+        tasks.push(tokio::spawn(listener.run(heart)));
     }
 
     let supervisor = notify::Supervisor::new();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::ledger::Device;
 use crate::bundle::keyfile::{AuthorKey, KeyFileError};
 use crate::disk;
-use crate::ids::{DeviceId, unhex};
+use crate::ids::{DeviceId, KeyId, unhex};
 use crate::keys::{KeyAlg, PublicKey, SigningKey};
 use crate::units::{Bytes, Span};
 
@@ -57,6 +57,17 @@ pub enum Error {
     DeviceTwice {
         /// The second device's name.
         name: String,
+    },
+    /// Devices would believe no receipt of this hub: give it the key that the root names, or sign a root that names this
+    /// one (`tidegate root rotate --add hub=…`).
+    #[error("{}: its key {key} is not in the hub role of {}", key_file.display(), root.display())]
+    NotInRoot {
+        /// The hub's key file.
+        key_file: PathBuf,
+        /// Its key's id.
+        key: KeyId,
+        /// The root document.
+        root: PathBuf,
     },
     /// A limit of 0 would let nothing in.
     #[error("{0} must be at least 1")]

@@ -6,19 +6,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::HeaderMap;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::bundles::List;
 use super::config::device_key;
-use super::ledger::Device;
+use super::ledger::{By, Device, Enrolled};
 use super::refusal::Refusal;
+use super::writer::Writer;
 use crate::ids::DeviceId;
 use crate::spool::protocol::DEVICE_KEY;
 
 /// Most devices that `enrol = "any"` lets in.
 const GUESTS_LIMIT: usize = 10_000;
+
+/// How often the ledger is asked whether devices have changed.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Everybody, as of a moment.
 #[derive(Debug, Clone, Default)]
@@ -37,15 +43,6 @@ pub(super) struct Devices {
     roll: watch::Sender<Arc<Roll>>,
 }
 
-/// What the ledger says of a device.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) device: Device,
-    /// Whether it is in the ledger by a person's command.
-    pub(super) by_command: bool,
-    pub(super) is_revoked: bool,
-}
-
 impl Devices {
     pub(super) fn new(listed: HashMap<DeviceId, Device>, guests: bool) -> Self {
         let listed: HashMap<_, _> = listed.into_iter().map(|(id, device)| (id, Arc::new(device))).collect();
@@ -54,16 +51,31 @@ impl Devices {
     }
 
     /// Takes over what the ledger has now.
-    pub(super) fn renew(&self, ledger: impl IntoIterator<Item = Entry>) {
+    pub(super) fn renew(&self, ledger: Vec<Enrolled>) {
         let mut roll = Roll { enrolled: self.listed.clone(), revoked: HashSet::new() };
-        for Entry { device, by_command, is_revoked } in ledger {
+        for Enrolled { device, by, is_revoked } in ledger {
             if is_revoked {
                 roll.revoked.insert(device.id());
-            } else if by_command || (self.guests && device.came_by_itself) {
+            } else if by == By::Command || (self.guests && by == By::Any) {
                 roll.enrolled.entry(device.id()).or_insert_with(|| Arc::new(device));
             }
         }
         self.roll.send_replace(Arc::new(roll));
+    }
+
+    /// Renews it again and again until it is dropped.
+    pub(super) async fn tend(&self, writer: Writer) {
+        let mut known = None;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            // Where the ledger does not answer, its thread has said why; the last roll stays.
+            if let Ok(Some((now, devices))) = writer.devices_since(known).await {
+                known = Some(now);
+                self.renew(devices);
+            }
+        }
     }
 
     /// Wakes whoever waits for another standing of a device.

@@ -15,6 +15,7 @@
 
 mod body;
 mod bundles;
+mod command;
 mod config;
 mod devices;
 mod door;
@@ -35,10 +36,16 @@ mod writer;
 
 use std::net::SocketAddr;
 
+pub use command::{add_device, check, devices, revoke_device};
 pub use config::{Config, DeviceEntry, Enrol, Tls, read_key};
+pub use ledger::{By, Device, Enrolled};
 pub use serve::Hub;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
+
+/// Files that are open beside connections: the ledger, a bundle for each reader, the runtime's own.
+const DESCRIPTORS: u64 = 128;
 
 /// Why the hub does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +80,7 @@ impl Error {
 
 /// Runs a hub on this thread until SIGTERM or SIGINT. `ready` is told the address once it listens.
 pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> {
+    raise_descriptors(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     runtime.block_on(async {
         let mut term = signal(SignalKind::terminate()).map_err(Error::Start)?;
@@ -86,4 +94,16 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> 
         })
         .await
     })
+}
+
+/// Takes all the descriptors that the system gives: most supervisors set far less for those who do not ask.
+fn raise_descriptors(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok() {
+        limit.current = limit.maximum;
+    }
+    let needed = config.connections as u64 + DESCRIPTORS;
+    if let Some(limit) = limit.current.filter(|limit| *limit < needed) {
+        warn!(limit, needed, "too few descriptors for so many connections: raise the limit (LimitNOFILE= of the unit)");
+    }
 }

@@ -16,12 +16,13 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::body::Moving;
-use super::bundles::{Bundles, read_root};
+use super::bundles::Bundles;
+use super::command;
 use super::config::{Config, Enrol, read_key};
-use super::devices::{Devices, Entry};
+use super::devices::Devices;
 use super::door::Door;
 use super::ingest::Ingest;
-use super::ledger::Ledger;
+use super::ledger::{By, Ledger};
 use super::proof::Proofs;
 use super::queue::Queue;
 use super::rate::Rates;
@@ -59,21 +60,19 @@ impl Hub {
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let tls = config.tls.as_ref().map(Handshakes::open).transpose()?;
         let key = read_key(&config.key_file)?;
-        let ledger = Ledger::open(&config.database, key.again())?;
+        command::fits_root(&config, &key)?;
+        let mut ledger = Ledger::open(&config, key.again())?;
         let listed = config.devices()?;
         let now_ms = Reading::now().wall_ms;
         for device in listed.values() {
-            ledger.enrol(device, now_ms)?;
+            ledger.enrol(device, By::Config, now_ms)?;
         }
         let guests = config.enrol == Enrol::Any;
         if guests {
             warn!("any device may send: enrol = \"any\" is for demonstrations");
         }
         let devices = Devices::new(listed, guests);
-        devices.renew(ledger.devices()?.into_iter().map(|device| Entry { device, by_command: false, is_revoked: false }));
-        if let Some(root) = &config.root {
-            read_root(root).map_err(|source| config::Error::Unreadable { path: root.clone(), source })?;
-        }
+        devices.renew(ledger.devices()?);
         let bundles = config.bundles.clone().map(|folder| Arc::new(Bundles::open(folder, config.root.clone())));
         let requests = config.requests.clone().map(|folder| {
             let unreadable = |source| config::Error::Unreadable { path: folder.clone(), source };
@@ -114,6 +113,8 @@ impl Hub {
         if let Some(bundles) = &door.bundles {
             tending.spawn(Arc::clone(bundles).tend());
         }
+        let (known, teller) = (Arc::clone(&door), writer.clone());
+        tending.spawn(async move { known.devices.tend(teller).await });
         tokio::pin!(shutdown);
         let ended = loop {
             let accepted = async {

@@ -6,11 +6,13 @@
 //!    └────────────────────┘
 //! ```
 //!
-//! One task of its own, which holds one usage file at a time: it can never slow a request. Another one fetches bundles (`pull`). A file is
+//! One task of its own, which holds one usage file at a time: it can never slow a request. Another one fetches bundles (`pull`),
+//! and one hears when there are new ones (`events`). A file is
 //! acknowledged, and so deleted, only for a receipt that names it and that a hub key signed. Called by
 //! the daemon; `request` by the operator's command.
 
 mod client;
+mod events;
 mod identity;
 mod known;
 mod link;
@@ -26,6 +28,7 @@ use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use events::Listener;
 pub use identity::Identity;
 pub use known::Known;
 pub use link::Link;
@@ -61,6 +64,8 @@ pub struct Config {
     pub connect_timeout: Span,
     /// Whether bundles for this device are fetched from the hub too.
     pub pull: bool,
+    /// Whether the hub's stream of events is held, so that what is new is fetched at once; needs `pull`.
+    pub events: bool,
     /// How often at most the hub is asked for them, besides at a start and when the link is back.
     pub pull_interval: Span,
     /// How long nothing may move while a file is sent and its receipt awaited; a slow link has all the time it needs.
@@ -78,6 +83,7 @@ impl Default for Config {
             retry_base: Span::secs(2),
             retry_cap: Span::secs(300),
             pull: true,
+            events: true,
             pull_interval: Span::secs(900),
             connect_timeout: Span::secs(10),
             request_timeout: Span::secs(60),

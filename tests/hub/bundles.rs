@@ -58,7 +58,7 @@ fn bundle(seq: u64, target: Target, size: usize) -> Vec<u8> {
 }
 
 /// A list of revocations, likewise.
-fn list(seq: u64) -> Vec<u8> {
+pub(crate) fn list(seq: u64) -> Vec<u8> {
     draft(seq, Target::All, EntryKind::Revocations, 10).assemble_list(&root()).expect("a sound draft")
 }
 

@@ -2,7 +2,9 @@
 #![cfg(feature = "hub")]
 
 mod bundles;
+mod devices;
 mod enrol;
+mod herd;
 mod http;
 mod proof;
 mod scene;

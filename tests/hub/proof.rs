@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig};
 use tidegate::hub::{Config, DeviceEntry, Tls};
 use tidegate::ids::{DeviceId, Digest, hex};
 use tidegate::keys::{SigningKey, sha256};
@@ -199,4 +203,75 @@ async fn a_device_gets_what_is_its_own_by_tls_to_the_hub_through_what_ends_tls_a
     }
     direct.stop().await;
     plain.stop().await;
+}
+
+/// Asks for a raw public key, takes any, and gives the first that it is shown.
+#[derive(Debug)]
+struct AnyRawKey(Arc<rustls::crypto::CryptoProvider>);
+
+impl ClientCertVerifier for AnyRawKey {
+    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.3 only".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        spki: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let (spki, algorithms) = (SubjectPublicKeyInfoDer::from(spki.as_ref()), self.0.signature_verification_algorithms);
+        rustls::crypto::verify_tls13_signature_with_raw_key(message, &spki, signed, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_device_shows_its_own_key_in_the_handshake_and_signs_it() {
+    let premises = Premises::new();
+    let (tls, pin) = certificate(&premises);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = vec![CertificateDer::from_pem_file(&tls.certificate).expect("PEM")];
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("sound")
+        .with_client_cert_verifier(Arc::new(AnyRawKey(provider)))
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&tls.key).expect("PEM"))
+        .expect("they fit");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let hub = format!("https://{}", listener.local_addr().expect("it listens"));
+    let pinned = upload::Config { hub_pins: vec![pin], ..config(hub) };
+    let _device = Uploader::start(pinned, Shelf::of(Vec::new()), hub_key().public());
+    let accepted = async {
+        let (stream, _) = listener.accept().await.expect("it comes");
+        TlsAcceptor::from(Arc::new(server)).accept(stream).await.expect("it shakes hands")
+    };
+    let stream = tokio::time::timeout(DEADLINE, accepted).await.expect("soon");
+    let shown = stream.get_ref().1.peer_certificates().expect("a key");
+    assert_eq!(shown[0].as_ref(), device().public().to_spki().expect("Ed25519"));
 }
