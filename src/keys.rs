@@ -50,7 +50,8 @@ impl KeyAlg {
 /// A SubjectPublicKeyInfo of an Ed25519 key (RFC 8410, 4) up to the 32 bytes of the key.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// What a client signs in a handshake of TLS 1.3, up to the transcript's hash (RFC 8446, 4.4.3).
-const CLIENT_VERIFY: &[u8] = b"                                                                TLS 1.3, client CertificateVerify\0";
+const CLIENT_VERIFY: &[u8] =
+    b"                                                                TLS 1.3, client CertificateVerify\0";
 
 /// Why a public key is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

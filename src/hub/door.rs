@@ -20,6 +20,7 @@ use super::bundles::Bundles;
 use super::devices::Devices;
 use super::events::{self, Stream};
 use super::ingest::{Ingest, read_whole};
+use super::leases::{self, Leases};
 use super::ledger::Device;
 use super::proof::{Proofs, Shown};
 use super::queue::Queue;
@@ -31,7 +32,8 @@ use crate::clock::Reading;
 use crate::ids::DeviceId;
 use crate::keys::PublicKey;
 use crate::spool::protocol::{
-    BUNDLES_HINT, RECEIPT_TYPE, REQUESTS, read_bundle_path, read_events_path, read_time_path, read_usage_path,
+    BUNDLES_HINT, LEASE_TYPE, RECEIPT_TYPE, REQUESTS, read_bundle_path, read_events_path, read_lease_path,
+    read_time_path, read_usage_path,
 };
 
 /// Everything that requests share.
@@ -41,6 +43,7 @@ pub(super) struct Door {
     pub(super) proofs: Proofs,
     pub(super) bundles: Option<Arc<Bundles>>,
     pub(super) requests: Option<Arc<Requests>>,
+    pub(super) leases: Option<Arc<Leases>>,
     pub(super) time: Timestamps,
     pub(super) ingest: Ingest,
     /// Places for streams of events.
@@ -93,6 +96,11 @@ impl Door {
             self.prove(asked.device, &request, key)?;
             return Ok(whole(self.time.answer(&asked)));
         }
+        if let Some((device, quota)) = read_lease_path(path) {
+            self.expect(&request, Method::POST, "POST")?;
+            let quota = quota.to_owned();
+            return self.lease(device, &quota, request, key).await;
+        }
         if path == REQUESTS {
             self.request(request).await?;
             let empty = Response::builder().status(StatusCode::NO_CONTENT).body(Full::default());
@@ -119,8 +127,7 @@ impl Door {
             Err(Refusal::UnknownDevice) => named().ok_or(Refusal::UnknownDevice)?,
             Err(refusal) => return Err(refusal),
         };
-        let shown =
-            Shown { key, method: request.method(), path: request.uri().path(), headers: request.headers() };
+        let shown = Shown { key, method: request.method(), path: request.uri().path(), headers: request.headers() };
         self.proofs.check(&owner, shown, now())
     }
 
@@ -136,6 +143,30 @@ impl Door {
             said: None,
             _place: place,
         }))
+    }
+
+    /// A part of a quota. That it is the device who asks matters whatever the configuration says of proofs.
+    async fn lease<B>(
+        &self,
+        id: DeviceId,
+        quota: &str,
+        request: Request<B>,
+        key: Option<&PublicKey>,
+    ) -> Result<Answer, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let leases = self.leases.clone().ok_or(Refusal::NotFound)?;
+        let device = self.device(id, &request)?;
+        let shown = Shown { key, method: request.method(), path: request.uri().path(), headers: request.headers() };
+        self.proofs.demand(&device.key, shown, now())?;
+        let body = read_whole(request, leases::LENGTH_LIMIT, self.ingest.body_timeout).await?;
+        let response = Response::builder().header(header::CACHE_CONTROL, "no-store");
+        let response = match leases.answer(id, quota, &body, now()).await? {
+            Some(lease) => response.header(header::CONTENT_TYPE, LEASE_TYPE).body(Full::from(lease)),
+            None => response.status(StatusCode::NO_CONTENT).body(Full::default()),
+        };
+        Ok(whole(response.expect("the headers are constants")))
     }
 
     /// A device asks to be enrolled.

@@ -31,6 +31,9 @@ use crate::spool::segment::{self, FILE_LIMIT, SIGNATURE_LEN, Unverified, Verifie
 /// What must come of a body in each `body_timeout`, in bytes.
 const PROGRESS: usize = 1 << 10;
 
+/// How long an upload that showed its signature waits for a place, first come, first served, before it is turned away.
+const PLACE_WAIT: Duration = Duration::from_secs(2);
+
 /// What all uploads share.
 #[derive(Debug)]
 pub(super) struct Ingest {
@@ -115,7 +118,9 @@ impl Ingest {
         } else {
             _unproven = Some(self.unproven.try_acquire().map_err(|_| Refusal::Overloaded)?);
         }
-        let _permit = self.uploads.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        let waits = if shown.is_some() { PLACE_WAIT } else { Duration::ZERO };
+        let place = tokio::time::timeout(waits, self.uploads.acquire()).await;
+        let _permit = place.map_err(|_| Refusal::Overloaded)?.map_err(|_| Refusal::Overloaded)?;
         let _sender = Sender::enter(&self.senders, device.id()).ok_or(Refusal::Overloaded)?;
         while read(body.as_mut(), &mut bytes, PROGRESS, self.body_timeout).await? {}
 

@@ -152,9 +152,8 @@ impl Ledger {
     /// All devices that were ever enrolled.
     pub(super) fn devices(&mut self) -> Result<Vec<Enrolled>, Error> {
         let mut query = self.db.prepare("SELECT key, name, enrolled_by, revoked_ms IS NOT NULL FROM devices")?;
-        let rows = query.query_map([], |row| {
-            Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?, row.get::<_, String>(2)?, row.get(3)?))
-        })?;
+        let rows = query
+            .query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?, row.get::<_, String>(2)?, row.get(3)?)))?;
         rows.map(|row| {
             let (key, name, by, is_revoked) = row?;
             let key = PublicKey::new(KeyAlg::Ed25519, &key).map_err(|_| Error::StoredKey)?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! serve (TLS) ─▶ door (device, proof) ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
-//!               ├─▶ time ─▶ signed time
+//!               ├─▶ time ─▶ signed time; leases ─▶ signed part of a quota
 //!               ├─▶ bundles: what devices fetch; events: that there is something new
 //!               └─▶ requests: what devices ask to be, for a person
 //! ```
@@ -21,6 +21,7 @@ mod devices;
 mod door;
 mod events;
 mod ingest;
+mod leases;
 mod ledger;
 mod proof;
 mod queue;
@@ -37,10 +38,10 @@ mod writer;
 use std::net::SocketAddr;
 
 pub use command::{add_device, check, devices, revoke_device};
-pub use config::{Config, DeviceEntry, Enrol, Tls, read_key};
+pub use config::{Config, DeviceEntry, Enrol, Quota, Tls, Window, read_key};
 pub use ledger::{By, Device, Enrolled};
-pub use serve::Hub;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+pub use serve::Hub;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -99,7 +100,8 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> 
 /// Takes all the descriptors that the system gives: most supervisors set far less for those who do not ask.
 fn raise_descriptors(config: &Config) {
     let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum && setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok() {
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok()
+    {
         limit.current = limit.maximum;
     }
     let needed = config.connections as u64 + DESCRIPTORS;

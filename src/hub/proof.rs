@@ -69,8 +69,7 @@ impl Proofs {
         let device = key.id().into();
         let anew = self.challenge(device, now);
         let Some(proof) = shown.headers.get(PROOF) else { return Err(Refusal::ProofRequired(anew)) };
-        let (challenge, signature) =
-            proof.to_str().ok().and_then(read_proof).ok_or(Refusal::ProofInvalid(anew))?;
+        let (challenge, signature) = proof.to_str().ok().and_then(read_proof).ok_or(Refusal::ProofInvalid(anew))?;
         if !self.is_good(device, &challenge, now) {
             return Err(Refusal::ProofRequired(anew));
         }

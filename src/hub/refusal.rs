@@ -27,6 +27,11 @@ pub(super) enum Refusal {
     /// With the seconds after which it may come again.
     #[error("the device brings more than its rate allows")]
     RateLimited(u64),
+    #[error("the body is no request for a lease")]
+    LeaseMalformed,
+    /// With the seconds after which it may come again.
+    #[error("nothing is left of the quota in this window")]
+    QuotaUsedUp(u64),
     #[error("the upload has no Content-Length")]
     LengthRequired,
     #[error("the upload is larger than a usage file can be")]
@@ -72,6 +77,8 @@ impl Refusal {
             Self::ProofRequired(_) => "ProofRequired",
             Self::ProofInvalid(_) => "ProofInvalid",
             Self::RateLimited(_) => "RateLimited",
+            Self::LeaseMalformed => "LeaseMalformed",
+            Self::QuotaUsedUp(_) => "QuotaUsedUp",
             Self::LengthRequired => "LengthRequired",
             Self::FileTooLarge => "FileTooLarge",
             Self::BodyTimeout => "BodyTimeout",
@@ -95,12 +102,14 @@ impl Refusal {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownDevice | Self::DeviceRevoked => StatusCode::FORBIDDEN,
             Self::ProofRequired(_) | Self::ProofInvalid(_) => StatusCode::UNAUTHORIZED,
-            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited(_) | Self::QuotaUsedUp(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
             Self::FileTooLarge | Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyCutOff => StatusCode::BAD_REQUEST,
-            Self::PathMismatch | Self::File(_) | Self::Request(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::PathMismatch | Self::File(_) | Self::Request(_) | Self::LeaseMalformed => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::ChainFork | Self::PreviousMismatch => StatusCode::CONFLICT,
             Self::Overloaded | Self::LedgerFailed | Self::RequestsFull | Self::RequestsFailed => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -129,7 +138,10 @@ impl Refusal {
         if let Self::ProofRequired(challenge) | Self::ProofInvalid(challenge) = self {
             response = response.header(header::WWW_AUTHENTICATE, "Tidegate-Proof").header(CHALLENGE, hex(&challenge));
         }
-        let own = if let Self::RateLimited(seconds) = self { Some(seconds) } else { None };
+        let own = match self {
+            Self::RateLimited(seconds) | Self::QuotaUsedUp(seconds) => Some(seconds),
+            _ => None,
+        };
         if let Some(seconds) = own.or(queued) {
             response = response.header(header::RETRY_AFTER, seconds);
         }

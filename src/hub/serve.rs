@@ -22,7 +22,8 @@ use super::config::{Config, Enrol, read_key};
 use super::devices::Devices;
 use super::door::Door;
 use super::ingest::Ingest;
-use super::ledger::{By, Ledger};
+use super::leases::Leases;
+use super::ledger::{self, By, Ledger};
 use super::proof::Proofs;
 use super::queue::Queue;
 use super::rate::Rates;
@@ -79,6 +80,10 @@ impl Hub {
             Requests::open(folder.clone()).map(Arc::new).map_err(unreadable)
         });
         let requests = requests.transpose()?;
+        let leases = (!config.quotas.is_empty())
+            .then(|| Leases::open(&config.database, &config.quotas, key.again()).map(Arc::new))
+            .transpose()
+            .map_err(ledger::Error::from)?;
         let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen(config.listen, source))?;
         let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
         let rates = Rates::new(config.device_files, config.device_bytes.0);
@@ -88,6 +93,7 @@ impl Hub {
             proofs: Proofs::new(&key, config.require_proof),
             bundles,
             requests,
+            leases,
             time: Timestamps::new(key),
             ingest: Ingest::new(writer.clone(), config.uploads, rates, config.body_timeout.0),
             streams: Arc::new(Semaphore::new(config.events)),

@@ -32,6 +32,12 @@
 //!      it is another one; a comment line every 20 s. It ends when the hub drains and when the device is revoked
 //! 404  the hub has no bundles      401, 403, 503 as elsewhere
 //!
+//! POST /v1/leases/{device: 32 hex}/{quota: [a-z0-9-], at most 64}
+//!   body: JSON {"want": n}, and {"back": m, "lease": number} with what is left of a lease of this window; at most 1 KiB
+//! 200  body: the signed lease (`lease`), of at most what was wanted      204  nothing was wanted
+//! 404  no such quota      422  LeaseMalformed      401, 403, 503 as elsewhere, the proof in every case
+//! 429  QuotaUsedUp: Retry-After, in seconds, at the latest an hour; the next window has its own
+//!
 //! GET /v1/time/{device: 32 hex}/{nonce: 32 hex}
 //!   Tidegate-Device-Key: as above
 //! 200  body: the signed time (`timestamp`), for this device and this nonce
@@ -190,6 +196,29 @@ pub fn read_time_path(path: &str) -> Option<Question> {
     Some(Question { device: device.parse().ok()?, nonce: unhex(nonce).ok()? })
 }
 
+const LEASES: &str = "/v1/leases/";
+/// Media type of a signed lease.
+pub const LEASE_TYPE: &str = "application/vnd.tidegate.lease.v1+json";
+
+/// Whether a quota may be called so.
+#[must_use]
+pub fn is_quota_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+/// Where a device asks for a part of a quota.
+#[must_use]
+pub fn lease_path(device: DeviceId, quota: &str) -> String {
+    format!("{LEASES}{device}/{quota}")
+}
+
+/// Reads [`lease_path`].
+#[must_use]
+pub fn read_lease_path(path: &str) -> Option<(DeviceId, &str)> {
+    let (device, quota) = path.strip_prefix(LEASES)?.split_once('/')?;
+    Some((device.parse().ok()?, Some(quota).filter(|quota| is_quota_name(quota))?))
+}
+
 /// What a device signs under [`PROOF_TYPE`]: challenge ‖ method ‖ " " ‖ path.
 #[must_use]
 pub fn proof_message(challenge: &[u8; 32], method: &str, path: &str) -> Vec<u8> {
@@ -219,6 +248,18 @@ mod tests {
         assert_eq!(read_proof(&text), Some(([0xa5; 32], [7; 64])));
         let wrong = [text.to_uppercase(), format!("{text}0"), text.replace('.', ""), text[1..].into(), String::new()];
         assert!(wrong.iter().all(|wrong| read_proof(wrong).is_none()));
+    }
+
+    #[test]
+    fn paths_of_events_and_leases_read_back_and_no_other_spelling_does() {
+        let device = DeviceId([0xa5; 16]);
+        assert_eq!(read_events_path(&events_path(device)), Some(device));
+        assert_eq!(read_lease_path(&lease_path(device, "calls-2")), Some((device, "calls-2")));
+        let long = "n".repeat(65);
+        for quota in ["", "Calls", "a/b", "a.b", "..", "a%20", long.as_str()] {
+            assert_eq!(read_lease_path(&lease_path(device, quota)), None, "{quota}");
+        }
+        assert_eq!(read_events_path(&format!("{}/", events_path(device))), None);
     }
 
     #[test]

@@ -218,10 +218,8 @@ impl Connection {
         path: &str,
         known: &[Digest],
     ) -> Result<Response<Incoming>, Failure> {
-        let mut request = self
-            .proven(Request::get(path))
-            .header(header::HOST, &self.authority)
-            .header(DEVICE_KEY, hex(device.raw()));
+        let mut request =
+            self.proven(Request::get(path)).header(header::HOST, &self.authority).header(DEVICE_KEY, hex(device.raw()));
         if !known.is_empty() {
             let tags: Vec<String> = known.iter().map(|digest| format!("\"{digest}\"")).collect();
             request = request.header(header::IF_NONE_MATCH, tags.join(", "));

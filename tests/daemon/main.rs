@@ -11,4 +11,6 @@ mod policy;
 mod site;
 mod supervised;
 mod time;
+#[cfg(feature = "hub")]
+mod told;
 mod wire;

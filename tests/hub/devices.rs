@@ -66,7 +66,11 @@ async fn a_device_is_added_revoked_and_added_again_while_the_hub_runs_and_each_c
         (&["device", "revoke", "--config", "hub.toml", &id(&late).to_string()], &late, told("403", "DeviceRevoked")),
         (&["device", "add", "--config", "hub.toml", "quay 2", &raw_key], &late, told("200", "")),
         // One that the configuration lists as well.
-        (&["device", "revoke", "--config", "hub.toml", &id(&listed).to_string()], &listed, told("403", "DeviceRevoked")),
+        (
+            &["device", "revoke", "--config", "hub.toml", &id(&listed).to_string()],
+            &listed,
+            told("403", "DeviceRevoked"),
+        ),
         (&["device", "revoke", "--config", "hub.toml", &id(&late).to_string()], &late, told("403", "DeviceRevoked")),
     ];
     for (arguments, key, expected) in steps {
@@ -97,8 +101,7 @@ async fn an_enrolment_that_the_root_vouches_for_lets_usage_in_and_a_revocation_g
     fs::create_dir(&bundles).expect("made");
     fs::write(premises.path("root.json"), root().bytes()).expect("written");
     settings(&premises, "");
-    let config =
-        Config { bundles: Some(bundles.clone()), root: Some(premises.path("root.json")), ..premises.config() };
+    let config = Config { bundles: Some(bundles.clone()), root: Some(premises.path("root.json")), ..premises.config() };
     let running = Running::start(config).await;
     becomes(&running, &new, told("403", "UnknownDevice")).await;
     let enrol = |device: &SigningKey, by: &SigningKey, name: &str| {

@@ -155,14 +155,20 @@ fn herd(devices: u32) {
     let took: Vec<Duration> = served.iter().map(|(_, took, _)| *took).collect();
     let at = |part: usize| took[(took.len() - 1) * part / 100];
     let away = served.iter().map(|(_, _, away)| *away);
-    println!("{devices} devices: half served after {:.1?}, 99 of 100 after {:.1?}, all after {:.1?}", at(50), at(99), at(100));
+    println!(
+        "{devices} devices: half served after {:.1?}, 99 of 100 after {:.1?}, all after {:.1?}",
+        at(50),
+        at(99),
+        at(100)
+    );
     println!("sent away at most {} times, {} all in all", away.clone().max().unwrap_or(0), away.sum::<u32>());
     println!("the hub's memory: {before} kB before, {peak} kB at most, {now} kB with {devices} streams of events");
     assert_eq!(premises.number("SELECT count(*) FROM files"), i64::from(devices), "none is lost");
     assert_eq!(premises.number("SELECT count(*) FROM records"), 10 * i64::from(devices), "and none counts twice");
     // It goes at once, though all their streams are open.
     let begun = Instant::now();
-    rustix::process::kill_process(rustix::process::Pid::from_child(&hub.0), rustix::process::Signal::TERM).expect("it runs");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&hub.0), rustix::process::Signal::TERM)
+        .expect("it runs");
     let status = hub.0.wait().expect("it is our child");
     println!("it drained within {:.1?}", begun.elapsed());
     assert!(status.success() && begun.elapsed() < Duration::from_secs(10), "{status}");

@@ -6,6 +6,7 @@ mod devices;
 mod enrol;
 mod herd;
 mod http;
+mod leases;
 mod proof;
 mod scene;
 mod time;

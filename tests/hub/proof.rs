@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
@@ -194,7 +194,8 @@ async fn a_device_gets_what_is_its_own_by_tls_to_the_hub_through_what_ends_tls_a
     let second = Premises::new();
     let direct = Running::start(Config { tls: Some(tls.clone()), ..strict(&second) }).await;
     let front = terminator(&tls, plain.address).await;
-    for hub in [format!("https://{}", direct.address), format!("https://{front}"), format!("http://{}", plain.address)] {
+    for hub in [format!("https://{}", direct.address), format!("https://{front}"), format!("http://{}", plain.address)]
+    {
         let pinned = upload::Config { hub_pins: vec![pin], ..config(hub.clone()) };
         let mut device = Uploader::start(pinned, Shelf::of(chain(2)), hub_key().public());
         // The time wants proof, and comes before the files.
@@ -238,7 +239,8 @@ impl ClientCertVerifier for AnyRawKey {
         spki: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let (spki, algorithms) = (SubjectPublicKeyInfoDer::from(spki.as_ref()), self.0.signature_verification_algorithms);
+        let (spki, algorithms) =
+            (SubjectPublicKeyInfoDer::from(spki.as_ref()), self.0.signature_verification_algorithms);
         rustls::crypto::verify_tls13_signature_with_raw_key(message, &spki, signed, &algorithms)
     }
 

@@ -23,7 +23,8 @@ fn receipt() -> Receipt {
 
 fn verdict(status: u16, body: &[u8]) -> Result<Receipt, Judged> {
     let status = StatusCode::from_u16(status).expect("a status");
-    let answer = Answer { status, retry_after: None, bundles: None, challenge: None, body: Bytes::copy_from_slice(body) };
+    let answer =
+        Answer { status, retry_after: None, bundles: None, challenge: None, body: Bytes::copy_from_slice(body) };
     judge(&answer, DEVICE, DEVICE, AT, &DIGEST, &[key(1).public()])
 }
 
@@ -57,7 +58,8 @@ fn a_refusal_of_one_file_does_not_stop_the_others_and_a_refusal_of_the_device_do
         assert_eq!(verdict(status, b"{}"), Err(Judged::PassOver), "{status}");
     }
     assert_eq!(verdict(403, b"{}"), Err(Judged::Stop(Failure::UnknownDevice)));
-    let answer = Answer { status: StatusCode::FORBIDDEN, retry_after: None, bundles: None, challenge: None, body: Bytes::new() };
+    let answer =
+        Answer { status: StatusCode::FORBIDDEN, retry_after: None, bundles: None, challenge: None, body: Bytes::new() };
     let of_another_key = judge(&answer, DEVICE, DeviceId([9; 16]), AT, &DIGEST, &[]);
     assert_eq!(of_another_key, Err(Judged::PassOver));
     assert_eq!(verdict(503, b"{}"), Err(Judged::Stop(Failure::Busy)));
