@@ -5,9 +5,13 @@
 //! the handshake of TLS 1.3, whose signed bytes begin with 64 spaces (RFC 8446, 4.4.3) and so are no PAE.
 //! A key's algorithm belongs to the key, never to the message.
 
+mod mac;
+
 use std::fmt;
 
 use ring::signature::{self, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+
+pub use mac::MacKey;
 
 use crate::ids::{Digest, KeyId, NotHex, unhex};
 

@@ -140,6 +140,15 @@ pub struct UploadStatus {
     /// Whether the hub tells at once what is new; else it is asked now and then.
     #[serde(default)]
     pub hears_events: bool,
+    /// The hub that took the last file, or the last one that was tried; absent before that.
+    #[serde(default)]
+    pub hub: Option<String>,
+    /// Why the hubs are not called now, though nothing failed: no window is open, or the day's limit is used up.
+    #[serde(default)]
+    pub held: Option<String>,
+    /// Bytes that went to the hubs and came from there today; without a daily limit since the start, if that is later.
+    #[serde(default)]
+    pub day_bytes: u64,
     /// Seconds since the last receipt; absent before the first.
     #[serde(default)]
     pub last_success_seconds: Option<u64>,

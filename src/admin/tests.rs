@@ -61,6 +61,9 @@ fn status() -> Status {
             last_error: None,
         },
         upload: Some(UploadStatus {
+            hub: Some("https://hub.example".into()),
+            held: None,
+            day_bytes: 17,
             files: 3,
             failures: 1,
             passed_over: 1,

@@ -47,6 +47,7 @@ fn policy_behind(key: &MintKey, others: PlanIndex) -> Policy {
         needs_subscription: false,
         plan: Some(others),
         max_body: 0,
+        privacy: Default::default(),
     };
     let route = |template: &str, uncertain, plan: Option<PlanIndex>| Route {
         api: 0,
@@ -85,6 +86,7 @@ fn policy_behind(key: &MintKey, others: PlanIndex) -> Policy {
     subscribers.subscription(app, 0, others + 3, Standing::Active);
     Policy {
         apis: [api].into(),
+        privacy: Default::default(),
         routes: routes.into(),
         upstreams: [Upstream {
             name: "up".into(),

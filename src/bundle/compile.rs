@@ -21,8 +21,8 @@ use super::probe;
 use crate::policy::issuer::Issuer;
 use crate::policy::revocations::{Builder as RevocationsBuilder, Kind, Revocations, RevokedId};
 use crate::policy::{
-    Api, ApiIndex, Auth, Endpoint, IssuerIndex, Limit, MethodSet, NameHash, Plan, PlanIndex, Policy, Route, RouteIndex,
-    Router, Standing, Subscribers, SubscribersBuilder, Upstream, UpstreamIndex, Window, check_path,
+    Api, ApiIndex, Auth, Endpoint, IssuerIndex, Limit, MethodSet, NameHash, Plan, PlanIndex, Policy, Privacy, Route,
+    RouteIndex, Router, Standing, Subscribers, SubscribersBuilder, Upstream, UpstreamIndex, Window, check_path,
 };
 
 /// Longest name of an API, version, plan, upstream, issuer, application or consumer, in bytes: what a usage record holds.
@@ -58,8 +58,9 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
 
     let mut apis = Vec::with_capacity(routes.apis.len());
     let mut compiled = Vec::new();
+    let privacy = routes.usage.or(Privacy::default());
     for (index, wire) in (0..).zip(&routes.apis) {
-        apis.push(api(wire, &names)?);
+        apis.push(api(wire, &names, privacy)?);
         for wire_route in &wire.routes {
             compiled.push(route(index, wire, wire_route, &names)?);
         }
@@ -76,6 +77,7 @@ pub fn compile(entries: &Entries) -> Result<Policy, SemanticProblem> {
         subscribers,
         router,
         issuers: pinned,
+        privacy,
     };
 
     // 16 run the bundle's own probes against the candidate policy
@@ -184,7 +186,7 @@ fn upstream(wire: &entry::Upstream) -> Result<Upstream, SemanticProblem> {
     })
 }
 
-fn api(wire: &entry::Api, names: &Scope<'_>) -> Result<Api, SemanticProblem> {
+fn api(wire: &entry::Api, names: &Scope<'_>, otherwise: Privacy) -> Result<Api, SemanticProblem> {
     let whose = api_title(wire);
     check_name("API", &wire.name)?;
     check_name("version", &wire.version)?;
@@ -235,6 +237,7 @@ fn api(wire: &entry::Api, names: &Scope<'_>) -> Result<Api, SemanticProblem> {
         needs_subscription: wire.subscription,
         plan: wire.plan.as_ref().map(|name| names.plans.find(name, &whose)).transpose()?,
         max_body: wire.max_body,
+        privacy: wire.usage.or(otherwise),
     })
 }
 

@@ -41,6 +41,7 @@ impl Source {
             subscription: true,
             token_header: "authorization".into(),
             upstream: "shop".into(),
+            usage: entry::Usage::default(),
             version: "1".into(),
         };
         let upstream = entry::Upstream {
@@ -78,7 +79,7 @@ impl Source {
             blocked: false,
         };
         Self {
-            routes: entry::Routes { apis: vec![api], upstreams: vec![upstream] },
+            routes: entry::Routes { apis: vec![api], upstreams: vec![upstream], usage: entry::Usage::default() },
             issuers: entry::Issuers { issuers: vec![issuer] },
             throttle: entry::Throttle { plans: vec![gold] },
             subscriptions: entry::Subscriptions {
@@ -120,6 +121,41 @@ fn a_sound_bundle_becomes_a_policy_with_every_reference_resolved() {
     let subscription = subscriber.subscription.expect("subscribed");
     assert_eq!(policy.plan(subscription.plan).limits.len(), 2);
     assert_eq!(policy.issuers.at(policy.api(route.api).issuers[0]).expect("pinned").name(), "site");
+}
+
+#[test]
+fn what_records_keep_is_said_member_by_member_by_the_api_then_the_deployment_then_nobody() {
+    use crate::policy::{KeepAddress, KeepPrincipal, Privacy, Rotate};
+    let compiled = |api: entry::Usage, all: entry::Usage| {
+        let mut source = Source::sound();
+        (source.routes.apis[0].usage, source.routes.usage) = (api, all);
+        let policy = compile(&source.entries()).expect("sound");
+        (policy.apis[0].privacy, policy.privacy)
+    };
+    let unsaid = Privacy { principal: KeepPrincipal::Hashed, address: KeepAddress::Truncated, rotate: Rotate::Month };
+    let nothing = entry::Usage::default();
+    assert_eq!(compiled(nothing, nothing), (unsaid, unsaid));
+    let api = entry::Usage { principal: Some(KeepPrincipal::Clear), ..nothing };
+    assert_eq!(compiled(api, nothing), (Privacy { principal: KeepPrincipal::Clear, ..unsaid }, unsaid));
+    let all = entry::Usage {
+        address: Some(KeepAddress::Absent),
+        principal: Some(KeepPrincipal::Absent),
+        rotate: Some(Rotate::Day),
+    };
+    let said = Privacy { principal: KeepPrincipal::Absent, address: KeepAddress::Absent, rotate: Rotate::Day };
+    assert_eq!(compiled(api, all), (Privacy { principal: KeepPrincipal::Clear, ..said }, said));
+    assert_eq!(compiled(nothing, all), (said, said));
+    let hashed = entry::Usage { address: Some(KeepAddress::Hashed), rotate: Some(Rotate::Month), ..nothing };
+    let own = Privacy { address: KeepAddress::Hashed, rotate: Rotate::Month, ..said };
+    assert_eq!(compiled(hashed, all), (own, said));
+}
+
+#[test]
+fn an_api_that_does_not_say_what_records_keep_has_the_bytes_that_it_always_had() {
+    let text = String::from_utf8(Source::sound().routes.to_bytes()).expect("JSON");
+    assert!(!text.contains("usage"), "{text}");
+    let second_form = text.replace("\"version\":", "\"usage\":{},\"version\":");
+    assert!(entry::Routes::from_bytes(second_form.as_bytes()).is_err(), "there is one form of saying nothing");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) struct Ask {
     /// Where the request is written.
     #[arg(short, long, value_name = "FILE", required_unless_present = "hub")]
     output: Option<PathBuf>,
-    /// The hub to which the request is brought, as upload.hub of the daemon's settings.
+    /// The hub to which the request is brought, as one of upload.hubs of the daemon's settings.
     #[arg(long, value_name = "URL")]
     hub: Option<String>,
     /// SHA-256 of the hub's SubjectPublicKeyInfo in hex, as upload.hub_pins; may be given several times.
@@ -135,7 +135,7 @@ fn request(arguments: &Ask) -> anyhow::Result<()> {
 fn bring(arguments: &Ask, device: &PublicKey, document: &Document) -> anyhow::Result<()> {
     let Ask { hub, hub_pin, authority_file, allow_plain_http, .. } = arguments;
     let config = upload::Config {
-        hub: hub.clone(),
+        hubs: hub.iter().cloned().collect(),
         hub_pins: hub_pin.clone(),
         authority_file: authority_file.clone(),
         allow_plain_http: *allow_plain_http,

@@ -34,6 +34,8 @@ pub(super) struct Daemon {
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
     /// Whether the hub's events are heard.
     pub(super) events: Option<watch::Receiver<bool>>,
+    pub(super) uplink: Arc<upload::Uplink>,
+    pub(super) hubs: Vec<String>,
     pub(super) hearts: Heartbeats,
     pub(super) metrics: OnceLock<Metrics>,
 }
@@ -74,6 +76,7 @@ impl Daemon {
             Some(upload::Link::Up) => "hub in reach",
             Some(upload::Link::Unknown) => "hub not tried yet",
             Some(upload::Link::Down { .. }) => "hub out of reach",
+            Some(upload::Link::Held) => "hub not called now",
         };
         format!("{policy}; {} usage files wait, {link}; time {}", spool.files, self.bounds().quality.name())
     }
@@ -153,6 +156,8 @@ impl Daemon {
             failures: status.failures,
             passed_over: status.passed_over,
             by_another_key: status.by_another_key,
+            day_bytes: self.uplink.day_bytes(),
+            held: status.held.is_some(),
             last_success: since(status.receipt),
         }
     }
@@ -189,6 +194,9 @@ impl admin::Answers for Daemon {
                 passed_over: status.passed_over,
                 by_another_key: status.by_another_key,
                 hears_events: self.events.as_ref().is_some_and(|open| *open.borrow()),
+                hub: status.hub.and_then(|place| self.hubs.get(place).cloned()),
+                held: status.held.map(|why| why.to_string()),
+                day_bytes: self.uplink.day_bytes(),
                 last_success_seconds: since(status.receipt).map(|age| age.as_secs()),
                 last_error: status.failure.map(|failure| failure.to_string()),
             }

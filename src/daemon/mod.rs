@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Threads: this one runs admin, uploader, signals and the watchdog on one runtime; each gateway worker
-//! has its own; imports block on a thread of their own, and so does the spool's writer.
+//! has its own; imports block on a thread of their own, and so does the spool's writer. This thread stands behind the
+//! workers ([`NICE`]): what it uploads takes no time from requests that they could use.
 
 mod answers;
 mod card;
@@ -22,6 +23,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
@@ -47,6 +50,10 @@ pub use check::{check, probe};
 const FEED: Duration = Duration::from_secs(5);
 /// How long a task may show no progress before the watchdog is fed no more: longer than a slow card takes for one step.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// How far this thread stands behind those that serve requests, as nice(1) counts: a quarter of what one of them has where
+/// they want all there is, with which it still feeds the watchdog.
+const NICE: i32 = 5;
 
 /// How long all but the drain may take at the end: what the unit gives (`TimeoutStopSec`).
 const DOWN: Duration = Duration::from_secs(30);
@@ -181,6 +188,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         time: timekeeper.state(),
         counters: Arc::default(),
         origin: Instant::now(),
+        pseudonyms: Arc::new(key.mac_key(gateway::PSEUDONYMS)),
         hearts: hearts.clone(),
     };
     let wall = now.reading.wall_ms.div_euclid(1_000);
@@ -190,12 +198,16 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let kick = Arc::clone(&wakes.kick);
     let (rotated_hubs, hubs) = watch::channel(hub_keys);
     let identity = upload::Identity::new(&key);
-    let uploader = upload::Worker::new(config.upload.clone(), Arc::clone(&spool), &identity, hubs, wakes.clone())?;
+    let uplink =
+        upload::Uplink::new(&config.upload, timekeeper::clock(timekeeper.state()), Some(config.state.join("traffic")))?;
+    let settings = config.upload.clone();
+    let uploader = upload::Worker::new(settings, &uplink, Arc::clone(&spool), &identity, hubs, wakes.clone())?;
     let puller = match &uploader {
         Some(uploader) => {
             let shelf = upload::Shelf { inbox: config.inbox.clone(), most: bundle::container::MAX_FILE };
             upload::Puller::new(
                 config.upload.clone(),
+                &uplink,
                 &identity,
                 shelf,
                 Arc::clone(&known),
@@ -205,7 +217,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         }
         None => None,
     };
-    let listener = upload::Listener::new(config.upload.clone(), &identity, Arc::clone(&wakes.bundles))?;
+    let listener = upload::Listener::new(config.upload.clone(), &uplink, &identity, Arc::clone(&wakes.bundles))?;
     let doors = admin::Doors::open(&config.admin)?;
     let listeners = sockets::open(&config.gateway.listeners)?;
 
@@ -242,6 +254,8 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         spool: Arc::clone(&spool),
         upload: uploader.as_ref().map(upload::Worker::status),
         events: listener.as_ref().map(upload::Listener::status),
+        uplink: Arc::clone(&uplink),
+        hubs: config.upload.hubs.clone(),
         hearts: hearts.clone(),
         metrics: std::sync::OnceLock::new(),
     });
@@ -260,6 +274,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         tasks.push(tokio::spawn(async move { heart.during(relay).await }));
         let heart = hearts.register_slow("upload", config.upload.step(), Instant::now());
         tasks.push(tokio::spawn(uploader.run(heart)));
+        tasks.push(tokio::spawn(Arc::clone(&uplink).run(hearts.register("uplink", Instant::now()))));
     }
     if let Some(puller) = puller {
         let heart = hearts.register_slow("pull", config.upload.step(), Instant::now());
@@ -270,6 +285,9 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         tasks.push(tokio::spawn(listener.run(heart)));
     }
 
+    if let Err(error) = setpriority_process(Some(gettid()), NICE) {
+        warn!(%error, "uploads do not stand behind requests");
+    }
     let supervisor = notify::Supervisor::new();
     supervisor.ready(&daemon.line());
     info!(startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
@@ -299,6 +317,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     for task in tasks {
         task.abort(); // safe at any moment: what was not acknowledged is sent again
     }
+    uplink.save();
     spool.stop(); // the runtime has nothing left to do meanwhile
     info!("stopped");
     Ok(())
@@ -394,7 +413,7 @@ async fn relay(
             changed = status.changed() => match changed {
                 Ok(()) => {
                     let now = *status.borrow_and_update();
-                    spool.hub_in_reach(now.link.failures() == 0);
+                    spool.hub_in_reach(now.link.is_in_reach());
                     if now.hub_time != hub_time {
                         hub_time = now.hub_time;
                         timekeeper::hear_hub(&time, hub_time).await;

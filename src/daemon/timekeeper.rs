@@ -13,6 +13,7 @@ use crate::config::{Time, TimeSource};
 use crate::gateway::TimeState;
 use crate::store::time::{ByHub, TimeFile};
 use crate::units::{TimeBounds, TimeQuality, UnixSeconds};
+use crate::upload;
 
 /// How often the gateway's view is refreshed.
 pub(super) const REFRESH: Duration = Duration::from_secs(1);
@@ -20,6 +21,9 @@ pub(super) const REFRESH: Duration = Duration::from_secs(1);
 const PERSIST: Duration = Duration::from_secs(600);
 /// What the hub's time must raise the floor by to be told, in seconds: less is drift.
 const TOLD: i64 = 60;
+/// How far a clock that nobody vouches for may be behind the floor and still be taken for right, in seconds: two clocks
+/// drift.
+const BEHIND: i64 = 300;
 /// What systemd-timesyncd makes once the clock is synchronised in this boot.
 const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
 
@@ -134,6 +138,15 @@ pub(super) fn moment(sources: &[TimeSource]) -> Moment {
     Moment { reading: Reading::now(), trusted }
 }
 
+/// The wall clock as far as it is worth something: where it is trusted, and where nothing speaks against it.
+pub(super) fn clock(state: Arc<ArcSwap<TimeState>>) -> upload::Clock {
+    Box::new(move || plausible(&state.load().bounds, Reading::now().wall_ms.div_euclid(1_000)))
+}
+
+fn plausible(bounds: &TimeBounds, wall: UnixSeconds) -> Option<UnixSeconds> {
+    (bounds.upper.is_some() || wall >= bounds.lower.saturating_sub(BEHIND)).then_some(wall)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -174,6 +187,16 @@ mod tests {
         }
         keeper.show(&Moment { reading: reading(0), trusted: false });
         assert_eq!(keeper.state().load().bounds, TimeBounds::floor(BUILD_TIME), "no clock that was trusted stays");
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_what_is_known_is_lost_unless_it_is_trusted() {
+        let floor = TimeBounds::floor(1_000_000);
+        assert_eq!(plausible(&floor, 999_700), Some(999_700));
+        assert_eq!(plausible(&floor, 999_699), None);
+        assert_eq!(plausible(&floor, i64::MAX), Some(i64::MAX));
+        assert_eq!(plausible(&TimeBounds::floor(i64::MIN), i64::MIN), Some(i64::MIN));
+        assert_eq!(plausible(&TimeBounds::exact(5), 4), Some(4));
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use super::time::Moment;
 use super::worker::{InForce, RequestName, Worker};
 use crate::admission::Facts;
 use crate::spool::Intake as SpoolIntake;
-use crate::spool::record::{Outcome, UsageRecord};
+use crate::spool::record::{Outcome, PSEUDONYM_LEN, UsageRecord};
 
 /// Where usage records go: one worker's end of the spool.
 pub trait Intake: Send {
@@ -197,11 +197,21 @@ impl Entry {
         let application = policy.zip(self.facts.application).map(|(policy, at)| policy.subscribers.application(at));
         let claims = self.facts.claims.as_deref();
         let issuer = policy.zip(claims).and_then(|(policy, claims)| policy.issuers.at(claims.issuer()));
+        let privacy = api.map_or_else(|| policy.map(|policy| policy.privacy).unwrap_or_default(), |api| api.privacy);
+        let (at_ms, mut room) = (self.moment.wall_ms, [0; PSEUDONYM_LEN]);
+        let iss = issuer.map_or("", |issuer| issuer.iss());
+        let (principal, client) = {
+            let mut discretion = self.worker.discretion.borrow_mut();
+            let principal = claims.and_then(|claims| claims.sub()).map_or("", |sub| {
+                discretion.principal(privacy, at_ms, (iss, sub), &mut room) // allocates nothing
+            });
+            (principal, discretion.client(privacy, at_ms, self.peer.address))
+        };
         let micros = |span: Duration| u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
         let waited = |asked: &Asked| asked.waited.unwrap_or_else(|| now.saturating_duration_since(asked.sent));
         let bytes_in = self.tally.as_ref().map_or(0, |tally| tally.bytes());
         let record = UsageRecord {
-            at_ms: self.moment.wall_ms,
+            at_ms,
             time: self.moment.bounds.quality,
             request: self.name.id,
             api: api.map_or("", |api| &api.name),
@@ -212,15 +222,15 @@ impl Entry {
             outcome: self.outcome,
             application: application.map_or("", |application| application.name),
             plan: plan.map_or("", |plan| &plan.name),
-            principal: claims.and_then(|claims| claims.sub()).unwrap_or(""),
+            principal,
             bytes_in,
             bytes_out: self.bytes_out,
             total_us: micros(now.saturating_duration_since(self.moment.at)),
             upstream_us: self.asked.as_ref().map_or(0, |asked| micros(waited(asked))),
             upstream: self.asked.as_ref().map_or("", |asked| &asked.outlet.endpoint.authority),
-            client: Some(self.peer.address),
+            client,
             consumer: application.map_or("", |application| application.consumer),
-            issuer: issuer.map_or("", |issuer| issuer.iss()),
+            issuer: iss,
         };
         // Whose token is refused is nobody, though it be well signed: anybody may hold one that has expired or is for
         // elsewhere. An open route has no caller to know: what it served counts as usage all the same.

@@ -18,6 +18,7 @@
 
 mod body;
 mod counters;
+mod discretion;
 mod drain;
 mod fields;
 mod forward;
@@ -43,6 +44,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::MacKey;
 use crate::policy::Snapshot;
 use crate::telemetry::Heartbeats;
 use crate::throttle::Throttle;
@@ -57,6 +59,8 @@ pub use tls::{asking_server_config, server_config};
 
 /// Most workers: beyond it one thread that accepts is what limits, and the systemd unit has no tasks for them.
 pub const WORKERS_LIMIT: u16 = 32;
+/// The purpose of the device's key that [`Shared::pseudonyms`] is.
+pub const PSEUDONYMS: &str = "tidegate/v1/pseudonyms";
 
 /// Settings of the data plane, section `[gateway]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,6 +243,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// From when the throttle counts its monotonic time.
     pub origin: Instant,
+    /// The device's key for [`PSEUDONYMS`]: what usage records have in place of persons and addresses is made with it.
+    pub pseudonyms: Arc<MacKey>,
     /// Where each thread shows that it lives: `accept`, and `gateway-N` for worker N.
     pub hearts: Heartbeats,
 }

@@ -22,6 +22,7 @@ use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::counters::ConnectionEnd;
+use super::discretion::Discretion;
 use super::fields::{Peer, X_REQUEST_ID};
 use super::forward::Outlets;
 use super::head::HeadTimer;
@@ -84,6 +85,7 @@ pub(super) struct Worker {
     time: RefCell<Cache<Arc<ArcSwap<TimeState>>, Arc<TimeState>>>,
     names: RefCell<Names>,
     pub(super) defects: Seldom,
+    pub(super) discretion: RefCell<Discretion>,
     started: Instant,
     connections: Cell<usize>,
     is_draining: Cell<bool>,
@@ -170,6 +172,7 @@ impl Worker {
             time: RefCell::new(Cache::new(Arc::clone(&shared.time))),
             names: RefCell::new(Names::new()?),
             defects: Seldom::default(),
+            discretion: RefCell::new(Discretion::new(&shared.pseudonyms)),
             started: Instant::now(),
             connections: Cell::new(0),
             is_draining: Cell::new(false),

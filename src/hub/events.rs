@@ -49,7 +49,10 @@ pub(super) fn answer(stream: Stream) -> Answer {
 }
 
 /// A stream as a body.
-pub(super) struct Events(Pin<Box<dyn Future<Output = Option<(Bytes, Stream)>> + Send>>);
+pub(super) struct Events(Next);
+
+/// What is said next, and by whom from then on.
+type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Stream)>> + Send>>;
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -15,7 +15,7 @@ use super::config::Config;
 use super::sink::{self, int};
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{KeyAlg, PublicKey, SigningKey};
-use crate::spool::chain::{self, Known, Verdict};
+use crate::spool::chain::{self, Known, Link, Verdict};
 use crate::spool::receipt::{self, Receipt};
 use crate::spool::segment::{Header, Verified};
 
@@ -191,7 +191,7 @@ impl Ledger {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let header = file.header();
         let known = known(&transaction, header)?;
-        let verdict = chain::judge(&header.place(), &file.digest(), &known);
+        let verdict = chain::judge(&Link::of(header, file.digest()), &known);
         let taken = match verdict {
             Verdict::Contiguous | Verdict::Ahead { .. } => {
                 let by = if device.came_by_itself { By::Any } else { By::Config };
@@ -201,7 +201,7 @@ impl Ledger {
                 Taken::Kept { receipt: receipt.to_vec(), verdict }
             }
             // The same moment gives the same receipt; under a new key of the hub, one that is believed again.
-            Verdict::Repeat => {
+            Verdict::Repeat | Verdict::Covered => {
                 let receipt = sign_receipt(file, key, received_ms(&transaction, header)?);
                 Taken::Kept { receipt: receipt.to_vec(), verdict }
             }
@@ -266,7 +266,7 @@ fn known(db: &Connection, header: &Header) -> Result<Known, Error> {
         let row = neighbour.query_row(params![device, stream, seq], |row| Ok((row.get(0)?, row.get(1)?)));
         row.optional().map(|row: Option<([u8; 32], Option<[u8; 32]>)>| row.unzip())
     };
-    let (same, _) = digests(seq)?;
+    let (same, previous) = digests(seq)?;
     let (before, _) = digests(seq - 1)?;
     let (_, after_expects) = digests(seq + 1)?;
     let contiguous: Option<i64> = db
@@ -275,7 +275,17 @@ fn known(db: &Connection, header: &Header) -> Result<Known, Error> {
         .optional()?;
     Ok(Known {
         contiguous: contiguous.and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0),
-        same: same.map(Digest),
+        same: same
+            .map(|digest| Link {
+                first: header.seq,
+                seq: header.seq,
+                is_tombstone: false,
+                digest: Digest(digest),
+                previous: previous.flatten().map(Digest),
+                chain_digest: Digest(digest),
+            })
+            .into_iter()
+            .collect(),
         before: before.map(Digest),
         after_expects: after_expects.flatten().map(Digest),
     })

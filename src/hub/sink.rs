@@ -67,7 +67,7 @@ fn insert_request(
         record.total_us,
         record.upstream_us,
         record.upstream,
-        record.client.map(|client| client.to_string()),
+        record.client.to_text(),
         record.consumer,
         record.issuer,
     ])?;

@@ -22,7 +22,7 @@ type Devices = (u64, Vec<Enrolled>);
 
 /// What the thread is asked for.
 enum Order {
-    Take(Job),
+    Take(Box<Job>),
     DevicesSince(Option<u64>, oneshot::Sender<Option<Option<Devices>>>),
 }
 
@@ -41,7 +41,7 @@ impl Writer {
         let thread = thread::Builder::new().name("ledger".into()).spawn(move || {
             while let Some(order) = jobs.blocking_recv() {
                 let Job { device, file, bytes, reply } = match order {
-                    Order::Take(job) => job,
+                    Order::Take(job) => *job,
                     Order::DevicesSince(known, reply) => {
                         let devices = devices_since(&mut ledger, known);
                         if let Err(error) = &devices {
@@ -65,7 +65,7 @@ impl Writer {
     /// Gives a file to the ledger and waits until it is durable.
     pub(super) async fn take(&self, device: Device, file: Verified, bytes: Vec<u8>) -> Result<Taken, Failed> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Order::Take(Job { device, file, bytes, reply })).await.map_err(|_| Failed)?;
+        self.0.send(Order::Take(Box::new(Job { device, file, bytes, reply }))).await.map_err(|_| Failed)?;
         answer.await.ok().flatten().ok_or(Failed)
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiIndex, IssuerIndex, NameHash, PlanIndex, UpstreamIndex};
+use super::{ApiIndex, IssuerIndex, NameHash, PlanIndex, Privacy, UpstreamIndex};
 
 /// One published API at one version.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Api {
     pub plan: Option<PlanIndex>,
     /// The largest request body, in bytes.
     pub max_body: u64,
+    /// What usage records keep of who calls it.
+    pub privacy: Privacy,
 }
 
 /// One resource of an API: a template and the methods that share its rules.

@@ -9,6 +9,7 @@ pub mod issuer;
 mod name;
 mod path;
 mod plan;
+mod privacy;
 pub mod revocations;
 mod router;
 mod subscription;
@@ -18,6 +19,7 @@ pub use api::{Api, Auth, Method, MethodSet, Route, Uncertain};
 pub use name::NameHash;
 pub use path::{BadPath, check_path, without_parameters};
 pub use plan::{Limit, Plan, Window};
+pub use privacy::{KeepAddress, KeepPrincipal, Privacy, Rotate};
 pub use router::{Miss, RouteConflict, Router};
 pub use subscription::{Application, Standing, Subscriber, Subscribers, SubscribersBuilder, Subscription};
 pub use upstream::{BadEndpoint, Endpoint, Upstream};
@@ -103,6 +105,8 @@ pub struct Policy {
     pub revocations: Revocations,
     /// From host and path to route.
     pub router: Router,
+    /// What records keep of requests that no API takes; an API has its own.
+    pub privacy: Privacy,
 }
 
 impl Policy {

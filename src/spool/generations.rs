@@ -15,11 +15,13 @@
 //! held stands outside of it, in its name. Setting one aside is one rename, and a crash on the way from
 //! `.lost` to `.bad` finds the same name again, and so the same gap.
 
-use std::collections::BinaryHeap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,10 +80,14 @@ impl Name {
     }
 }
 
-/// The folder that holds them.
+/// The folder that holds them. A backlog of months is thousands of them, so what was seen is remembered.
 #[derive(Debug)]
 pub(super) struct Generations {
     root: PathBuf,
+    /// The disk of each that is closed, as long as nobody opened it since.
+    sizes: RefCell<BTreeMap<u32, u64>>,
+    /// Those that can be used, while none was made, renamed or removed; and the disk that all the rest takes.
+    names: RefCell<Option<(Rc<[Name]>, u64)>>,
 }
 
 impl Generations {
@@ -99,13 +105,43 @@ impl Generations {
         for path in entries(&root)?.filter(|path| path.extension().is_some_and(|end| end == "gone")) {
             sweep(&path);
         }
-        Ok(Self { root })
+        Ok(Self { root, sizes: RefCell::default(), names: RefCell::default() })
     }
 
     /// All that can be used, the oldest first.
-    pub(super) fn list(&self) -> io::Result<Vec<Name>> {
-        let names = entries(&self.root)?.filter_map(|path| Name::parse(path.file_name()?.to_str()?));
-        Ok(names.collect::<BinaryHeap<Name>>().into_sorted_vec())
+    pub(super) fn list(&self) -> io::Result<Rc<[Name]>> {
+        Ok(self.seen()?.0)
+    }
+
+    /// The same, and the disk that what is set aside takes.
+    fn seen(&self) -> io::Result<(Rc<[Name]>, u64)> {
+        if let Some(seen) = &*self.names.borrow() {
+            return Ok(seen.clone());
+        }
+        let (mut names, mut aside) = (BinaryHeap::new(), 0);
+        for path in entries(&self.root)? {
+            match path.file_name().and_then(|name| Name::parse(name.to_str()?)) {
+                Some(name) => names.push(name),
+                None => aside += taken(&path).unwrap_or(0), // one that is just being swept
+            }
+        }
+        let seen = (Rc::from(names.into_sorted_vec()), aside);
+        *self.names.borrow_mut() = Some(seen.clone());
+        Ok(seen)
+    }
+
+    /// This one is being opened: it may be made by that, and will grow.
+    pub(super) fn touch(&self, name: Name) {
+        self.sizes.borrow_mut().remove(&name.number);
+        let is_known = self.names.borrow().as_ref().is_some_and(|(names, _)| names.contains(&name));
+        if !is_known {
+            self.forget();
+        }
+    }
+
+    /// Something was made, renamed or removed.
+    fn forget(&self) {
+        *self.names.borrow_mut() = None;
     }
 
     /// Those that are damaged and not told yet, each with when that was seen.
@@ -131,14 +167,30 @@ impl Generations {
     /// Writes down what a generation held, now that it takes no more; nobody may have it open.
     pub(super) fn close(&self, name: Name, held: Stock) -> io::Result<Name> {
         let closed = Name { held: Some(held), ..name };
+        self.forget();
         fs::rename(self.path(name), self.path(closed))?;
         disk::sync_folder(&self.root)?;
         Ok(closed)
     }
 
-    /// The disk that all of it takes, with what is set aside.
-    pub(super) fn disk_bytes(&self) -> io::Result<u64> {
-        taken(&self.root)
+    /// The disk that all of it takes, with what is set aside. `open` is the one that is in use.
+    pub(super) fn disk_bytes(&self, open: Option<Name>) -> io::Result<u64> {
+        let (names, mut bytes) = self.seen()?;
+        let mut sizes = self.sizes.borrow_mut();
+        for name in names.iter() {
+            let is_still = name.held.is_some() && open.is_none_or(|open| open.number != name.number);
+            bytes += match sizes.get(&name.number) {
+                Some(size) if is_still => *size,
+                _ => {
+                    let size = taken(&self.path(*name))?;
+                    if is_still {
+                        sizes.insert(name.number, size);
+                    }
+                    size
+                }
+            };
+        }
+        Ok(bytes)
     }
 
     /// Whether its first commit is done.
@@ -157,6 +209,7 @@ impl Generations {
     pub(super) fn rewrite(&self, name: Name) -> io::Result<()> {
         let path = self.path(name);
         let (part, gone) = (path.with_extension("part"), path.with_extension("gone"));
+        self.touch(name);
         sweep(&part);
         sweep(&gone);
         write_again(&path, &part)?;
@@ -170,14 +223,17 @@ impl Generations {
     /// Removes a generation; a crash on the way leaves no half of it to be opened.
     pub(super) fn remove(&self, name: Name) -> io::Result<()> {
         let gone = self.path(name).with_extension("gone");
+        self.forget();
         fs::rename(self.path(name), &gone)?;
         disk::sync_folder(&self.root)?;
         sweep(&gone);
+        self.forget();
         Ok(())
     }
 
     /// Puts a damaged generation out of the way, to be told.
     pub(super) fn condemn(&self, name: Name, now_ms: i64) -> io::Result<()> {
+        self.forget();
         fs::rename(self.path(name), self.lost_path(name, now_ms))?;
         disk::sync_folder(&self.root)
     }
@@ -190,6 +246,7 @@ impl Generations {
         fs::rename(self.lost_path(name, at_ms), bad)?;
         disk::sync_folder(&self.root)?;
         before.iter().for_each(|path| sweep(path));
+        self.forget();
         Ok(())
     }
 
@@ -198,6 +255,7 @@ impl Generations {
     }
 }
 
+/// The disk that a folder and all in it takes.
 fn taken(folder: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
@@ -246,6 +304,7 @@ mod tests {
 
     fn made(generations: &Generations, number: u32) -> Name {
         let name = Name { number, stream: u64::MAX, first_seq: 7, first_ms: -1, held: None };
+        generations.touch(name);
         fs::create_dir(generations.path(name)).expect("a folder");
         name
     }
@@ -255,7 +314,7 @@ mod tests {
         let spool = tempfile::tempdir().expect("a folder");
         let generations = Generations::open(spool.path()).expect("it opens");
         let names = [1, 2, 3, 4].map(|number| made(&generations, number));
-        assert_eq!(generations.list().expect("it lists"), names);
+        assert_eq!(*generations.list().expect("it lists"), names);
         for (name, at_ms) in [(names[0], 10), (names[1], -20)] {
             generations.condemn(name, at_ms).expect("condemned");
             assert_eq!(generations.lost().expect("it lists"), [(name, at_ms)]);
@@ -265,7 +324,7 @@ mod tests {
         generations.remove(names[2]).expect("removed");
         fs::create_dir(generations.path(names[2]).with_extension("gone")).expect("a folder");
         let generations = Generations::open(spool.path()).expect("it opens");
-        assert_eq!(generations.list().expect("it lists"), names[3..]);
+        assert_eq!(*generations.list().expect("it lists"), names[3..]);
         assert_eq!(entries(&spool.path().join("generations")).expect("it lists").count(), 2);
     }
 
@@ -277,7 +336,7 @@ mod tests {
         let name = made(&generations, 3);
         let held = Stock { files: 12, bytes: 1 << 40 };
         let closed = generations.close(name, held).expect("it closes");
-        assert_eq!(generations.list().expect("it lists"), [Name { held: Some(held), ..name }]);
+        assert_eq!(*generations.list().expect("it lists"), [Name { held: Some(held), ..name }]);
         generations.condemn(closed, 5).expect("condemned");
         assert_eq!(generations.next_number().expect("it counts"), 4);
         assert!(!generations.is_used(made(&generations, 4)));

@@ -12,6 +12,7 @@
 
 mod drain;
 mod recover;
+mod retain;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +34,7 @@ use crate::spool::log::BootId;
 use crate::spool::renew;
 use crate::spool::segment::{self, Builder, Place, Unverified};
 use crate::spool::state::{DONE, DRAINED, Drained, Entry, STATE, State, ToldSums, told_key, write_mark};
+use crate::spool::tombstones::Tombstones;
 use crate::spool::wire::{Known, Report, Seal, Setup};
 use crate::store::generation::{self, Changes, Generation, Key, SEGMENT, VALUE_LIMIT};
 
@@ -71,6 +73,10 @@ type Result<T> = std::result::Result<T, Error>;
 /// What sled may write when it is opened. Kept as ballast while there is plenty.
 const ROOM: u64 = 2 * SEGMENT;
 
+/// Beyond so many generations each is so many times larger.
+const MANY_GENERATIONS: usize = 32;
+const ROOMY: u64 = 8;
+
 type Open = dyn FnMut(u32, &Path) -> std::result::Result<Generation, generation::Error>;
 
 /// Opens the generation of a number in a folder. The child tells its daemon around it, so that the daemon
@@ -98,6 +104,7 @@ pub(super) struct Ledger {
     key: SigningKey,
     boot: BootId,
     generations: Generations,
+    tombstones: Tombstones,
     opener: Opener,
     read: ReadAt,
     open: Option<(Name, Generation)>,
@@ -123,12 +130,14 @@ impl Ledger {
         let key = SigningKey::from_seed(&setup.seed.0).ok_or(Error::Key)?;
         make_room(&setup)?;
         let generations = Generations::open(&setup.folder)?;
+        let tombstones = Tombstones::open(&setup.folder)?;
         let (boot, builder) = (lane::boot_id(), Builder::new());
         let mut ledger = Self {
             setup,
             key,
             boot,
             generations,
+            tombstones,
             opener,
             read: |file, bytes, at| file.read_at(bytes, at),
             open: None,
@@ -164,7 +173,7 @@ impl Ledger {
         }
         if self.is_over_limit()? {
             self.replace_spent()?;
-            if self.is_over_limit()? {
+            if !self.make_way(seal.now_ms)? {
                 return Err(Error::Refused(BACKLOG_FULL));
             }
         }
@@ -191,7 +200,20 @@ impl Ledger {
     }
 
     fn is_over_limit(&self) -> Result<bool> {
-        Ok(self.generations.disk_bytes()? >= self.setup.backlog_limit)
+        Ok(self.disk_bytes()? >= self.setup.backlog_limit)
+    }
+
+    /// The disk that sealed usage takes.
+    fn disk_bytes(&self) -> Result<u64> {
+        let open = self.open.as_ref().map(|(name, _)| *name);
+        Ok(self.generations.disk_bytes(open)?.saturating_add(self.tombstones.disk_bytes()))
+    }
+
+    /// The size of a generation. Where many wait they are read back one after another, which larger ones make cheaper;
+    /// and months of them are a few hundred folders and not thousands.
+    fn roomy(&self) -> Result<u64> {
+        let has_many = self.generations.list()?.len() > MANY_GENERATIONS;
+        Ok(self.setup.generation_size.saturating_mul(if has_many { ROOMY } else { 1 }))
     }
 
     /// What a pass found without rows: logs that are done with.
@@ -210,7 +232,7 @@ impl Ledger {
 
         let is_full = match &self.open {
             Some((name, _)) if name.held.is_some() || name.stream != stream => true,
-            Some((_, generation)) => generation.disk_bytes()? >= self.setup.generation_size,
+            Some((_, generation)) => generation.disk_bytes()? >= self.roomy()?,
             None => true,
         };
         if is_full {
@@ -256,7 +278,7 @@ impl Ledger {
             stream: self.state.stream,
             files,
             bytes,
-            disk_bytes: self.generations.disk_bytes()?,
+            disk_bytes: self.disk_bytes()?,
             left: self.left.iter().map(|(number, left)| (*number, *left)).collect(),
             sealed,
             rows: 0,
@@ -270,8 +292,8 @@ impl Ledger {
     fn waiting(&mut self) -> Result<(Stock, Stock)> {
         let names = self.generations.list()?;
         self.left.retain(|number, _| names.iter().any(|name| name.number == *number));
-        let (mut waiting, mut newest) = (Stock::default(), Stock::default());
-        for name in names {
+        let (mut waiting, mut newest) = (self.tombstones.stock(), Stock::default());
+        for name in names.iter() {
             let held = name.held.unwrap_or(self.state.sealed.without(self.before));
             newest = held.without(self.left.get(&name.number).copied().unwrap_or_default());
             waiting.add(newest);
@@ -339,6 +361,7 @@ impl Ledger {
         self.open = None; // one at a time: each costs memory
         make_room(&self.setup)?;
         self.at = Some(name);
+        self.generations.touch(name);
         self.open = Some((name, (self.opener.0)(name.number, &self.generations.path(name))?));
         let drained: Drained = self.value(DRAINED)?.unwrap_or_default();
         self.left.insert(name.number, drained.left);
@@ -387,5 +410,7 @@ fn has_room(folder: &Path) -> Result<()> {
     if disk::free_bytes(folder)? < ROOM { Err(Error::Refused(DISK_FULL)) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod retain_tests;
 #[cfg(test)]
 mod tests;

@@ -44,8 +44,10 @@ mod losses;
 mod renew;
 mod runner;
 mod state;
+mod summary;
 mod suspects;
 mod syncer;
+mod tombstones;
 mod wire;
 mod writer;
 
@@ -95,15 +97,29 @@ pub struct Config {
     pub unauthenticated_records: u32,
     /// Most bytes of records that wait to be sealed; above it they are only counted.
     pub open_limit: Bytes,
-    /// Most disk that sealed files take, some three times their own bytes; above it nothing is sealed, and so in the
-    /// end only counted. At least two generations and a file.
+    /// Most disk that sealed files take, some three times their own bytes. At least two generations and a file.
     pub backlog_limit: Bytes,
+    /// What becomes of usage when that is taken.
+    pub when_full: WhenFull,
     /// Free space that the spool leaves to others: below it nothing is written but counts.
     pub free_floor: Bytes,
     /// Size at which an open log is followed by the next.
     pub log_size: Bytes,
     /// Size at which a generation is followed by the next. Each opening of one writes what is free in it.
     pub generation_size: Bytes,
+}
+
+/// What becomes of usage when the backlog has reached its limit. Every way counts; they differ in what else is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The oldest files become sums by hour, API, application and outcome.
+    #[default]
+    RollUp,
+    /// Of the oldest files their number of requests is left.
+    DropOldest,
+    /// Nothing more is sealed, and so in the end the newest requests become sums by outcome.
+    DropNewest,
 }
 
 impl Default for Config {
@@ -115,6 +131,7 @@ impl Default for Config {
             unauthenticated_records: 10,
             open_limit: Bytes(64 << 20),
             backlog_limit: Bytes(1 << 30),
+            when_full: WhenFull::RollUp,
             free_floor: Bytes(32 << 20),
             log_size: Bytes(4 << 20),
             generation_size: Bytes(512 << 10),

@@ -10,10 +10,10 @@
 //! outcome, gap reason: one byte, the stable number of their enum
 //! ```
 
+mod client;
 mod outcome;
 
-use std::net::IpAddr;
-
+pub use client::{Client, PSEUDONYM_LEN, Pseudonym};
 pub use outcome::{GapReason, Outcome};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -86,7 +86,7 @@ pub struct UsageRecord<'a> {
     /// The plan that its subscription has; empty if unknown.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
     pub plan: &'a str,
-    /// Who it was, the token's `sub` in clear; empty if no token was accepted.
+    /// Who it was: the token's `sub`, or its [`Pseudonym`]'s text; empty if no token was accepted, or it is not kept.
     #[serde(serialize_with = "write_text", deserialize_with = "read_text")]
     pub principal: &'a str,
     /// Bytes of the request's body.
@@ -100,8 +100,8 @@ pub struct UsageRecord<'a> {
     /// The endpoint that answered; empty if none was asked.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
     pub upstream: &'a str,
-    /// The downstream's address, whole.
-    pub client: Option<IpAddr>,
+    /// The downstream's address, as much of it as is kept.
+    pub client: Client,
     /// Who is billed; empty if unknown.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
     pub consumer: &'a str,
@@ -199,13 +199,15 @@ pub(crate) const SAMPLE: UsageRecord<'static> = UsageRecord {
     total_us: 900,
     upstream_us: 800,
     upstream: "127.0.0.1:9000",
-    client: None,
+    client: Client::Absent,
     consumer: "shop",
     issuer: "https://idp.example",
 };
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
@@ -221,9 +223,12 @@ mod tests {
             api: "a",
             application: "",
         };
-        let client = Some(IpAddr::from([127, 0, 0, 1]));
-        let record = UsageRecord { at_ms: -1, time: TimeQuality::Floor, client, ..SAMPLE };
-        for row in [Row::Request(record), Row::RollUp(sum), Row::Gap(gap)] {
+        let record = |client| Row::Request(UsageRecord { at_ms: -1, time: TimeQuality::Floor, client, ..SAMPLE });
+        let whole = record(Client::Whole(IpAddr::from([127, 0, 0, 1])));
+        let truncated = [Client::Network4([192, 0, 2]), Client::Network6([0x20, 1, 0xd, 0xb8, 0, 1])].map(record);
+        let hashed = record(Client::Hashed(Pseudonym([7; 10])));
+        let [four, six] = truncated;
+        for row in [record(Client::Absent), whole, four, six, hashed, Row::RollUp(sum), Row::Gap(gap)] {
             let mut buffer = [0; ROW_LIMIT];
             let bytes = row.encode(&mut buffer).expect("a row fits its limit").to_vec();
             assert_eq!(Row::decode(&bytes), Ok(row));
@@ -232,6 +237,15 @@ mod tests {
             }
             let longer = [&bytes[..], &[0]].concat();
             assert_eq!(Row::decode(&longer), Err(Error::TrailingBytes));
+        }
+    }
+
+    #[test]
+    fn a_clients_form_is_what_open_logs_of_before_have() {
+        // Before there was anything but whole addresses, the field was an `Option<IpAddr>`.
+        for address in [None, Some(IpAddr::from([192, 0, 2, 7])), Some(IpAddr::from([9; 16]))] {
+            let now = address.map_or(Client::Absent, Client::Whole);
+            assert_eq!(postcard::to_allocvec(&now), postcard::to_allocvec(&address));
         }
     }
 
@@ -253,7 +267,7 @@ mod tests {
             total_us: u32::MAX,
             upstream_us: u32::MAX,
             upstream: &long,
-            client: Some(IpAddr::from([255; 16])),
+            client: Client::Whole(IpAddr::from([255; 16])),
             consumer: &long,
             issuer: &format!("x{long}"),
             ..SAMPLE

@@ -10,20 +10,22 @@
 //! off  size  field
 //! 0    8     magic 89 54 47 55 0D 0A 1A 0A          "\x89TGU\r\n\x1a\n": a 7-bit, text-mode or cut-off copy shows at once
 //! 8    2     format = 1
-//! 10   1     kind = 1, rows of usage
+//! 10   1     kind = 1, rows of usage; 2, a tombstone: sums and gaps in the place of files that retention took
 //! 11   1     reserved = 0
 //! 12   4     header_len  1..1024
 //! 16   4     body_len    1..2113536     as compressed
 //! 20   4     raw_len     76..2097152    as uncompressed
 //! 24   …     header      postcard: stream u64 | seq u64 | key id 32 | previous option 32 | policy option 32 |
 //!                        body SHA-256 32 | requests u32 | others u32 | first_ms i64 | last_ms i64
+//!                        kind 2: | first u64 | digest 32, as `StandsFor` tells
 //! …    …     body        zstd, one frame, level 1, of what `columns` draws
 //! …    64    signature   Ed25519 over PAE("application/vnd.tidegate.usage.v1", preamble ‖ header)
 //! end = 24 + header_len + body_len + 64, exactly
 //! ```
 //!
 //! The file's digest is the SHA-256 of all its bytes. The device's id is the first half of the key id.
-//! `seq` starts at 1 in each stream; `previous` is the digest of the file before and absent at 1 only.
+//! `seq` starts at 1 in each stream; `previous` is the digest of the file before and absent at 1 only. A tombstone has the
+//! number of the last file that it stands for and the `previous` of the first, so that the chain goes through it.
 
 mod error;
 
@@ -51,6 +53,7 @@ pub const SEQ_LIMIT: u64 = 1 << 53;
 const MAGIC: [u8; 8] = *b"\x89TGU\r\n\x1a\n";
 const FORMAT: u16 = 1;
 const KIND_ROWS: u8 = 1;
+const KIND_TOMBSTONE: u8 = 2;
 const PREAMBLE_LEN: usize = 24;
 pub const SIGNATURE_LEN: usize = 64;
 const RAW_MIN: usize = 76;
@@ -71,9 +74,21 @@ pub struct Place {
 }
 
 impl Place {
-    fn is_possible(&self) -> bool {
-        (1..=SEQ_LIMIT).contains(&self.seq) && (self.seq == 1) == self.previous.is_none()
+    /// With `first`, the lowest number that the file stands for.
+    fn is_possible(&self, first: u64) -> bool {
+        (1..=SEQ_LIMIT).contains(&self.seq)
+            && (1..=self.seq).contains(&first)
+            && (first == 1) == self.previous.is_none()
     }
+}
+
+/// Which files a tombstone stands for, beside the last number, which is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandsFor {
+    /// The lowest of their numbers.
+    pub first: u64,
+    /// Digest of the last of them, which the file after it names as `previous`.
+    pub digest: Digest,
 }
 
 /// The signed description of a usage file.
@@ -100,9 +115,24 @@ pub struct Header {
     pub first_ms: i64,
     /// The latest.
     pub last_ms: i64,
+    /// For a tombstone: the files in whose place it is.
+    #[serde(skip)]
+    pub stands_for: Option<StandsFor>,
 }
 
 impl Header {
+    /// The lowest number that the file stands for: its own, where it is no tombstone.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.stands_for.map_or(self.seq, |stands_for| stands_for.first)
+    }
+
+    /// What the file after it names as `previous`, where this one's digest is `own`.
+    #[must_use]
+    pub fn chain_digest(&self, own: Digest) -> Digest {
+        self.stands_for.map_or(own, |stands_for| stands_for.digest)
+    }
+
     /// The device that made it.
     #[must_use]
     pub fn device(&self) -> DeviceId {
@@ -198,37 +228,55 @@ impl Builder {
     }
 
     /// Seals the rows into a usage file. What it holds is let go as it is put together, so that a child holds little.
-    pub fn seal(mut self, place: &Place, key: &SigningKey) -> Result<Vec<u8>, Error> {
+    pub fn seal(self, place: &Place, key: &SigningKey) -> Result<Vec<u8>, Error> {
+        self.seal_for(place, None, key)
+    }
+
+    /// Seals the rows, none of which may be a request, into a tombstone: `place` has the number of the last file that it
+    /// stands for and the `previous` of the first.
+    pub fn bury(self, place: &Place, stands_for: StandsFor, key: &SigningKey) -> Result<Vec<u8>, Error> {
+        if self.tally.requests > 0 {
+            return Err(Error::RowsMismatch);
+        }
+        self.seal_for(place, Some(stands_for), key)
+    }
+
+    fn seal_for(mut self, place: &Place, stands_for: Option<StandsFor>, key: &SigningKey) -> Result<Vec<u8>, Error> {
         if self.tally.rows() == 0 {
             return Err(Error::Empty);
         }
-        if !place.is_possible() {
+        if !place.is_possible(stands_for.map_or(place.seq, |stands_for| stands_for.first)) {
             return Err(Error::BadPlace);
         }
         let raw = std::mem::take(&mut self.columns).to_body(); // and they are gone
         let body = zstd::bulk::compress(&raw, LEVEL).map_err(|_| Error::Compress)?;
         let raw_len = raw.len();
         drop(raw);
-        Ok(assemble(&self.header(place, key, &body), raw_len, &body, key))
+        Ok(assemble(&self.header(place, stands_for, key, &body), raw_len, &body, key))
     }
 
-    fn header(&self, place: &Place, key: &SigningKey, body: &[u8]) -> Header {
+    fn header(&self, place: &Place, stands_for: Option<StandsFor>, key: &SigningKey, body: &[u8]) -> Header {
         let Place { stream, seq, previous, policy } = *place;
         let Tally { requests, others, first_ms, last_ms } = self.tally;
         let (key, body) = (key.public().id(), sha256(body));
-        Header { stream, seq, key, previous, policy, body, requests, others, first_ms, last_ms }
+        Header { stream, seq, key, previous, policy, body, requests, others, first_ms, last_ms, stands_for }
     }
 }
 
 /// Puts the signed file together.
 fn assemble(header: &Header, raw_len: usize, body: &[u8], key: &SigningKey) -> Vec<u8> {
     let mut buffer = [0; HEADER_LIMIT];
-    let header = postcard::to_slice(header, &mut buffer).expect("a header is under 200 bytes");
+    let kind = if header.stands_for.is_some() { KIND_TOMBSTONE } else { KIND_ROWS };
+    let header = match &header.stands_for {
+        None => postcard::to_slice(header, &mut buffer),
+        Some(stands_for) => postcard::to_slice(&(header, stands_for), &mut buffer),
+    };
+    let header = header.expect("a header is under 250 bytes");
     let len = |len: usize| u32::try_from(len).expect("sections are limited to 2 MiB").to_be_bytes();
     let mut file = Vec::with_capacity(PREAMBLE_LEN + header.len() + body.len() + SIGNATURE_LEN);
     file.extend(MAGIC);
     file.extend(FORMAT.to_be_bytes());
-    file.extend([KIND_ROWS, 0]);
+    file.extend([kind, 0]);
     file.extend(len(header.len()));
     file.extend(len(body.len()));
     file.extend(len(raw_len));
@@ -262,7 +310,7 @@ impl<'a> Unverified<'a> {
         if u16::from_be_bytes([f1, f0]) != FORMAT {
             return Err(Error::UnsupportedFormat);
         }
-        if kind != KIND_ROWS {
+        if kind != KIND_ROWS && kind != KIND_TOMBSTONE {
             return Err(Error::UnknownKind);
         }
         if reserved != 0 {
@@ -280,10 +328,7 @@ impl<'a> Unverified<'a> {
         }
         let signed = &whole[..PREAMBLE_LEN + header_len];
         // 3 header
-        let header = match postcard::take_from_bytes::<Header>(header) {
-            Ok((header, [])) if header.place().is_possible() => header,
-            _ => return Err(Error::HeaderMalformed),
-        };
+        let header = read_header(header, kind).ok_or(Error::HeaderMalformed)?;
         Ok(Self { header, signed, body, raw_len, signature, whole })
     }
 
@@ -291,6 +336,12 @@ impl<'a> Unverified<'a> {
     #[must_use]
     pub fn claimed(&self) -> &Header {
         &self.header
+    }
+
+    /// Whether the body is the one that the header names: for whoever keeps the file and cannot check its signature.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        sha256(self.body) == self.header.body
     }
 
     /// Checks the rest: steps 4 to 8.
@@ -315,6 +366,19 @@ impl<'a> Unverified<'a> {
         verified.check_rows()?;
         Ok(verified)
     }
+}
+
+/// The header of a file of a known kind, if all of it is one.
+fn read_header(bytes: &[u8], kind: u8) -> Option<Header> {
+    let (mut header, mut rest) = postcard::take_from_bytes::<Header>(bytes).ok()?;
+    if kind == KIND_TOMBSTONE {
+        let (stands_for, after) = postcard::take_from_bytes(rest).ok()?;
+        (header.stands_for, rest) = (Some(stands_for), after);
+        if header.requests > 0 {
+            return None;
+        }
+    }
+    (rest.is_empty() && header.place().is_possible(header.first())).then_some(header)
 }
 
 fn section(len: [u8; 4], min: usize, max: usize) -> Result<usize, Error> {

@@ -104,11 +104,15 @@ impl State {
         (self.stream, self.key, self.next_seq, self.previous) = (stream, Some(key), 1, None);
     }
 
-    /// Notes a loss to be told in the next file.
+    /// Notes a loss to be told in the next file; the same once more is one that was seen again after a crash.
     pub(super) fn note(&mut self, gap: Gap) {
-        if self.gaps.contains(&gap) {
-            return; // seen again after a crash
+        if !self.gaps.contains(&gap) {
+            self.note_another(gap);
         }
+    }
+
+    /// Notes a loss that was not noted before, even if it looks like another.
+    pub(super) fn note_another(&mut self, gap: Gap) {
         let is_full = self.gaps.len() >= GAPS_LIMIT;
         match self.gaps.last_mut().filter(|_| is_full) {
             Some(last) => *last = join(*last, gap),

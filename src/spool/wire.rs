@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
+use crate::spool::WhenFull;
 use crate::spool::generations::Stock;
 use crate::spool::losses::Losses;
 use crate::spool::segment::FILE_LIMIT;
@@ -53,6 +54,7 @@ pub(super) struct Setup {
     pub seed: Seed,
     pub generation_size: u64,
     pub backlog_limit: u64,
+    pub when_full: WhenFull,
     pub free_floor: u64,
 }
 
@@ -183,8 +185,9 @@ mod tests {
 
     #[test]
     fn nothing_that_is_printed_shows_the_devices_seed() {
-        let setup =
-            Setup { folder: "f".into(), seed: Seed([0xc5; 32]), generation_size: 1, backlog_limit: 2, free_floor: 3 };
+        let seed = Seed([0xc5; 32]);
+        let (generation_size, backlog_limit, when_full, free_floor) = (1, 2, WhenFull::RollUp, 3);
+        let setup = Setup { folder: "f".into(), seed, generation_size, backlog_limit, when_full, free_floor };
         let request = Request::Open { setup, known: Known::default(), now_ms: 4 };
         let shown = format!("{request:?}").to_lowercase();
         assert!(shown.contains("seed") && !shown.contains("197") && !shown.contains("c5"), "{shown}");

@@ -29,7 +29,7 @@ use crate::spool::record::{Gap, GapReason};
 use crate::spool::runner::Runner;
 use crate::spool::syncer::{Syncer, Watch};
 use crate::spool::wire::{Reply, Report, Request, Seal, Seed, Setup};
-use crate::spool::{Config, Error, Intake, Program};
+use crate::spool::{Config, Error, Intake, Program, WhenFull};
 use crate::telemetry::Heart;
 
 /// How often it looks after things while records come, and while none do.
@@ -138,6 +138,7 @@ impl Writer {
             seed: Seed(seed),
             generation_size: config.generation_size.0,
             backlog_limit: config.backlog_limit.0,
+            when_full: config.when_full,
             free_floor: config.free_floor.0,
         };
         let (left_bytes, last) = left_logs(&open).map_err(at_folder)?;
@@ -342,7 +343,8 @@ impl Writer {
     /// Why nothing can be sealed, if that is known.
     fn no_room(&self) -> Option<&'static str> {
         let told = self.told.borrow();
-        let is_over = told.is_known && !self.is_spent && told.disk_bytes >= self.config.backlog_limit.0;
+        let stays_full = self.config.when_full == WhenFull::DropNewest && !self.is_spent;
+        let is_over = told.is_known && stays_full && told.disk_bytes >= self.config.backlog_limit.0;
         is_over.then_some(BACKLOG_FULL).or_else(|| self.disk_is_full().then_some(DISK_FULL))
     }
 

@@ -122,6 +122,10 @@ pub struct Uploaded {
     pub passed_over: u64,
     /// Those of them that were signed by a key which this device no longer has.
     pub by_another_key: u64,
+    /// Bytes that went to the hubs and came from there today.
+    pub day_bytes: u64,
+    /// Outside of the windows, or the day's limit is used up.
+    pub held: bool,
     /// How long ago the last receipt came; `None` before the first.
     pub last_success: Option<Duration>,
 }
@@ -213,6 +217,10 @@ impl Collector for Sources {
             page.gauge("upload_passed_over_files", help, now.passed_over)?;
             let help = "Those of them by a key that this device no longer has and the hub does not know";
             page.gauge("upload_by_another_key_files", help, now.by_another_key)?;
+            let help = "Bytes that went to the hubs and came from there today: what upload.daily_limit limits";
+            page.gauge("upload_day_bytes", help, now.day_bytes)?;
+            let help = "1 while no window is open or the day's limit is used up; status tells which";
+            page.gauge("upload_held", help, u64::from(now.held))?;
             if let Some(age) = now.last_success {
                 let help = "Time since the hub's last receipt; absent before the first";
                 page.gauge("upload_last_success_age_seconds", help, age.as_secs_f64())?;
@@ -336,6 +344,8 @@ mod tests {
                 failures: 2,
                 passed_over: 14,
                 by_another_key: 15,
+                day_bytes: 16,
+                held: true,
                 last_success: Some(Duration::from_millis(1500)),
             })),
             tasks: Some(Box::new(|| vec![("writer".into(), Duration::from_secs(2))])),
@@ -374,6 +384,8 @@ mod tests {
             "tidegate_upload_failures_total 2",
             "tidegate_upload_passed_over_files 14",
             "tidegate_upload_by_another_key_files 15",
+            "tidegate_upload_day_bytes 16",
+            "tidegate_upload_held 1",
             "tidegate_upload_last_success_age_seconds 1.5",
             "tidegate_task_heartbeat_age_seconds{task=\"writer\"} 2.0",
             "tidegate_panics_total 8",

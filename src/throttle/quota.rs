@@ -66,7 +66,8 @@ pub(super) fn worth(state: u64, now: Now) -> u64 {
 
 impl Window {
     /// Which window `at` lies in, counted from 1970; moments before count as 1970.
-    fn number(self, at: UnixSeconds) -> u64 {
+    #[must_use]
+    pub fn number(self, at: UnixSeconds) -> u64 {
         let at = u64::try_from(at).unwrap_or(0);
         let number = match self {
             Self::Hour => at / 3_600,

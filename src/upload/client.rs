@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::http::request::Builder;
-use hyper::{Method, Request, Response, StatusCode, Uri, header};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
@@ -24,7 +24,7 @@ use super::identity::{self, Handshakes, Identity};
 use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
 use super::reach::reach;
-use super::{Config, Error, Failure};
+use super::{Config, Error, Failure, Uplink};
 use crate::clock::WallClock;
 use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
@@ -45,6 +45,7 @@ pub(super) struct Client {
     port: u16,
     tls: Option<(Handshakes, ServerName<'static>)>,
     identity: Option<Identity>,
+    uplink: Arc<Uplink>,
     connect_timeout: Duration,
     request_timeout: Duration,
 }
@@ -67,6 +68,7 @@ impl Client {
         config: &Config,
         hub: &str,
         authorities: &[u8],
+        uplink: Arc<Uplink>,
         identity: Option<Identity>,
     ) -> Result<Self, Error> {
         let address = || Error::BadAddress(hub.into());
@@ -94,7 +96,7 @@ impl Client {
         };
         let port = uri.port_u16().unwrap_or(default_port);
         let (connect_timeout, request_timeout) = (config.connect_timeout.0, config.request_timeout.0);
-        Ok(Self { host, port, tls, identity, connect_timeout, request_timeout })
+        Ok(Self { host, port, tls, identity, uplink, connect_timeout, request_timeout })
     }
 
     /// The hub's host, as a file name may hold it.
@@ -106,16 +108,28 @@ impl Client {
             .collect()
     }
 
-    /// Connects.
+    /// Connects, if the hub may be called now.
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        if let Some((failure, _)) = self.uplink.held() {
+            return Err(failure);
+        }
         tokio::time::timeout(self.connect_timeout, self.handshake()).await.map_err(|_| Failure::ConnectTimeout)?
     }
 
     async fn handshake(&self) -> Result<Connection, Failure> {
-        let stream = reach(&self.host, self.port).await.map_err(|_| Failure::Connect)?;
+        let Uplink { proxy, interfaces, .. } = &*self.uplink;
+        let (host, port) = proxy.as_ref().map_or((&self.host, self.port), |proxy| (&proxy.host, proxy.port));
+        let stream =
+            reach(host, port, interfaces, self.connect_timeout).await.map_err(|failure| match (failure, proxy) {
+                (Failure::Connect, Some(_)) => Failure::Proxy,
+                (failure, _) => failure,
+            })?;
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else progress is seen less finely
         let progress = Progress::new();
-        let stream = Watched::new(stream, progress.clone());
+        let mut stream = Watched::new(stream, progress.clone(), Arc::clone(&self.uplink));
+        if let Some(proxy) = proxy {
+            proxy.tunnel(&mut stream, &self.authority()).await?;
+        }
         match &self.tls {
             None => self.http(stream, progress).await,
             Some((handshakes, name)) => {
@@ -138,13 +152,25 @@ impl Client {
         let mut task = JoinSet::new();
         // Its end shows as an error of the next request.
         task.spawn(async move { drop(connection.await) });
-        let authority = if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        };
-        let (identity, request_timeout) = (self.identity.clone(), self.request_timeout);
-        Ok(Connection { sender, authority, identity, challenge: None, request_timeout, progress, _task: task })
+        Ok(Connection {
+            sender,
+            authority: self.authority(),
+            identity: self.identity.clone(),
+            challenge: None,
+            request_timeout: self.request_timeout,
+            progress,
+            _task: task,
+        })
+    }
+}
+
+impl Client {
+    /// Host and port, as HTTP writes them.
+    fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
     }
 }
 
@@ -279,12 +305,16 @@ impl Connection {
         self.sender.ready().await.map_err(|_| Failure::Closed)?;
         let response = self.sender.send_request(request).await.map_err(|_| Failure::Closed)?;
         let status = response.status();
-        let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = retry_after(response.headers());
         let hint = response.headers().get(BUNDLES_HINT).and_then(|value| value.to_str().ok());
         let bundles = hint.filter(|hint| hint.len() <= HINT_LIMIT).map(str::to_owned);
         let challenge = identity::challenge(response.headers());
         let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(|_| Failure::BadAnswer)?;
-        let retry_after = seconds.map(Duration::from_secs);
         Ok(Answer { status, bundles, retry_after, challenge, body: body.to_bytes() })
     }
+}
+
+/// How long the hub asks to wait, in seconds (RFC 9110 section 10.2.3; no hub sends a date).
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }

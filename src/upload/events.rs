@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
-use hyper::{StatusCode, header};
+use hyper::StatusCode;
 use tokio::sync::{Notify, watch};
 use tracing::debug;
 
-use super::client::Client;
-use super::{Config, Error, Failure, Identity, retry, worker};
+use super::client::retry_after;
+use super::hubs::Hubs;
+use super::{Config, Error, Failure, Identity, Uplink, retry};
 use crate::ids::DeviceId;
 use crate::keys::{PublicKey, random};
 use crate::spool::protocol::{BUNDLES_EVENT, HINT_LIMIT, events_path};
@@ -28,7 +29,8 @@ const LINE_LIMIT: usize = 128;
 /// Everything that the task needs.
 #[derive(Debug)]
 pub struct Listener {
-    client: Client,
+    centre: Hubs,
+    uplink: Arc<Uplink>,
     device: PublicKey,
     hint: Arc<Notify>,
     config: Config,
@@ -39,13 +41,16 @@ pub struct Listener {
 
 impl Listener {
     /// Checks the configuration; `None` if it names no hub or wants no events. `hint` wakes whoever fetches.
-    pub fn new(config: Config, identity: &Identity, hint: Arc<Notify>) -> Result<Option<Self>, Error> {
-        let client = worker::client(&config, Some(identity))?.filter(|_| config.pull && config.events);
-        let device = identity.public();
-        Ok(client.map(|client| {
-            let is_open = watch::Sender::new(false);
-            Self { client, device, hint, config, heard: None, is_open }
-        }))
+    pub fn new(
+        config: Config,
+        uplink: &Arc<Uplink>,
+        identity: &Identity,
+        hint: Arc<Notify>,
+    ) -> Result<Option<Self>, Error> {
+        let centre = Hubs::new(&config, uplink, Some(identity))?.filter(|_| config.pull && config.events);
+        let (uplink, device) = (Arc::clone(uplink), identity.public());
+        let is_open = watch::Sender::new(false);
+        Ok(centre.map(|centre| Self { centre, uplink, device, hint, config, heard: None, is_open }))
     }
 
     /// Whether the hub tells at once what is new.
@@ -72,16 +77,16 @@ impl Listener {
 
     /// One stream to its end, and when the hub wants the next one.
     async fn listen(&mut self) -> (Failure, Option<Duration>) {
-        let (mut connection, path) = match self.client.connect().await {
-            Ok(connection) => (connection, events_path(DeviceId::from(self.device.id()))),
-            Err(failure) => return (failure, None),
+        let path = events_path(DeviceId::from(self.device.id()));
+        let mut connection = match self.centre.connect_any().await {
+            Ok((_, connection)) => connection,
+            Err(failure) => return (failure, self.uplink.held().map(|(_, wait)| wait)),
         };
         let answer = match connection.get(&self.device, &path, &[]).await {
             Ok(answer) => answer,
             Err(failure) => return (failure, None),
         };
-        let asked = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let asked = asked.map(Duration::from_secs);
+        let asked = retry_after(answer.headers());
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::FORBIDDEN => return (Failure::UnknownDevice, asked),
@@ -101,6 +106,10 @@ impl Listener {
                     if hint.is_some() && hint != self.heard {
                         self.heard = hint;
                         self.hint.notify_one();
+                    }
+                    // The hub's beat is the clock: when a window closes the stream ends within 20 seconds.
+                    if let Some((failure, wait)) = self.uplink.held() {
+                        return (failure, Some(wait));
                     }
                 }
             }

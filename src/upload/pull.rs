@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -18,8 +18,9 @@ use hyper::{HeaderMap, Response, StatusCode, header};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 
-use super::client::{Client, Connection};
-use super::{Config, Error, Failure, Identity, Known, Link, Status, retry, worker};
+use super::client::{Connection, retry_after};
+use super::hubs::Hubs;
+use super::{Config, Error, Failure, Identity, Known, Link, Status, Uplink, retry};
 use crate::disk;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
@@ -28,6 +29,8 @@ use crate::telemetry::Heart;
 
 /// Bytes that are written at a time.
 const CHUNK: usize = 256 << 10;
+/// How often it is looked at least whether the hub may be called again.
+const LOOK: Duration = Duration::from_secs(60);
 /// What must stay free beside the file, its private copy and its slot, in bytes.
 const RESERVE: u64 = 4 << 20;
 /// A file that is not whole. The inbox takes no hidden ones.
@@ -48,7 +51,10 @@ struct IsIdle(bool);
 /// Everything that the task needs.
 #[derive(Debug)]
 pub struct Puller {
-    client: Client,
+    centre: Hubs,
+    uplink: Arc<Uplink>,
+    /// What a hub that is busy asked for.
+    asked: Option<Duration>,
     device: PublicKey,
     shelf: Shelf,
     known: Arc<Known>,
@@ -62,15 +68,16 @@ impl Puller {
     /// `link` how it goes with uploads, `hint` wakes it.
     pub fn new(
         config: Config,
+        uplink: &Arc<Uplink>,
         identity: &Identity,
         shelf: Shelf,
         known: Arc<Known>,
         link: watch::Receiver<Status>,
         hint: Arc<Notify>,
     ) -> Result<Option<Self>, Error> {
-        let client = worker::client(&config, Some(identity))?.filter(|_| config.pull);
-        let device = identity.public();
-        Ok(client.map(|client| Self { client, device, shelf, known, link, hint, config }))
+        let centre = Hubs::new(&config, uplink, Some(identity))?.filter(|_| config.pull);
+        let (uplink, device) = (Arc::clone(uplink), identity.public());
+        Ok(centre.map(|centre| Self { centre, uplink, asked: None, device, shelf, known, link, hint, config }))
     }
 
     /// Fetches until it is dropped; safe at any moment. `heart` beats with each step and in the waits between.
@@ -87,10 +94,15 @@ impl Puller {
                     let half = pull_interval.0 / 2;
                     half + retry::delay(1, random, half, half, None)
                 }
+                // Nothing failed: it is looked again as soon as the hub may be called.
+                Err(failure) if failure.is_held() && self.uplink.held().is_some() => {
+                    let wait = self.uplink.held().map_or(LOOK, |(_, wait)| wait);
+                    wait.min(LOOK) + retry::delay(1, random, retry_base.0, LOOK, None)
+                }
                 Err(failure) => {
                     failures = failures.saturating_add(1);
                     debug!(%failure, failures, "nothing is fetched from the hub");
-                    retry::delay(failures, random, retry_base.0, pull_interval.0, None)
+                    retry::delay(failures, random, retry_base.0, pull_interval.0, self.centre.wait())
                 }
             };
             let idle = async {
@@ -106,17 +118,35 @@ impl Puller {
         }
     }
 
+    /// One hub after the other, until one had all that it has fetched.
+    async fn round(&mut self) -> Result<(), Failure> {
+        let mut failure = Failure::Busy;
+        for place in self.centre.due() {
+            failure = match self.fetch_all(place).await {
+                Ok(()) => return Ok(()),
+                Err(failed) => failed,
+            };
+            let asked = self.asked.take();
+            self.centre.put_off(place, asked, self.config.retry_cap.0);
+            if !failure.moves_on() {
+                break;
+            }
+        }
+        Err(failure)
+    }
+
     /// Every kind. What is wrong with one of them keeps none behind it from coming; the connection is not used again.
-    async fn round(&self) -> Result<(), Failure> {
+    async fn fetch_all(&mut self, place: usize) -> Result<(), Failure> {
         let (mut idle, mut failed) = (None, None);
         for kind in BundleKind::ALL {
             let mut connection = match idle.take() {
                 Some(connection) => connection,
-                None => self.client.connect().await?,
+                None => self.centre.connect(place).await?,
             };
-            match self.fetch(&mut connection, kind).await {
+            match self.fetch(place, &mut connection, kind).await {
                 Ok(IsIdle(is_idle)) => idle = Some(connection).filter(|_| is_idle),
                 Err(failure @ (Failure::UnknownDevice | Failure::Unproven | Failure::Busy)) => return Err(failure),
+                Err(failure) if failure.is_held() && self.uplink.held().is_some() => return Err(failure),
                 Err(failure) => {
                     debug!(kind = kind.name(), %failure, "this kind is not fetched from the hub");
                     failed = failed.or(Some(failure));
@@ -127,7 +157,7 @@ impl Puller {
     }
 
     /// One kind, if the hub has another one than those that are known.
-    async fn fetch(&self, connection: &mut Connection, kind: BundleKind) -> Result<IsIdle, Failure> {
+    async fn fetch(&mut self, place: usize, connection: &mut Connection, kind: BundleKind) -> Result<IsIdle, Failure> {
         let id = DeviceId::from(self.device.id());
         let known = self.known.of(kind);
         let response = connection.get(&self.device, &kind.path(id), &known).await?;
@@ -139,7 +169,10 @@ impl Puller {
             }
             StatusCode::FORBIDDEN => return Err(Failure::UnknownDevice),
             StatusCode::UNAUTHORIZED => return Err(Failure::Unproven),
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => return Err(Failure::Busy),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                self.asked = retry_after(response.headers());
+                return Err(Failure::Busy);
+            }
             _ => return Err(Failure::UnexpectedStatus),
         }
         let digest = tag(response.headers()).ok_or(Failure::BadAnswer)?;
@@ -155,7 +188,7 @@ impl Puller {
                 return Err(failure);
             }
         };
-        let name = format!("pull={}={}-{}.{}", self.client.name(), kind.name(), digest, kind.ending());
+        let name = format!("pull={}={}-{}.{}", self.centre.name(place), kind.name(), digest, kind.ending());
         let whole = self.shelf.inbox.join(name);
         on_disk(move || fs::rename(&part, &whole).and_then(|()| disk::sync_parent(&whole))).await?;
         info!(kind = kind.name(), %digest, length, "fetched from the hub; the importer judges it");
@@ -176,6 +209,10 @@ impl Puller {
         let claimed: u64 = claimed.unwrap_or(most);
         if claimed > most {
             return Err(Failure::BadAnswer);
+        }
+        // Rather not begun than broken off: a part of it is good for nothing.
+        if !self.uplink.has_room(claimed) {
+            return Err(Failure::DailyLimit);
         }
         // The file here, the importer's copy, the slot.
         let needed = claimed.saturating_mul(3).saturating_add(RESERVE);
@@ -223,13 +260,13 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send 
 
 /// Until uploads go through again after they did not.
 async fn is_back(link: &mut watch::Receiver<Status>) {
-    let mut was_down = link.borrow_and_update().link.failures() > 0;
+    let mut was_down = !link.borrow_and_update().link.is_in_reach();
     while link.changed().await.is_ok() {
         let now = link.borrow_and_update().link;
         if was_down && now == Link::Up {
             return;
         }
-        was_down = now.failures() > 0;
+        was_down = !now.is_in_reach();
     }
     std::future::pending().await
 }

@@ -5,17 +5,48 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tracing::debug;
+
+use super::{Failure, interface};
 
 /// How long an address is alone before the next one is tried beside it.
 const STAGGER: Duration = Duration::from_millis(300);
 /// Most addresses of a host that are tried.
 const ADDRESSES_LIMIT: usize = 16;
 
-/// Connects to `host`, whichever of its addresses answers first.
-pub(super) async fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
-    any_of(in_turn(tokio::net::lookup_host((host, port)).await?.collect())).await
+/// Connects to `host`, whichever of its addresses answers first. Where `interfaces` are named, over the first of them that
+/// brings a connection about, each of them alone and in its part of `limit`: the next may cost money. The name of the host is
+/// looked up as the system does it, over any.
+pub(super) async fn reach(host: &str, port: u16, interfaces: &[String], limit: Duration) -> Result<TcpStream, Failure> {
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|_| Failure::Connect)?;
+    let addresses = in_turn(addresses.collect());
+    if interfaces.is_empty() {
+        return any_of(addresses, None).await.map_err(|_| Failure::Connect);
+    }
+    let there = interface::there(interfaces);
+    let part = u32::try_from(there.len()).ok().and_then(|many| limit.checked_div(many)).ok_or(Failure::NoInterface)?;
+    for name in there {
+        match tokio::time::timeout(part, any_of(addresses.clone(), Some(&name))).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => debug!(interface = name, %error, "no connection over it"),
+            Err(_) => debug!(interface = name, "no connection over it in its time"),
+        }
+    }
+    Err(Failure::Connect)
+}
+
+/// Connects to one address. To be bound to an interface takes no privilege since Linux 5.7.
+async fn connect(address: SocketAddr, interface: Option<String>) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(name) = interface {
+        socket.bind_device(Some(name.as_bytes()))?;
+    }
+    socket.connect(address).await
 }
 
 /// The resolver's order, but the families by turns: however many addresses one of them has, the other comes second.
@@ -29,13 +60,13 @@ fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     turns
 }
 
-async fn any_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+async fn any_of(addresses: Vec<SocketAddr>, interface: Option<&str>) -> io::Result<TcpStream> {
     let mut rest = addresses.into_iter();
     let mut tries = JoinSet::new();
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     loop {
         if let Some(address) = rest.next() {
-            tries.spawn(TcpStream::connect(address));
+            tries.spawn(connect(address, interface.map(str::to_owned)));
         }
         let alone = async {
             match rest.as_slice() {
@@ -59,7 +90,7 @@ async fn any_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 mod tests {
     use std::time::Instant;
 
-    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -85,7 +116,7 @@ mod tests {
         let hub = alive.local_addr().expect("it listens");
         let begun = Instant::now();
         for addresses in [vec![dead, hub], vec![dead, dead, hub], vec![hub, dead]] {
-            let stream = any_of(addresses).await.expect("one of them answers");
+            let stream = any_of(addresses, None).await.expect("one of them answers");
             assert_eq!(stream.peer_addr().expect("it is connected"), hub);
         }
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -100,9 +131,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let closed = listener.local_addr().expect("it listens");
         drop(listener);
-        let error = any_of(vec![closed; ADDRESSES_LIMIT]).await.expect_err("nobody is there");
+        let error = any_of(vec![closed; ADDRESSES_LIMIT], None).await.expect_err("nobody is there");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        assert!(any_of(Vec::new()).await.is_err());
+        assert!(any_of(Vec::new(), None).await.is_err());
     }
 
     #[test]

@@ -4,8 +4,8 @@
 
 use serde::Deserialize;
 
-use super::client::Client;
-use super::{Config, Error, Failure, worker};
+use super::hubs::Hubs;
+use super::{Config, Error, Failure, Uplink};
 use crate::keys::PublicKey;
 
 /// Why a request is not at the hub.
@@ -37,15 +37,17 @@ struct Problem {
     detail: String,
 }
 
-/// Brings `request`, which the key of `device` signed, to the hub of `config`. Blocks until the hub has it.
+/// Brings `request`, which the key of `device` signed, to the first hub of `config` that answers. Blocks until it has it.
 pub fn deliver(config: &Config, device: &PublicKey, request: Vec<u8>) -> Result<(), Undelivered> {
-    let client = worker::client(config, None)?.ok_or_else(|| Error::BadAddress(String::new()))?;
+    let uplink = Uplink::new(config, Box::new(|| None), None)?;
+    let centre = Hubs::new(config, &uplink, None)?.ok_or_else(|| Error::BadAddress(String::new()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Undelivered::Start)?;
-    runtime.block_on(bring(&client, device, request))
+    runtime.block_on(bring(&centre, device, request))
 }
 
-async fn bring(client: &Client, device: &PublicKey, request: Vec<u8>) -> Result<(), Undelivered> {
-    let answer = client.connect().await?.request(device, request).await?;
+async fn bring(centre: &Hubs, device: &PublicKey, request: Vec<u8>) -> Result<(), Undelivered> {
+    let (_, mut connection) = centre.connect_any().await?;
+    let answer = connection.request(device, request).await?;
     if answer.status.is_success() {
         return Ok(());
     }

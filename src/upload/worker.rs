@@ -13,10 +13,11 @@ use hyper::StatusCode;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use super::client::{Answer, Client, Connection};
-use super::{Config, Error, Failure, Identity, Link, retry};
+use super::client::{Answer, Connection};
+use super::hubs::Hubs;
+use super::uplink::part_of;
+use super::{Config, Error, Failure, Identity, Link, Uplink, retry};
 use crate::clock::Reading;
-use crate::disk;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
 use crate::spool::backlog::{Backlog, Cursor};
@@ -26,11 +27,11 @@ use crate::spool::timestamp::Question;
 use crate::telemetry::Heart;
 use crate::units::UnixSeconds;
 
-/// Largest authority file, in bytes.
-const AUTHORITY_LIMIT: u64 = 1 << 20;
-
 /// How long a refused file is not sent again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How often it is looked at least whether the hub may be called again.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// How often the hub is asked for the time, beside a start and a kick: the device's own clock hardly drifts meanwhile.
 const TIME_AGAIN: Duration = Duration::from_secs(6 * 3600);
@@ -40,7 +41,7 @@ const TIME_AGAIN: Duration = Duration::from_secs(6 * 3600);
 pub struct Wakes {
     /// A usage file was sealed: ends the wait between rounds, not the wait after a failure.
     pub sealed: Arc<Notify>,
-    /// Somebody asks: ends any wait.
+    /// Somebody asks: ends any wait. So does a link that comes up ([`Uplink`]), after a failure.
     pub kick: Arc<Notify>,
     /// The uploader's own word to whoever fetches bundles: the hub has others than before.
     pub bundles: Arc<Notify>,
@@ -62,6 +63,10 @@ pub struct Status {
     /// Those of them that were signed by a key which this device no longer has, and which the hub does not know:
     /// enrol the old key there as well.
     pub by_another_key: u64,
+    /// Which hub of [`Config::hubs`] that was, or the last one that was tried.
+    pub hub: Option<usize>,
+    /// Why the hubs are not called now, though nothing failed.
+    pub held: Option<Failure>,
     /// Why the last round ended early.
     pub failure: Option<Failure>,
     /// When the newest receipt came, by CLOCK_BOOTTIME: the wall clock may be anywhere, and the hub's is another.
@@ -74,10 +79,12 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Worker<B> {
     backlog: B,
-    client: Client,
+    centre: Hubs,
     device: PublicKey,
     hubs: watch::Receiver<Arc<[PublicKey]>>,
     wakes: Wakes,
+    uplink: Arc<Uplink>,
+    links: watch::Receiver<u64>,
     config: Config,
     status: watch::Sender<Status>,
     refused: Refused,
@@ -99,34 +106,34 @@ struct Refused {
 enum Round {
     /// Every file that could be sent was.
     Done,
+    /// Nothing may be sent for so long at most.
+    Held(Failure, Duration),
     Failed(Failure, Option<Duration>),
 }
 
-/// The client of the hub that `config` names, if it names one, for the device of `identity`.
-pub(super) fn client(config: &Config, identity: Option<&Identity>) -> Result<Option<Client>, Error> {
-    let Some(hub) = &config.hub else { return Ok(None) };
-    let authorities = match &config.authority_file {
-        None => Vec::new(),
-        Some(path) => disk::read_limited(path, AUTHORITY_LIMIT)
-            .map_err(|source| Error::AuthorityFile { path: path.clone(), source })?,
-    };
-    Client::new(config, hub, &authorities, identity.cloned()).map(Some)
+/// What ended the wait between two rounds.
+enum Woken {
+    Timer,
+    Link,
+    Hand,
 }
 
 impl<B: Backlog> Worker<B> {
     /// Checks the configuration; `None` if it names no hub. `hubs` are the keys of the root's hub role.
     pub fn new(
         config: Config,
+        uplink: &Arc<Uplink>,
         backlog: B,
         identity: &Identity,
         hubs: watch::Receiver<Arc<[PublicKey]>>,
         wakes: Wakes,
     ) -> Result<Option<Self>, Error> {
-        let Some(client) = client(&config, Some(identity))? else { return Ok(None) };
+        let Some(centre) = Hubs::new(&config, uplink, Some(identity))? else { return Ok(None) };
         let device = identity.public();
         let status = watch::Sender::new(Status::default());
-        let (refused, asked, hint) = (Refused::default(), None, None);
-        Ok(Some(Self { backlog, client, device, hubs, wakes, config, status, refused, asked, hint }))
+        let (refused, asked, hint, links) = (Refused::default(), None, None, uplink.links());
+        let uplink = Arc::clone(uplink);
+        Ok(Some(Self { backlog, centre, device, hubs, wakes, uplink, links, config, status, refused, asked, hint }))
     }
 
     /// Follows the task.
@@ -140,69 +147,83 @@ impl<B: Backlog> Worker<B> {
     pub async fn run(mut self, heart: Heart) {
         loop {
             let round = self.round(&heart).await;
-            match round {
-                Round::Done => {
-                    let Self { wakes, config, .. } = &self;
-                    let idle = async {
-                        tokio::select! {
-                            () = wakes.sealed.notified() => false,
-                            () = wakes.kick.notified() => true,
-                            () = tokio::time::sleep(config.interval.0) => false,
-                        }
-                    };
-                    if heart.during(idle).await {
-                        self.begin_anew();
-                    }
-                }
-                Round::Failed(failure, asked) => {
-                    let failures = self.record_failure(failure);
-                    let random = random::<8>().map_or(u64::MAX, u64::from_ne_bytes);
-                    let (base, cap) = (self.config.retry_base.0, self.config.retry_cap.0);
-                    let wait = retry::delay(failures, random, base, cap, asked);
-                    debug!(%failure, failures, ?wait, "waiting for the hub");
-                    let (kick, hubs) = (&self.wakes.kick, &mut self.hubs);
-                    let idle = async {
-                        tokio::select! {
-                            () = kick.notified() => true,
-                            Ok(()) = hubs.changed(), if failure == Failure::NoHubKey => false,
-                            () = tokio::time::sleep(wait) => false,
-                        }
-                    };
-                    if heart.during(idle).await {
-                        self.begin_anew();
-                    }
-                }
+            match heart.during(self.rest(round)).await {
+                Woken::Timer => {}
+                Woken::Link => self.status.send_modify(|status| status.link = status.link.anew()),
+                Woken::Hand => self.begin_anew(),
             }
+        }
+    }
+
+    /// Until the next round.
+    async fn rest(&mut self, round: Round) -> Woken {
+        let (wakes, hubs) = (&self.wakes, &mut self.hubs);
+        let (wait, failure) = match round {
+            Round::Done => (self.config.interval.0, None),
+            Round::Held(failure, wait) => {
+                hold(&self.status, failure, wait);
+                // Clocks are set meanwhile, and devices sleep. Not all that wait for one hour come in its first second.
+                let wait = if wait > LOOK { LOOK } else { wait + part_of(self.config.interval.0.min(LOOK)) };
+                (wait, Some(failure))
+            }
+            Round::Failed(failure, asked) => {
+                let failures = record_failure(&self.status, failure);
+                let random = random::<8>().map_or(u64::MAX, u64::from_ne_bytes);
+                let (base, cap) = (self.config.retry_base.0, self.config.retry_cap.0);
+                let wait = retry::delay(failures, random, base, cap, asked);
+                debug!(%failure, failures, ?wait, "waiting for the hub");
+                (wait, Some(failure))
+            }
+        };
+        tokio::select! {
+            () = wakes.sealed.notified(), if failure.is_none() => Woken::Timer,
+            () = wakes.kick.notified() => Woken::Hand,
+            Ok(()) = self.links.changed(), if failure.is_some_and(|failure| !failure.is_held()) => Woken::Link,
+            Ok(()) = hubs.changed(), if failure == Some(Failure::NoHubKey) => Woken::Timer,
+            () = tokio::time::sleep(wait) => Woken::Timer,
         }
     }
 
     /// After a kick nothing is due only later.
     fn begin_anew(&mut self) {
         (self.refused, self.asked) = (Refused::default(), None);
+        self.centre.call_all();
+        self.uplink.open_by_hand();
     }
 
-    fn record_failure(&self, failure: Failure) -> u32 {
-        let mut failures = 0;
-        self.status.send_modify(|status| {
-            if status.failure != Some(failure) {
-                warn!(%failure, "usage is not uploaded");
-            }
-            status.link = status.link.failed();
-            status.failure = Some(failure);
-            status.failures += 1;
-            failures = status.link.failures();
-        });
-        failures
-    }
-
+    /// One hub after the other, until one has taken what it can.
     async fn round(&mut self, heart: &Heart) -> Round {
-        match self.try_round(heart).await {
-            Ok(()) => Round::Done,
-            Err((failure, asked)) => Round::Failed(failure, asked),
+        if let Some((failure, wait)) = self.uplink.held() {
+            return Round::Held(failure, wait);
         }
+        self.status.send_if_modified(|status| {
+            let was_held = status.held.take().is_some();
+            status.link = if status.link == Link::Held { Link::Unknown } else { status.link };
+            was_held
+        });
+        let mut failure = Failure::Busy;
+        for place in self.centre.due() {
+            match self.try_round(place, heart).await {
+                Ok(()) => return Round::Done,
+                Err((failed, _)) if failed.is_held() => {
+                    let wait = self.uplink.held().map_or(Duration::ZERO, |(_, wait)| wait);
+                    return Round::Held(failed, wait);
+                }
+                Err((failed, asked)) => {
+                    debug!(hub = self.centre.name(place), failure = %failed, "a hub of the list");
+                    self.centre.put_off(place, asked, self.config.retry_cap.0);
+                    self.status.send_modify(|status| status.hub = Some(place));
+                    failure = failed;
+                }
+            }
+            if !failure.moves_on() {
+                break;
+            }
+        }
+        Round::Failed(failure, self.centre.wait())
     }
 
-    async fn try_round(&mut self, heart: &Heart) -> Result<(), (Failure, Option<Duration>)> {
+    async fn try_round(&mut self, place: usize, heart: &Heart) -> Result<(), (Failure, Option<Duration>)> {
         let early = |failure| (failure, None);
         let hubs = self.hubs.borrow_and_update().clone();
         let mut connection = None;
@@ -212,9 +233,9 @@ impl<B: Backlog> Worker<B> {
         }
         if !hubs.is_empty() && self.asked.is_none_or(|asked| asked.elapsed() >= TIME_AGAIN) {
             heart.beat(Instant::now());
-            let mut open = self.client.connect().await.map_err(early)?;
+            let mut open = self.centre.connect(place).await.map_err(early)?;
             // The hub may close after a refusal.
-            connection = self.ask_time(&mut open, &hubs, heart).await.map_err(early)?.then_some(open);
+            connection = self.ask_time(place, &mut open, &hubs, heart).await.map_err(early)?.then_some(open);
         }
         // Reading costs the device flash and memory, so nothing is read before there is a hub to give it to.
         while self.backlog.waiting().is_none_or(|waiting| waiting > self.refused.files) {
@@ -222,9 +243,12 @@ impl<B: Backlog> Worker<B> {
             if hubs.is_empty() {
                 return Err(early(Failure::NoHubKey));
             }
+            if let Some((failure, _)) = self.uplink.held() {
+                return Err(early(failure));
+            }
             let open = match &mut connection {
                 Some(open) => open,
-                none => none.insert(self.client.connect().await.map_err(early)?),
+                none => none.insert(self.centre.connect(place).await.map_err(early)?),
             };
             // The spool waits for its child for minutes, and has a heart of its own.
             let file = heart.during(self.backlog.oldest(self.refused.last)).await.map_err(|_| early(Failure::Spool))?;
@@ -243,7 +267,7 @@ impl<B: Backlog> Worker<B> {
                     }
                     let acknowledged = heart.during(self.backlog.acknowledge(at, &digest)).await;
                     acknowledged.map_err(|_| early(Failure::Spool))?;
-                    self.record_success(len);
+                    self.record_success(place, len);
                     info!(stream = %at.stream, seq = at.seq, bytes = len, "a usage file is at the hub");
                 }
                 Err(Judged::PassOver) => {
@@ -261,7 +285,13 @@ impl<B: Backlog> Worker<B> {
     }
 
     /// Asks the hub what time it is; whether it said so. A hub that does not, or whom nobody believes, still gets files.
-    async fn ask_time(&mut self, open: &mut Connection, hubs: &[PublicKey], heart: &Heart) -> Result<bool, Failure> {
+    async fn ask_time(
+        &mut self,
+        place: usize,
+        open: &mut Connection,
+        hubs: &[PublicKey],
+        heart: &Heart,
+    ) -> Result<bool, Failure> {
         let Some(nonce) = random() else { return Ok(true) };
         let asked = Question { device: self.device.id().into(), nonce };
         let answer = heart.during(open.time(&self.device, &asked)).await?;
@@ -273,7 +303,11 @@ impl<B: Backlog> Worker<B> {
             return Ok(false);
         }
         match asked.read(&answer.body, hubs) {
-            Ok(at) => self.status.send_modify(|status| (status.link, status.hub_time) = (Link::Up, Some(at))),
+            Ok(at) => {
+                self.status.send_modify(|status| {
+                    (status.hub_time, status.link, status.hub) = (Some(at), Link::Up, Some(place))
+                });
+            }
             Err(error) => warn!(%error, "the hub's time is not believed"),
         }
         Ok(true)
@@ -293,14 +327,44 @@ impl<B: Backlog> Worker<B> {
         self.status.send_modify(|status| (status.passed_over, status.by_another_key) = (files, by_another_key));
     }
 
-    fn record_success(&self, len: u64) {
+    fn record_success(&self, place: usize, len: u64) {
         self.status.send_modify(|status| {
+            status.hub = Some(place);
             status.link = Link::Up;
             status.files += 1;
             status.bytes += len;
             status.receipt = Some(Reading::now().boot);
         });
     }
+}
+
+fn hold(status: &watch::Sender<Status>, failure: Failure, wait: Duration) {
+    status.send_if_modified(|status| {
+        let is_new = status.held.replace(failure) != Some(failure);
+        match failure {
+            Failure::DailyLimit if is_new => warn!(?wait, "{failure}: nothing more goes to the hub until tomorrow"),
+            _ if is_new => info!(?wait, "{failure}"),
+            _ => {}
+        }
+        // What failed before says nothing of now.
+        (status.link, status.failure) = (Link::Held, None);
+        is_new
+    });
+}
+
+/// Failures in a row with this one.
+fn record_failure(status: &watch::Sender<Status>, failure: Failure) -> u32 {
+    let mut failures = 0;
+    status.send_modify(|status| {
+        if status.failure != Some(failure) {
+            warn!(%failure, "usage is not uploaded");
+        }
+        status.link = status.link.failed();
+        status.failure = Some(failure);
+        status.failures += 1;
+        failures = status.link.failures();
+    });
+    failures
 }
 
 /// What an answer other than a good receipt means.

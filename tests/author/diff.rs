@@ -77,6 +77,57 @@ fn what_opens_or_closes_a_way_in_is_listed_by_name() {
 }
 
 #[test]
+fn what_is_kept_of_persons_comes_first_and_in_plain_words() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    done(at, &["init", "p"]);
+    done(at, &["bundle", "build", "p", "-o", "old.tgb"]);
+    let usage = |file: &str, usage: &str| change(at, file, |text| format!("usage = {usage}\n{text}"));
+    usage("apis/example.toml", "{ principal = \"clear\" }");
+    change(at, "plans.toml", |text| text.replacen("second burst 200", "second burst 300", 1));
+    let told = done(at, &["bundle", "diff", "old.tgb", "p"]);
+    let first = "PRIVACY (what usage records keep of persons): 0 added, 0 removed, 1 changed\n  \
+                 ~ \"example\" \"1.0.0\": principal hashed by default → clear\n";
+    assert!(told.starts_with(first), "{told}");
+    assert!(!told.contains("APIs: "), "what else is signed of the API is as it was: {told}");
+
+    // The deployment's word is that of each API that has none of its own.
+    usage("deployment.toml", "{ principal = \"absent\", address = \"hashed\", rotate = \"day\" }");
+    let told = done(at, &["bundle", "diff", "old.tgb", "p"]);
+    for line in [
+        "~ \"example\" \"1.0.0\": address truncated by default → hashed by default; new hashes each month by default → \
+         day by default; principal hashed by default → clear\n",
+        "~ by default, and of what no API takes: address truncated by default → hashed; new hashes each month by default \
+         → day; principal hashed by default → absent\n",
+    ] {
+        assert!(told.contains(line), "wanted {line} in {told}");
+    }
+    done(at, &["bundle", "build", "p", "-o", "new.tgb"]);
+    let told = done(at, &["bundle", "inspect", "new.tgb"]);
+    for line in [
+        "usage keeps principal clear, address hashed by default, new hashes each day by default",
+        "by default, and of what no API takes: usage keeps principal absent, address hashed, new hashes each day",
+    ] {
+        assert!(told.contains(line), "wanted {line} in {told}");
+    }
+    done(at, &["bundle", "check", "p"]);
+
+    for (usage, says) in [
+        ("{ principal = \"clean\" }", "\"clear\""),
+        ("{ principal = \"truncated\" }", "principal"),
+        ("{ rotate = \"never\" }", "rotate"),
+        ("{ adress = \"absent\" }", "address"),
+        ("\"absent\"", "usage must be a table"),
+    ] {
+        change(at, "deployment.toml", |text| {
+            text.lines().skip(1).fold(format!("usage = {usage}\n"), |text, line| text + line + "\n")
+        });
+        let told = refused(at, exit::DATA, &["bundle", "check", "p"]);
+        assert!(told.contains("deployment.toml:1") && told.contains(says), "wanted {says} in {told}");
+    }
+}
+
+#[test]
 fn each_signer_sees_the_changes_on_a_machine_of_their_own_and_confirms_the_same_digest() {
     let folder = changed();
     let at = folder.path();

@@ -14,7 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tidegate::gateway::{Config, Counters, Gateway, Intake, Listener, ListenerConfig, Shared, TimeState, bind};
+use tidegate::gateway::{
+    Config, Counters, Gateway, Intake, Listener, ListenerConfig, PSEUDONYMS, Shared, TimeState, bind,
+};
+use tidegate::keys::SigningKey;
 use tidegate::spool::record::{ROW_LIMIT, Row, UsageRecord};
 use tidegate::telemetry::Heartbeats;
 use tidegate::throttle::{self, Throttle};
@@ -63,6 +66,7 @@ fn main() {
         time: Arc::new(ArcSwap::from_pointee(TimeState::exact(i64::try_from(wall.as_millis()).expect("this era")))),
         counters: Arc::new(Counters::default()),
         origin: Instant::now(),
+        pseudonyms: Arc::new(SigningKey::generate().expect("random bytes").mac_key(PSEUDONYMS)),
         hearts: Heartbeats::new(Instant::now(), Duration::from_secs(60)),
     };
     let socket = bind(listen).expect("the address is free");

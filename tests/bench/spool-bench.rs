@@ -4,6 +4,8 @@
 //! cargo run --release --example spool-bench -- DIR RATE SECONDS     RATE 0: as fast as it goes
 //! cargo run --example spool-bench -- DIR flash KIB                  bytes that each step sends to the disk, with
 //!                                                                   generations of this many KiB
+//! cargo run --release --example spool-bench -- DIR backlog MILLIONS  memory and disk with that many records waiting, and
+//!                                                                   while they are read and acknowledged
 //! ```
 
 use std::fs;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 use tidegate::ids::RequestId;
 use tidegate::keys::SigningKey;
 use tidegate::spool::backlog::{Backlog as _, UsageFile};
-use tidegate::spool::record::{Outcome, UsageRecord};
+use tidegate::spool::record::{Client, Outcome, UsageRecord};
 use tidegate::spool::{Config, Program, Spool, child};
 use tidegate::units::{Bytes, Span, TimeQuality};
 
@@ -28,6 +30,12 @@ fn main() -> std::process::ExitCode {
         && word == "flash"
     {
         flash(Path::new(folder), kib.parse().expect("a size"));
+        return std::process::ExitCode::SUCCESS;
+    }
+    if let [folder, word, millions] = &arguments[..]
+        && word == "backlog"
+    {
+        backlog(Path::new(folder), millions.parse().expect("a number"));
         return std::process::ExitCode::SUCCESS;
     }
     let [folder, rate, seconds] = &arguments[..] else { panic!("spool-bench DIR RATE SECONDS") };
@@ -79,6 +87,70 @@ fn run(folder: &Path, rate: u64, seconds: u64) {
     println!("idle at the end: {} KB, {} children", memory().0, memory().1);
     println!("CPU: {}", cpu());
     drop(intake);
+    spool.stop();
+}
+
+/// Fills the spool as months without a hub do, and empties it as an uploader does.
+fn backlog(folder: &Path, millions: u64) {
+    let key = SigningKey::from_seed(&[7; 32]).expect("a key");
+    let program = Program { path: "/proc/self/exe".into(), arguments: vec!["spool-child".into()] };
+    fs::create_dir_all(folder).expect("a folder");
+    let config = Config { backlog_limit: Bytes(1 << 40), ..Config::default() };
+    let spool = Spool::start(&config, folder, &key, program, 1).expect("it starts");
+    let mut intake = spool.intake(0);
+    let (mut most, mut next) = (0, 0);
+    let disk = || taken(&folder.join("generations"));
+    for million in 1..=millions {
+        let begun = Instant::now();
+        while next < million * 1_000_000 {
+            (next..next + 2000).for_each(|number| intake.append(&record(number)));
+            next += 2000;
+            most = most.max(memory().0);
+            // No faster than it is sealed: what does not fit into the open logs would be summed.
+            while spool.status().open_bytes > 24 << 20 {
+                most = most.max(memory().0);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        if million % 10 == 0 || million == millions {
+            let (status, seconds) = (spool.status(), begun.elapsed().as_secs_f64());
+            let ratio = disk() as f64 / status.bytes.max(1) as f64;
+            println!(
+                "{million} M records: {} files, {} MB, disk {ratio:.2} times that; memory at most {most} KB, the last million in {seconds:.1} s",
+                status.files,
+                status.bytes >> 20,
+            );
+        }
+    }
+    drop(intake);
+    spool.seal_now();
+    std::thread::sleep(Duration::from_secs(3));
+    println!(
+        "summed {}, lost {}; idle with the backlog: {} KB",
+        spool.status().rolled_up,
+        spool.status().lost,
+        memory().0
+    );
+
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (mut files, mut bytes, mut ratio) = (0u64, 0u64, 0f64);
+    let begun = Instant::now();
+    most = 0;
+    while let Some(file) = runtime.block_on(spool.oldest(None)).expect("it answers") {
+        runtime.block_on(spool.acknowledge(file.at, &file.digest)).expect("it answers");
+        (files, bytes, most) = (files + 1, bytes + file.bytes.len() as u64, most.max(memory().0));
+        let live = spool.status().bytes;
+        if live > 16 << 20 && files % 64 == 0 {
+            ratio = ratio.max(disk() as f64 / live as f64);
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{files} files, {bytes} bytes, read and acknowledged in {seconds:.1} s: {:.0} records a second; memory at most {most} KB, \
+         disk at most {ratio:.2} times what was left, {} KiB at the end",
+        next as f64 / seconds,
+        disk() >> 10,
+    );
     spool.stop();
 }
 
@@ -203,7 +275,7 @@ fn record<'a>(number: u64) -> UsageRecord<'a> {
         total_us: 700 + (number % 1013) as u32,
         upstream_us: 500 + (number % 997) as u32,
         upstream: "127.0.0.1:9000",
-        client: None,
+        client: Client::Absent,
         consumer: "shop",
         issuer: "https://idp.example",
     }

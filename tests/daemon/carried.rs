@@ -393,7 +393,7 @@ fn what_the_hub_has_for_a_device_comes_by_itself() {
     let _hub = Ended(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
 
     site.more = format!(
-        "[upload]\nhub = \"http://{hub}\"\npull_interval = \"1h\"\nretry_base = \"50ms\"\n[spool]\nseal_after = \"200ms\"\n"
+        "[upload]\nhubs = [\"http://{hub}\"]\npull_interval = \"1h\"\nretry_base = \"50ms\"\n[spool]\nseal_after = \"200ms\"\n"
     );
     let daemon = site.start();
     let seq = |daemon: &crate::site::Daemon| match daemon.status().policy {

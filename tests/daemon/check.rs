@@ -31,7 +31,7 @@ fn every_problem_is_told_at_once_whatever_its_kind_by_check_and_by_run() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = format!(
         "stat = \"x\"\nstate = {state:?}\ninbox = {inbox:?}\n[trust]\nroot = \"{folder}/absent.json\"\n\
-         [upload]\nhub = \"http://example.com\"\n[gateway.limits]\nconnections = 0\nhead = 5\n\
+         [upload]\nhubs = [\"http://example.com\"]\n[gateway.limits]\nconnections = 0\nhead = 5\n\
          [admin]\nsocket = \"{folder}/absent/admin.sock\"\n",
         state = folder.path().join("state"),
         inbox = "/proc/nowhere",
@@ -43,7 +43,7 @@ fn every_problem_is_told_at_once_whatever_its_kind_by_check_and_by_run() {
         let mut told = keys(&said);
         told.sort_unstable();
         let all = ["admin.socket", "gateway.limits.connections", "gateway.limits.head", "inbox", "stat", "trust.root"];
-        assert_eq!(told, [&all[..], &["upload.hub"]].concat(), "{task}: {said}");
+        assert_eq!(told, [&all[..], &["upload.hubs"]].concat(), "{task}: {said}");
         assert!(said.starts_with("tidegated: 7 problems in the configuration\n"), "{said}");
     }
     assert_eq!(fs::read_dir(&folder).expect("there").count(), 1, "nothing was made");

@@ -36,7 +36,7 @@ fn hub_that(site: &mut Site, key: &str, settings: &str) -> Ended {
     );
     fs::write(site.path("hub.toml"), settings).expect("written");
     fs::write(site.path("hub"), format!("http://{address}")).expect("written");
-    site.more = format!("[upload]\nhub = \"http://{address}\"\npull_interval = \"1h\"\nretry_base = \"50ms\"\n");
+    site.more = format!("[upload]\nhubs = [\"http://{address}\"]\npull_interval = \"1h\"\nretry_base = \"50ms\"\n");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-hub"));
     command.args(["run", "--config", "hub.toml"]).current_dir(site.path(""));
     Ended(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"))

@@ -13,4 +13,5 @@ mod supervised;
 mod time;
 #[cfg(feature = "hub")]
 mod told;
+mod uplink;
 mod wire;

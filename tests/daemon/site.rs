@@ -215,7 +215,7 @@ impl Daemon {
         text["body"]["result"].as_str().expect("a result has a name").to_owned()
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id")
     }
 

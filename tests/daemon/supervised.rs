@@ -85,7 +85,7 @@ fn a_reload_tries_the_hub_at_once_however_long_it_was_out_of_reach() {
     hub.set_nonblocking(true).expect("it can be set");
     let address = hub.local_addr().expect("bound");
     site.more =
-        format!("[upload]\nhub = \"http://{address}\"\nretry_base = \"1h\"\nretry_cap = \"1h\"\npull = false\n");
+        format!("[upload]\nhubs = [\"http://{address}\"]\nretry_base = \"1h\"\nretry_cap = \"1h\"\npull = false\n");
     let daemon = site.start();
     drop(until("it asks for the time", || hub.accept().ok()));
     until("that has failed", || daemon.status().upload.filter(|upload| upload.failures == 1));

@@ -87,7 +87,7 @@ impl Hub {
     /// Lines for the settings of a device that uploads here.
     fn settings(&self) -> String {
         format!(
-            "[upload]\nhub = \"https://{}\"\nhub_pins = [\"{}\"]\nretry_base = \"20ms\"\nretry_cap = \"100ms\"\n\
+            "[upload]\nhubs = [\"https://{}\"]\nhub_pins = [\"{}\"]\nretry_base = \"20ms\"\nretry_cap = \"100ms\"\n\
              [spool]\nseal_after = \"100ms\"\nseal_after_offline = \"100ms\"\n",
             self.address, self.pin
         )

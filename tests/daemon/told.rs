@@ -106,7 +106,7 @@ fn what_lies_at_the_hub_is_in_force_within_two_seconds_also_after_a_cut_and_afte
     fs::write(site.path("hub.toml"), settings).expect("written");
     let (hub, link) = (Hub::start(&site), Link::to(address));
     site.more = format!(
-        "[upload]\nhub = \"http://{}\"\npull_interval = \"1h\"\nretry_base = \"50ms\"\nretry_cap = \"200ms\"\n",
+        "[upload]\nhubs = [\"http://{}\"]\npull_interval = \"1h\"\nretry_base = \"50ms\"\nretry_cap = \"200ms\"\n",
         link.address
     );
     let serving = upstream("one");
@@ -167,7 +167,7 @@ fn a_device_that_is_to_hold_no_stream_holds_none_and_asks_now_and_then() {
     fs::write(site.path("hub.toml"), settings).expect("written");
     let _hub = Hub::start(&site);
     site.more = format!(
-        "[upload]\nhub = \"http://{address}\"\nevents = false\npull_interval = \"200ms\"\nretry_base = \"50ms\"\n"
+        "[upload]\nhubs = [\"http://{address}\"]\nevents = false\npull_interval = \"200ms\"\nretry_base = \"50ms\"\n"
     );
     let policy = site.bundle(free_address());
     let daemon = site.start();

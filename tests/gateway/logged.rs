@@ -39,7 +39,7 @@ impl<S: Subscriber> Layer<S> for Keep {
     }
 }
 
-fn lines_with(text: &str) -> Vec<String> {
+pub(crate) fn lines_with(text: &str) -> Vec<String> {
     let lines = LINES.lock().expect("no panic in here");
     lines.iter().filter(|line| line.contains(text)).cloned().collect()
 }

@@ -11,6 +11,7 @@ mod clock;
 mod framing;
 mod hostile;
 mod judged;
+mod kept;
 mod life;
 mod logged;
 mod passing;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tidegate::policy::issuer::{Alg, Issuer, IssuerTerms, Issuers, Profile, TypSet};
 use tidegate::policy::revocations::{self, Kind, RevokedId};
 use tidegate::policy::{
-    Api, Auth, Endpoint, Limit, Method, NameHash, Plan, Policy, Route, Router, Snapshot, Standing, SubscribersBuilder,
-    Uncertain, Upstream, Window,
+    Api, Auth, Endpoint, Limit, Method, NameHash, Plan, Policy, Privacy, Route, Router, Snapshot, Standing,
+    SubscribersBuilder, Uncertain, Upstream, Window,
 };
 use tidegate::token::mint::MintKey;
 
@@ -34,6 +34,8 @@ pub(crate) struct Terms {
     /// Of the API; none is any.
     pub(crate) hosts: Vec<Box<str>>,
     pub(crate) uncertain: Uncertain,
+    /// What records keep of persons.
+    pub(crate) privacy: Privacy,
     /// Subjects whose tokens are taken back.
     pub(crate) revoked: Vec<&'static str>,
     /// What an upstream behind TLS is known by.
@@ -55,6 +57,7 @@ impl Terms {
             token_header: "authorization",
             hosts: Vec::new(),
             uncertain: Uncertain::Allow,
+            privacy: Privacy::default(),
             revoked: Vec::new(),
             ca: Vec::new(),
         }
@@ -135,6 +138,7 @@ impl Rig {
             needs_subscription: true,
             plan: Some(1),
             max_body: terms.max_body,
+            privacy: terms.privacy,
         };
         let route = |template: &str, methods: &[Method], auth, scopes: &[&str], plan| Route {
             api: 0,
@@ -178,6 +182,7 @@ impl Rig {
         }
         Policy {
             apis: [api].into(),
+            privacy: terms.privacy,
             routes: routes.into(),
             upstreams: [upstream].into(),
             issuers,

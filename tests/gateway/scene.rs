@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tidegate::gateway::{
-    Config, ConnectionEnd, Counters, Gateway, Intake, Listener, ListenerConfig, Running, Shared, TimeState, bind,
+    Config, ConnectionEnd, Counters, Gateway, Intake, Listener, ListenerConfig, PSEUDONYMS, Running, Shared, TimeState,
+    bind,
 };
+use tidegate::keys::{MacKey, SigningKey};
 use tidegate::policy::Snapshot;
 use tidegate::spool::record::{Outcome, UsageRecord};
 use tidegate::telemetry::Heartbeats;
@@ -35,6 +37,8 @@ pub(crate) struct Kept {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) upstream_us: u32,
+    pub(crate) principal: String,
+    pub(crate) client: Option<String>,
     pub(crate) of: Of,
 }
 
@@ -62,6 +66,8 @@ impl List {
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
             upstream_us: record.upstream_us,
+            principal: record.principal.into(),
+            client: record.client.to_text(),
             of,
         });
     }
@@ -134,6 +140,20 @@ pub(crate) fn scene_on(
     Scene { address, records, shared, running }
 }
 
+/// A gateway of one worker in front of `terms`, on another device than all others.
+pub(crate) fn scene_elsewhere(terms: &Terms) -> Scene {
+    let (sender, records) = channel();
+    let shared = Shared { pseudonyms: Arc::new(device(2)), ..shared(RIG.snapshot(terms)) };
+    let intake = Box::new(List(sender, Vec::new()));
+    let (address, running) = start(&quick(), &ListenerConfig::default(), None, &shared, intake);
+    Scene { address, records, shared, running }
+}
+
+/// What a device makes pseudonyms with.
+fn device(seed: u8) -> MacKey {
+    SigningKey::from_seed(&[seed; 32]).expect("a seed makes a key").mac_key(PSEUDONYMS)
+}
+
 /// What the workers of a gateway under `snapshot` share.
 pub(crate) fn shared(snapshot: Snapshot) -> Shared {
     Shared {
@@ -142,6 +162,7 @@ pub(crate) fn shared(snapshot: Snapshot) -> Shared {
         time: Arc::new(ArcSwap::from_pointee(TimeState::exact(1_800_000_000_000))),
         counters: Arc::new(Counters::default()),
         origin: Instant::now(),
+        pseudonyms: Arc::new(device(1)),
         hearts: Heartbeats::new(Instant::now(), Duration::from_secs(60)),
     }
 }

@@ -17,7 +17,7 @@ use tidegate::ids::{DeviceId, Digest, hex};
 use tidegate::spool::protocol::BundleKind;
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
-use tidegate::upload::{Config, Identity, Known, Puller, Shelf, Status};
+use tidegate::upload::{Config, Identity, Known, Puller, Shelf, Status, Uplink};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -274,7 +274,7 @@ impl Fetching {
         request_timeout: Span,
     ) -> tokio::task::JoinHandle<()> {
         let config = Config {
-            hub: Some(format!("http://{hub}")),
+            hubs: vec![format!("http://{hub}")],
             pull_interval: Span::millis(100),
             retry_base: Span::millis(10),
             request_timeout,
@@ -282,7 +282,9 @@ impl Fetching {
         };
         let shelf = Shelf { inbox: inbox.into(), most };
         let (_, link) = watch::channel(Status::default());
-        let puller = Puller::new(config, &Identity::new(&device()), shelf, Arc::clone(known), link, Arc::default());
+        let uplink = Uplink::new(&config, Box::new(|| None), None).expect("sound");
+        let identity = Identity::new(&device());
+        let puller = Puller::new(config, &uplink, &identity, shelf, Arc::clone(known), link, Arc::default());
         let heart = Heartbeats::new(Instant::now(), DEADLINE).register("pull", Instant::now());
         tokio::spawn(puller.expect("sound").expect("a hub").run(heart))
     }

@@ -116,7 +116,7 @@ async fn a_hub_without_a_folder_of_requests_keeps_none_and_the_device_is_told() 
     let hub = Running::start(premises.config()).await;
     let address = hub.address;
     let bring = move |hub: String| {
-        let config = upload::Config { hub: Some(hub), ..upload::Config::default() };
+        let config = upload::Config { hubs: vec![hub], ..upload::Config::default() };
         deliver(&config, &device().public(), request(&device(), "quay").to_bytes())
     };
     let told = tokio::task::spawn_blocking(move || bring(format!("http://{address}"))).await.expect("no panic");
@@ -136,8 +136,8 @@ async fn a_request_goes_to_the_pinned_hub_only() {
     let hub = Running::start(Config { tls: Some(tidegate::hub::Tls { certificate, key: tls_key }), ..config }).await;
     let address = hub.address;
     let bring = async |pins: Vec<Digest>| {
-        let hub = Some(format!("https://{address}"));
-        let config = upload::Config { hub, hub_pins: pins, ..upload::Config::default() };
+        let hubs = vec![format!("https://{address}")];
+        let config = upload::Config { hubs, hub_pins: pins, ..upload::Config::default() };
         let deliver = move || deliver(&config, &device().public(), request(&device(), "quay").to_bytes());
         tokio::task::spawn_blocking(deliver).await.expect("no panic")
     };

@@ -12,7 +12,7 @@ use tidegate::hub::{Config, DeviceEntry, Hub};
 use tidegate::ids::{DeviceId, Digest, RequestId, StreamId, hex};
 use tidegate::keys::{SigningKey, sha256};
 use tidegate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
-use tidegate::spool::record::{Outcome, Row, UsageRecord};
+use tidegate::spool::record::{Client, Outcome, Row, UsageRecord};
 use tidegate::spool::segment::{Builder, Place};
 use tidegate::units::{Span, TimeQuality};
 use tokio::sync::oneshot;
@@ -55,7 +55,7 @@ pub(crate) fn record(number: u64) -> UsageRecord<'static> {
         total_us: 900,
         upstream_us: 800,
         upstream: "127.0.0.1:9000",
-        client: None,
+        client: Client::Absent,
         consumer: "shop",
         issuer: "https://idp.example",
     }

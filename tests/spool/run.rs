@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::spool::backlog::Backlog as _;
 use tidegate::spool::record::{GapReason, Outcome, UsageRecord};
-use tidegate::spool::{Config, Error, Program, Spool};
+use tidegate::spool::{Config, Error, Program, Spool, WhenFull};
 use tidegate::telemetry::{Heartbeats, Standstill};
 use tidegate::units::{Bytes, Span};
 
@@ -159,7 +159,8 @@ fn drain_sums(spool: &Spool, books: &mut Books, more: u64) {
 #[test]
 fn records_over_the_limit_are_counted_and_the_books_still_balance() {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = Config { open_limit: Bytes(20_000), backlog_limit: Bytes(0), ..patient() };
+    let when_full = WhenFull::DropNewest;
+    let config = Config { open_limit: Bytes(20_000), backlog_limit: Bytes(0), when_full, ..patient() };
     let spool = start(folder.path(), &config);
     let mut intake = spool.intake(0);
     (0..1000).for_each(|number| intake.append(&record(number)));
@@ -185,7 +186,8 @@ fn a_backlog_that_was_full_takes_usage_again_once_the_hub_has_it() {
     for (limit, generation) in [(1, 512), (2, 512), (2, 2048)] {
         let folder = tempfile::tempdir().expect("a folder");
         let (backlog_limit, generation_size) = (Bytes(limit << 20), Bytes(generation << 10));
-        let spool = start(folder.path(), &Config { backlog_limit, generation_size, ..patient() });
+        let when_full = WhenFull::DropNewest;
+        let spool = start(folder.path(), &Config { backlog_limit, generation_size, when_full, ..patient() });
         let mut intake = spool.intake(0);
         let (mut books, mut next) = (Books::default(), 0);
         for round in 0..3 {

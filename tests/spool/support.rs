@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate::ids::RequestId;
 use tidegate::keys::{SigningKey, sha256};
 use tidegate::spool::backlog::{Backlog as _, UsageFile};
-use tidegate::spool::record::{Gap, Outcome, RollUp, Row, UsageRecord};
+use tidegate::spool::record::{Client, Gap, Outcome, RollUp, Row, UsageRecord};
 use tidegate::spool::{Config, Intake, Program, Spool, child, segment};
 use tidegate::units::{Span, TimeQuality};
 
@@ -72,7 +72,7 @@ pub(crate) fn record<'a>(number: u64) -> UsageRecord<'a> {
         total_us: 900,
         upstream_us: 800,
         upstream: "127.0.0.1:9000",
-        client: None,
+        client: Client::Absent,
         consumer: "shop",
         issuer: "https://idp.example",
     }

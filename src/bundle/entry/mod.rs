@@ -19,7 +19,7 @@ pub use probes::{Expected, HeaderField, Probe, Probes};
 pub use revocations::{
     CutOff, CutOffKind, CutOffRow, CutOffRows, HashedId, RevocationReader, RevocationRows, Revocations,
 };
-pub use routes::{Api, Route, Routes, Upstream};
+pub use routes::{Api, Route, Routes, Upstream, Usage};
 pub use subscriptions::{Application, ConsumerKey, Row, Rows, Subscription, Subscriptions};
 pub use throttle::{Limit, Per, Plan, Throttle};
 

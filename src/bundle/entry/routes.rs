@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Auth, Method, Uncertain};
+use crate::policy::{Auth, KeepAddress, KeepPrincipal, Method, Privacy, Rotate, Uncertain};
 
 /// The entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -12,6 +12,43 @@ pub struct Routes {
     pub apis: Vec<Api>,
     /// The upstreams, sorted by name.
     pub upstreams: Vec<Upstream>,
+    /// What usage records keep of persons, where an API does not say; and of requests that no API takes.
+    #[serde(default, skip_serializing_if = "Usage::is_empty")]
+    pub usage: Usage,
+}
+
+/// What usage records keep of persons: what is left out is as it is in the deployment, or there as in
+/// [`Privacy::default`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Of the caller's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<KeepAddress>,
+    /// Of the token's `sub`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<KeepPrincipal>,
+    /// How long hashes stay the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<Rotate>,
+}
+
+impl Usage {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What holds, where `otherwise` holds for what is left out.
+    #[must_use]
+    pub fn or(self, otherwise: Privacy) -> Privacy {
+        Privacy {
+            principal: self.principal.unwrap_or(otherwise.principal),
+            address: self.address.unwrap_or(otherwise.address),
+            rotate: self.rotate.unwrap_or(otherwise.rotate),
+        }
+    }
 }
 
 /// One API at one version. What each member means: `policy::Api`.
@@ -45,6 +82,9 @@ pub struct Api {
     pub token_header: String,
     /// Name of the upstream.
     pub upstream: String,
+    /// What usage records keep of persons, where that is not the deployment's.
+    #[serde(default, skip_serializing_if = "Usage::is_empty")]
+    pub usage: Usage,
     /// The API's version.
     pub version: String,
 }

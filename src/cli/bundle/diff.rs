@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::inspect::{blobs, target};
+use super::kept::{PRIVACY, kept};
 use super::listing::{certificate, kind_name};
 use super::read_bundle;
 use crate::bundle::container::BundleType;
@@ -23,6 +24,7 @@ use crate::bundle::manifest::Manifest;
 use crate::bundle::{Entries, EntryKind, Refused, pack};
 use crate::cli::{print, source};
 use crate::keys::sha256;
+use crate::policy::Privacy;
 
 /// So many rows of a long table are listed.
 pub(super) const LISTED: usize = 20;
@@ -152,7 +154,8 @@ impl Changes {
             let part = Part { added: rows(after, before), removed: rows(before, after), changed: changed.collect() };
             (*name, part)
         };
-        let parts = names.into_iter().map(part).filter(|(_, part)| part.count() > 0).collect();
+        let mut parts: Vec<_> = names.into_iter().map(part).filter(|(_, part)| part.count() > 0).collect();
+        parts.sort_by_key(|(name, _)| *name != PRIVACY);
         Ok(Self { manifest: differing(&old.manifest, &new.manifest, false), parts })
     }
 
@@ -280,8 +283,12 @@ fn parts(entries: &Entries) -> anyhow::Result<BTreeMap<&'static str, BTreeMap<St
                         let name = format!("{title} {} {:?}", methods.join(","), route.template);
                         say("routes", name, members(route, &["methods", "template"])?)?;
                     }
-                    say("APIs", title, members(api, &["name", "version", "routes"])?)?;
+                    let kept = kept(api.usage, entry.usage.or(Privacy::default()));
+                    say(PRIVACY, title.clone(), fields(kept))?;
+                    say("APIs", title, members(api, &["name", "version", "routes", "usage"])?)?;
                 }
+                let kept = kept(entry.usage, Privacy::default());
+                say(PRIVACY, "by default, and of what no API takes".to_owned(), fields(kept))?;
                 for upstream in &entry.upstreams {
                     let mut fields = members(upstream, &["name", "ca"])?;
                     let ca: Vec<_> = upstream.ca.iter().map(|ca| certificate(ca)).collect();

@@ -4,13 +4,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::kept;
 use crate::bundle::entry::{
     CutOffKind, Issuers, JsonEntry as _, Limit, Per, Plan, Probe, Probes, Revocations, Routes, Subscriptions, Throttle,
 };
 use crate::bundle::manifest::EntryKind;
 use crate::cli::print;
 use crate::keys::sha256;
-use crate::policy::{Auth, Uncertain};
+use crate::policy::{Auth, Privacy, Uncertain};
 use crate::units::Span;
 
 /// How much is in an entry.
@@ -85,6 +86,7 @@ fn routes(entry: &Routes) -> Vec<Vec<String>> {
         facts.extend(api.forward_token.then(|| "token is forwarded".to_owned()));
         facts.extend((!api.strip_base_path).then(|| "base path is forwarded".to_owned()));
         facts.push(format!("bodies to {} bytes", api.max_body));
+        facts.push(kept::line(api.usage, entry.usage.or(Privacy::default())));
         rows.push(vec![format!("API {:?} {:?} at {:?}: {}", api.name, api.version, api.base_path, facts.join("; "))]);
         for route in &api.routes {
             let methods: Vec<_> = route.methods.iter().map(|method| method.name()).collect();
@@ -107,6 +109,7 @@ fn routes(entry: &Routes) -> Vec<Vec<String>> {
             rows.push(cells(["  ".to_owned() + &route.template, methods.join(","), asks, more.join(", ")]));
         }
     }
+    rows.push(vec![format!("by default, and of what no API takes: {}", kept::line(entry.usage, Privacy::default()))]);
     for upstream in &entry.upstreams {
         let timeouts =
             format!("{} ms to connect, {} ms to answer", upstream.connect_timeout_ms, upstream.response_timeout_ms);

@@ -4,6 +4,7 @@ mod build;
 mod check;
 mod diff;
 mod inspect;
+mod kept;
 mod lint;
 mod listing;
 mod overlap;

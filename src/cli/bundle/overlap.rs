@@ -143,6 +143,7 @@ fn fits(segment: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::entry::Usage;
     use crate::policy::{Auth, Method, Uncertain};
 
     fn route(template: &str, auth: Auth) -> Route {
@@ -173,12 +174,13 @@ mod tests {
             subscription: false,
             token_header: "authorization".to_owned(),
             upstream: "u".to_owned(),
+            usage: Usage::default(),
             version: "1".to_owned(),
         }
     }
 
     fn found(apis: Vec<Api>) -> Vec<String> {
-        overlaps(&Routes { apis, upstreams: Vec::new() })
+        overlaps(&Routes { apis, ..Routes::default() })
     }
 
     #[test]

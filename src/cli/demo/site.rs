@@ -85,7 +85,7 @@ impl Site {
              [[gateway.listeners]]\naddress = \"{listen}\"\n# the callers are ours: their request ids are taken over\n\
              trust_request_id = true\n\n[spool]\nseal_after = \"200ms\"\nseal_after_offline = \"200ms\"\n\
              # every refusal in full, for the books\nunauthenticated_records = 100000\n\n[upload]\n\
-             hub = \"http://{hub}\"\nretry_base = \"100ms\"\nretry_cap = \"1s\"\ninterval = \"1s\"\n\n[admin]\nsocket = {socket:?}\n",
+             hubs = [\"http://{hub}\"]\nretry_base = \"100ms\"\nretry_cap = \"1s\"\ninterval = \"1s\"\n\n[admin]\nsocket = {socket:?}\n",
             state = self.path("state"),
             inbox = self.path("inbox"),
             root = self.path("policy/root.json"),

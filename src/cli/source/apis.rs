@@ -10,6 +10,7 @@ use super::fields::Fields;
 use super::keys;
 use super::pages::Pages;
 use super::problem::{Located, Names, Problems, Spot, Text};
+use super::usage;
 use crate::bundle::compile::TEXT_LIMIT;
 use crate::bundle::entry::{Api, Route, Routes, Upstream};
 use crate::policy::{Auth, Endpoint, Method, Uncertain, check_path};
@@ -146,6 +147,7 @@ fn api(
         uncertain: fields.word("uncertain", &UNCERTAIN).unwrap_or_default(),
         revocations_max_age_s: max_age(fields),
     };
+    let usage = usage::read(fields);
     let mut routes = Vec::new();
     for row in fields.rows("routes", "a route") {
         let spot = row.spot().clone();
@@ -196,6 +198,7 @@ fn api(
         subscription,
         token_header,
         upstream: upstream?.value,
+        usage,
         version: version.value,
     })
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 use super::fields::Fields;
 use super::pages::{MAX_FILE, Pages, read_inside};
 use super::problem::{Names, Problems, Spot, Text};
+use super::usage;
+use crate::bundle::entry::Usage;
 use crate::bundle::manifest::Target;
 use crate::disk;
 use crate::ids::DeviceId;
@@ -22,6 +24,8 @@ pub struct Deployment {
     pub target: Target,
     /// No older policy than this is ever taken again.
     pub security_floor: u64,
+    /// What usage records keep of persons, where an API does not say: it is not in the manifest, but in the routes.
+    pub usage: Usage,
     /// How long after it was built a bundle may be installed.
     pub valid_for: Option<Span>,
 }
@@ -39,13 +43,14 @@ pub(super) fn read(pages: &Pages, problems: &Problems) -> Option<Deployment> {
     let target = fields.text("target");
     let security_floor = fields.number("security_floor").map_or(0, |floor| floor.value);
     let valid_for = fields.parsed::<Span>("valid_for").map(|span| span.value);
+    let usage = usage::read(&mut fields);
     fields.finish();
     let target = match target {
         None => Target::All,
         Some(name) if names.check(&name, problems) => targets.into_iter().find(|(known, _)| *known == name.value)?.1,
         Some(_) => return None,
     };
-    Some(Deployment { name: name?.value, author: author?.value, target, security_floor, valid_for })
+    Some(Deployment { name: name?.value, author: author?.value, target, security_floor, usage, valid_for })
 }
 
 fn targets(pages: &Pages, problems: &Problems) -> (Vec<(String, Target)>, Names) {

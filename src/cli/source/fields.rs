@@ -205,6 +205,16 @@ impl<'t> Fields<'t> {
         seconds
     }
 
+    /// A table, if the field is there: `[usage]`.
+    pub(super) fn table(&mut self, name: &'static str, what: &'static str) -> Option<Self> {
+        let value = self.take(name)?;
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong(name, value, "a table");
+            return None;
+        };
+        Some(self.inner(table, value.span().start, what))
+    }
+
     /// The sub-tables of a table, with their names: `[plans.gold]`.
     pub(super) fn tables(&mut self, name: &'static str, what: &'static str) -> Vec<(Text, Self)> {
         let Some(value) = self.take(name) else { return Vec::new() };

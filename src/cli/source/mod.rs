@@ -28,6 +28,7 @@ mod probes;
 mod problem;
 mod revocations;
 mod subscribers;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -96,11 +97,12 @@ pub fn read(folder: &Path) -> Result<Source, Error> {
     let notes = Problems::default();
     let (throttle, plan_names) = plans::read(&pages, &problems);
     let (issuers, issuer_names) = issuers::read(&pages, folder, &problems, &notes);
-    let (routes, api_names) = apis::read(&pages, folder, &plan_names, &issuer_names, &problems);
+    let (mut routes, api_names) = apis::read(&pages, folder, &plan_names, &issuer_names, &problems);
     let subscriptions = subscribers::read(&pages, &api_names, &plan_names, &problems);
     let revocations = revocations::read(&pages, &issuers, &issuer_names, &problems);
     let probes = probes::read(&pages, &problems);
     let deployment = deployment::read(&pages, &problems);
+    routes.usage = deployment.as_ref().map(|deployment| deployment.usage).unwrap_or_default();
     if routes.apis.is_empty() {
         notes.report(&Spot::file("apis"), "no API yet: every request will be answered 404");
     }

@@ -13,7 +13,8 @@
 //!  0  endpoints   API | version | route | method | upstream           dictionary; string = varint length | UTF-8
 //!  1  callers     application | plan | consumer | issuer              dictionary
 //!  2  principals  principal                                           dictionary
-//!  3  clients     u8 length (0, 4 or 16) | address                    dictionary
+//!  3  clients     u8 form | bytes: 0 absent; 4, 16 a whole address of so many bytes; 5, 17 the first 3 or 6 bytes of one
+//!                 (/24 of IPv4, /48 of IPv6); 10 a keyed hash of so many bytes                       dictionary
 //!  4  endings     status u16 big-endian | outcome u8 | time quality u8 (0 synced, 1 floor, 2 lost)    dictionary
 //!  5  at          signed varint: at_ms − that of the row before (first: − 0), wrapping
 //!  6–10           varint: index into dictionary 0–4, in order of first use
@@ -44,6 +45,16 @@ const SECTIONS: usize = 19;
 const TABLE_LEN: usize = SECTIONS * 4;
 const DICTIONARIES: usize = 5;
 const KNOWN_HALVES: usize = 255;
+
+/// Forms of a client.
+mod client {
+    pub(super) const ABSENT: u8 = 0;
+    pub(super) const WHOLE_4: u8 = 4;
+    pub(super) const NETWORK_4: u8 = 5;
+    pub(super) const HASHED: u8 = 10;
+    pub(super) const WHOLE_6: u8 = 16;
+    pub(super) const NETWORK_6: u8 = 17;
+}
 
 /// The most that one row can add to the body, in bytes.
 pub(super) const ROW_GROWTH: usize = ROW_LIMIT + 256;

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{DICTIONARIES, Halves, Malformed, SECTIONS, TABLE_LEN, split};
+use super::{DICTIONARIES, Halves, Malformed, SECTIONS, TABLE_LEN, client, split};
 use crate::ids::RequestId;
-use crate::spool::record::{Outcome, Row, TEXT_LIMIT, UsageRecord};
+use crate::spool::record::{Client, Outcome, Pseudonym, Row, TEXT_LIMIT, UsageRecord};
 use crate::spool::segment::ROWS_LIMIT;
 use crate::units::TimeQuality;
 
@@ -14,7 +14,7 @@ pub(in crate::spool) struct Rows<'a> {
     endpoints: Vec<[&'a str; 5]>,
     callers: Vec<[&'a str; 4]>,
     principals: Vec<&'a str>,
-    clients: Vec<Option<IpAddr>>,
+    clients: Vec<Client>,
     endings: Vec<(u16, Outcome, TimeQuality)>,
     at: Input<'a>,
     indices: [Input<'a>; DICTIONARIES],
@@ -206,13 +206,16 @@ impl<'a> Input<'a> {
         Ok(strings)
     }
 
-    fn client(&mut self) -> Result<Option<IpAddr>, Malformed> {
-        match self.byte()? {
-            0 => Ok(None),
-            4 => Ok(Some(IpAddr::from(self.array::<4>()?))),
-            16 => Ok(Some(IpAddr::from(self.array::<16>()?))),
-            _ => Err(Malformed),
-        }
+    fn client(&mut self) -> Result<Client, Malformed> {
+        Ok(match self.byte()? {
+            client::ABSENT => Client::Absent,
+            client::WHOLE_4 => Client::Whole(IpAddr::from(self.array::<4>()?)),
+            client::WHOLE_6 => Client::Whole(IpAddr::from(self.array::<16>()?)),
+            client::NETWORK_4 => Client::Network4(self.array()?),
+            client::NETWORK_6 => Client::Network6(self.array()?),
+            client::HASHED => Client::Hashed(Pseudonym(self.array()?)),
+            _ => return Err(Malformed),
+        })
     }
 
     fn ending(&mut self) -> Result<(u16, Outcome, TimeQuality), Malformed> {

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::intern::Interner;
-use super::{DICTIONARIES, Halves, SECTIONS, TABLE_LEN, split};
-use crate::spool::record::{METHOD_LIMIT, NAME_LIMIT, ROW_LIMIT, Row, TEXT_LIMIT, UsageRecord, clip};
+use super::{DICTIONARIES, Halves, SECTIONS, TABLE_LEN, client, split};
+use crate::spool::record::{Client, METHOD_LIMIT, NAME_LIMIT, ROW_LIMIT, Row, TEXT_LIMIT, UsageRecord, clip};
 use crate::units::TimeQuality;
 
 /// Columns that grow row by row. Keeps its buffers when cleared.
@@ -143,16 +143,17 @@ fn put_str(to: &mut Vec<u8>, text: &str) {
     to.extend_from_slice(text.as_bytes());
 }
 
-fn put_client(to: &mut Vec<u8>, client: Option<IpAddr>) {
+fn put_client(to: &mut Vec<u8>, client: Client) {
+    let mut put = |form: u8, bytes: &[u8]| {
+        to.push(form);
+        to.extend_from_slice(bytes);
+    };
     match client {
-        None => to.push(0),
-        Some(IpAddr::V4(address)) => {
-            to.push(4);
-            to.extend(address.octets());
-        }
-        Some(IpAddr::V6(address)) => {
-            to.push(16);
-            to.extend(address.octets());
-        }
+        Client::Absent => put(client::ABSENT, &[]),
+        Client::Whole(IpAddr::V4(address)) => put(client::WHOLE_4, &address.octets()),
+        Client::Whole(IpAddr::V6(address)) => put(client::WHOLE_6, &address.octets()),
+        Client::Network4(network) => put(client::NETWORK_4, &network),
+        Client::Network6(network) => put(client::NETWORK_6, &network),
+        Client::Hashed(pseudonym) => put(client::HASHED, &pseudonym.0),
     }
 }

@@ -14,8 +14,10 @@ use crate::spool::wire::Report;
 use crate::store::generation::{Changes, Key};
 
 /// What stands next in a generation.
-enum Next {
+pub(super) enum Next {
     File(UsageFile),
+    /// Number and length of a file that a tombstone stands for.
+    Retired(u64, u32),
     /// Number and entry of a file whose parts are not those that were sealed; the entry may be gone too.
     Damaged(u64, Option<Entry>),
     Nothing,
@@ -28,16 +30,23 @@ impl Ledger {
     }
 
     fn try_oldest(&mut self, after: Option<Cursor>, now_ms: i64) -> Result<Option<UsageFile>> {
+        if let Some(tombstone) = self.next_tombstone(after, now_ms)? {
+            return Ok(Some(tombstone));
+        }
         let names = self.generations.list()?;
         // The last generation that can hold the file behind `after`: those before it hold none that was not passed.
         let may_hold =
             |name: &Name, after: Cursor| name.stream == after.stream.0 && name.first_seq <= after.seq.saturating_add(1);
         let begin = after.and_then(|after| names.iter().rposition(|name| may_hold(name, after)));
-        for name in names.into_iter().skip(begin.unwrap_or(0)) {
+        for name in names.iter().copied().skip(begin.unwrap_or(0)) {
             loop {
                 match self.next_file(name, after)? {
                     Next::File(file) => return Ok(Some(file)),
                     Next::Damaged(seq, entry) => self.lose_file(name, seq, entry, now_ms)?,
+                    Next::Retired(seq, len) => {
+                        let changes = self.removal(seq, len)?;
+                        self.generation()?.commit(changes)?;
+                    }
                     Next::Nothing => break,
                 }
             }
@@ -46,12 +55,15 @@ impl Ledger {
         Ok(None)
     }
 
-    fn next_file(&mut self, name: Name, after: Option<Cursor>) -> Result<Next> {
+    pub(super) fn next_file(&mut self, name: Name, after: Option<Cursor>) -> Result<Next> {
         self.use_generation(name)?;
         let after = after.filter(|after| after.stream.0 == name.stream);
         let after = after.map_or(BEFORE_FILES, |after| Key { seq: after.seq, part: u16::MAX });
         let Some(Key { seq, .. }) = self.generation()?.key_after(after)? else { return Ok(Next::Nothing) };
         let Some(entry) = self.value::<Entry>(Key { seq, part: 0 })? else { return Ok(Next::Damaged(seq, None)) };
+        if self.tombstones.cover(name.stream, seq) {
+            return Ok(Next::Retired(seq, entry.len));
+        }
         let mut bytes = Vec::new();
         for part in 1..=entry.parts {
             let Some(chunk) = self.generation()?.read(Key { seq, part })? else { break };
@@ -74,8 +86,11 @@ impl Ledger {
     }
 
     fn try_acknowledge(&mut self, at: Cursor, digest: &Digest) -> Result<Report> {
+        if self.acknowledge_tombstone(at, digest)? {
+            return self.report();
+        }
         let names = self.generations.list()?;
-        let of_stream: Vec<Name> = names.into_iter().filter(|name| name.stream == at.stream.0).collect();
+        let of_stream: Vec<Name> = names.iter().copied().filter(|name| name.stream == at.stream.0).collect();
         for (index, name) in of_stream.iter().enumerate() {
             let ends_before = of_stream.get(index + 1).is_some_and(|next| next.first_seq <= at.seq);
             if ends_before || at.seq < name.first_seq {
@@ -120,7 +135,7 @@ impl Ledger {
         self.begin(spent.first_ms)?;
         self.write(Changes::default())?;
         self.mark();
-        let closed = self.generations.list()?.into_iter().find(|name| name.number == spent.number);
+        let closed = self.generations.list()?.iter().copied().find(|name| name.number == spent.number);
         closed.map_or(Ok(()), |closed| self.remove_if_drained(closed))
     }
 
@@ -143,13 +158,13 @@ impl Ledger {
     }
 
     /// Notes one file as lost and removes what is left of it.
-    fn lose_file(&mut self, name: Name, seq: u64, entry: Option<Entry>, now_ms: i64) -> Result<()> {
+    pub(super) fn lose_file(&mut self, name: Name, seq: u64, entry: Option<Entry>, now_ms: i64) -> Result<()> {
         self.notes.push(format!("file {seq} of generation {} is not whole", name.number));
         let is_newest = self.generations.list()?.last() == Some(&name);
         if self.state.lost_file != Some((name.stream, seq)) {
             let (from_ms, to_ms) = entry.map_or((name.first_ms, now_ms), |entry| (entry.first_ms, entry.last_ms));
             let count = entry.and_then(|entry| entry.requests).map(u64::from);
-            self.state.note(generation_gap(from_ms, to_ms, count));
+            self.state.note_another(generation_gap(from_ms, to_ms, count));
             self.state.lost_file = Some((name.stream, seq));
             self.left_over = true;
             if !is_newest {

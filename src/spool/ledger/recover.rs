@@ -60,7 +60,7 @@ impl Ledger {
     pub(super) fn recover(&mut self, now_ms: i64) -> Result<()> {
         (self.open, self.fresh, self.builder) = (None, None, Builder::new());
         self.state = State::default();
-        for name in self.generations.list()?.into_iter().rev() {
+        for name in self.generations.list()?.iter().copied().rev() {
             match self.load(name) {
                 Ok(true) => break,
                 // Its first commit never happened, so nothing was ever in it.

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::ids::RequestId;
+use crate::spool::WhenFull;
 use crate::spool::backlog::Cursor;
 use crate::spool::lane::OpenLog;
 use crate::spool::log::{self, FRAME_LIMIT, HEAD, Preamble, finish_frame};
@@ -11,12 +12,13 @@ use crate::spool::renew::renew;
 use crate::spool::wire::Seed;
 use crate::units::Bytes;
 
-fn setup(folder: &Path) -> Setup {
+pub(super) fn setup(folder: &Path) -> Setup {
     Setup {
         folder: folder.to_owned(),
         seed: Seed([7; 32]),
         generation_size: Bytes(1 << 20).0,
         backlog_limit: u64::MAX,
+        when_full: WhenFull::RollUp,
         free_floor: 0,
     }
 }
@@ -25,13 +27,13 @@ fn open(folder: &Path) -> Ledger {
     open_with(setup(folder))
 }
 
-fn open_with(setup: Setup) -> Ledger {
+pub(super) fn open_with(setup: Setup) -> Ledger {
     let opener = Opener::new(|_, folder| Generation::open(folder));
     Ledger::open(setup, &Known::default(), opener, 1000).expect("it opens, whatever is on the disk")
 }
 
 /// A finished log of `rows` requests, whose ids go on from `first`.
-fn write_log(folder: &Path, number: u32, rows: u32) -> (PathBuf, Vec<u8>) {
+pub(super) fn write_log(folder: &Path, number: u32, rows: u32) -> (PathBuf, Vec<u8>) {
     fs::create_dir_all(folder.join("open")).expect("a folder");
     let name = log::Name { number, id: u64::from(number) };
     let preamble = Preamble { boot: lane::boot_id(), made_ms: 1, sync: 0 };
@@ -95,12 +97,12 @@ fn row_of_generations(folder: &Path) {
     assert!(names.len() >= 3, "{names:?}");
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
     assert!(copied.success());
 }
 
-fn seal() -> Seal {
+pub(super) fn seal() -> Seal {
     Seal { now_ms: 1000, ..Seal::default() }
 }
 

@@ -66,6 +66,8 @@ numbered! {
         NoSpace = 4 "no_space",
         /// The disk refused a write or a sync.
         WriteFailed = 5 "write_failed",
+        /// The backlog was full, and the oldest files were dropped as the configuration says.
+        Dropped = 6 "dropped",
     }
 }
 

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::super::record::{Gap, GapReason, Outcome, RollUp, SAMPLE, UsageRecord};
+use super::super::record::{Client, Gap, GapReason, Outcome, Pseudonym, RollUp, SAMPLE, UsageRecord};
 use super::*;
 use crate::ids::RequestId;
 use crate::units::TimeQuality;
@@ -20,7 +20,7 @@ fn record(n: u64) -> UsageRecord<'static> {
         at_ms: SAMPLE.at_ms + n.cast_signed() * 7,
         request: RequestId(id),
         route: if n.is_multiple_of(3) { "/pets/{id}" } else { "/pets" },
-        client: Some(IpAddr::from([127, 0, 0, 1])),
+        client: Client::Whole(IpAddr::from([127, 0, 0, 1])),
         ..SAMPLE
     }
 }
@@ -222,7 +222,7 @@ fn text(max: usize) -> impl Strategy<Value = String> {
     ]
 }
 
-type Drawn = (i64, [u8; 16], Vec<String>, (u16, usize, u8), (u64, u64), (u32, u32), Option<IpAddr>);
+type Drawn = (i64, [u8; 16], Vec<String>, (u16, usize, u8), (u64, u64), (u32, u32), Client);
 
 fn drawn() -> impl Strategy<Value = Drawn> {
     let texts = proptest::collection::vec(text(24), 10);
@@ -235,9 +235,12 @@ fn drawn() -> impl Strategy<Value = Drawn> {
         })
     ];
     let client = prop_oneof![
-        Just(None),
-        any::<[u8; 4]>().prop_map(|ip| Some(IpAddr::from(ip))),
-        any::<[u8; 16]>().prop_map(|ip| Some(IpAddr::from(ip)))
+        Just(Client::Absent),
+        any::<[u8; 4]>().prop_map(|ip| Client::Whole(IpAddr::from(ip))),
+        any::<[u8; 16]>().prop_map(|ip| Client::Whole(IpAddr::from(ip))),
+        any::<[u8; 3]>().prop_map(Client::Network4),
+        any::<[u8; 6]>().prop_map(Client::Network6),
+        any::<[u8; 10]>().prop_map(|hash| Client::Hashed(Pseudonym(hash)))
     ];
     let ending = (any::<u16>(), 0..Outcome::ALL.len(), 0..3u8);
     (any::<i64>(), id, texts, ending, any::<(u64, u64)>(), any::<(u32, u32)>(), client)
@@ -298,4 +301,59 @@ proptest! {
         prop_assert!(open(&file, &key().public()).is_err());
         prop_assert!(open(&bytes, &key().public()).is_err());
     }
+}
+
+const STANDS_FOR: StandsFor = StandsFor { first: 3, digest: Digest([9; 32]) };
+
+fn tombstone(stands_for: StandsFor, seq: u64, previous: Option<Digest>) -> Result<Vec<u8>, Error> {
+    let mut builder = Builder::new();
+    builder.push(&gap()).expect("the file has room");
+    builder.bury(&Place { seq, previous, policy: None, ..PLACE }, stands_for, &key())
+}
+
+#[test]
+fn a_tombstone_tells_what_it_stands_for_under_the_signature() {
+    let previous = Some(Digest([8; 32]));
+    let file = tombstone(STANDS_FOR, 7, previous).expect("it can be sealed");
+    let read = open(&file, &key().public()).expect("it opens");
+    let header = read.header();
+    assert_eq!((header.first(), header.seq, header.stands_for), (3, 7, Some(STANDS_FOR)));
+    assert_eq!(header.chain_digest(read.digest()), STANDS_FOR.digest);
+    assert_eq!(read.rows().collect::<Vec<_>>(), [gap()]);
+    let plain = open(&small(), &key().public()).expect("it opens");
+    assert_eq!((plain.header().first(), plain.header().chain_digest(plain.digest())), (1, plain.digest()));
+
+    for at in 24..file.len() {
+        let mut altered = file.clone();
+        altered[at] ^= 1;
+        assert!(open(&altered, &key().public()).is_err(), "byte {at}");
+    }
+    // As a plain file it has bytes too many, and a plain file as a tombstone too few.
+    let as_kind = |file: &[u8], kind: u8| {
+        let mut file = file.to_vec();
+        file[10] = kind;
+        refusal(&file)
+    };
+    assert_eq!(as_kind(&file, 1), Error::HeaderMalformed);
+    assert_eq!(as_kind(&small(), 2), Error::HeaderMalformed);
+    assert_eq!(as_kind(&small(), 3), Error::UnknownKind);
+}
+
+#[test]
+fn a_tombstone_has_no_requests_and_a_possible_place() {
+    let previous = Some(Digest([8; 32]));
+    let at = |first, seq, previous| tombstone(StandsFor { first, ..STANDS_FOR }, seq, previous).map(drop);
+    assert_eq!(at(1, 1, None), Ok(()));
+    assert_eq!(at(1, 9, None), Ok(()));
+    for (first, seq, previous) in [(0, 2, previous), (3, 2, previous), (1, 2, previous), (2, 2, None)] {
+        assert_eq!(at(first, seq, previous), Err(Error::BadPlace), "{first} to {seq}");
+    }
+    let mut builder = Builder::new();
+    builder.push(&Row::Request(record(1))).expect("the file has room");
+    let place = Place { seq: 7, previous, policy: None, ..PLACE };
+    assert_eq!(builder.bury(&place, STANDS_FOR, &key()), Err(Error::RowsMismatch));
+    // Nor does one that a faulty device made of requests.
+    let mut header = *Unverified::parse(&small()).expect("it parses").claimed();
+    header.stands_for = Some(StandsFor { first: 1, ..STANDS_FOR });
+    assert_eq!(refusal(&assemble(&header, 100, b"x", &key())), Error::HeaderMalformed);
 }

@@ -8,6 +8,7 @@ use crate::ids::StreamId;
 use crate::keys::SigningKey;
 use crate::spool::backlog::{Unavailable, UsageFile};
 use crate::telemetry::{Heartbeats, Standstill};
+use crate::upload::client::Client;
 
 const DEVICE: DeviceId = DeviceId([1; 16]);
 const DIGEST: Digest = Digest([4; 32]);
@@ -71,7 +72,8 @@ fn an_address_that_would_send_usage_in_clear_needs_to_be_asked_for() {
     let client = |hub: &str, allow_plain_http: bool, pinned: bool| {
         let hub_pins = if pinned { vec![DIGEST] } else { vec![] };
         let config = Config { allow_plain_http, hub_pins, ..Config::default() };
-        Client::new(&config, hub, b"", None)
+        let uplink = Uplink::new(&config, Box::new(|| None), None).expect("no proxy");
+        Client::new(&config, hub, b"", uplink, None)
     };
     for loopback in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost"] {
         assert!(client(loopback, false, false).is_ok(), "{loopback}");
@@ -121,9 +123,10 @@ async fn an_uploader_that_waits_between_rounds_or_for_its_spool_is_fresh_and_one
             });
         }
     });
-    let config = Config { hub: Some(address), ..Config::default() };
+    let config = Config { hubs: vec![address], ..Config::default() };
     let spool = Arc::new(Mute::default());
-    let worker = Worker::new(config, Arc::clone(&spool), &Identity::new(&key(2)), hubs, wakes.clone());
+    let uplink = Uplink::new(&config, Box::new(|| None), None).expect("a good configuration");
+    let worker = Worker::new(config, &uplink, Arc::clone(&spool), &Identity::new(&key(2)), hubs, wakes.clone());
     let worker = worker.expect("a good configuration").expect("it names a hub");
     let hearts = Heartbeats::new(Instant::now(), silence);
     let task = tokio::spawn(worker.run(hearts.register("upload", Instant::now())));

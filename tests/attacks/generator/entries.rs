@@ -285,6 +285,26 @@ fn policies() -> Vec<Folder> {
             p["routes"]["upstreams"][0]["endpoints"] = json!(["https://shop.example"])
         }),
         spoilt("api-name-of-129", "A name that no usage record can hold.", |p| api(p)["name"] = "a".repeat(129).into()),
+        spoilt(
+            "usage-of-nothing",
+            "An API that says of nothing what records keep: a second form of not saying it.",
+            |p| api(p)["usage"] = json!({}),
+        ),
+        spoilt("usage-of-nothing-anywhere", "The same of all APIs.", |p| p["routes"]["usage"] = json!({})),
+        spoilt(
+            "usage-of-no-word",
+            "A way of keeping principals that is not one: an address can be cut, a name cannot.",
+            |p| api(p)["usage"] = json!({"principal": "truncated"}),
+        ),
+        spoilt("usage-in-capitals", "A way of keeping addresses in other letters.", |p| {
+            api(p)["usage"] = json!({"address": "Absent"})
+        }),
+        spoilt("usage-never-rotated", "Hashes that stay the same for ever.", |p| {
+            p["routes"]["usage"] = json!({"rotate": "never"})
+        }),
+        spoilt("usage-of-the-future", "Something else that records could keep.", |p| {
+            api(p)["usage"] = json!({"headers": "clear"})
+        }),
         spoilt("host-in-capitals", "A host that no request matches.", |p| api(p)["hosts"] = json!(["API.example"])),
         spoilt("host-with-path", "A host that is a path.", |p| api(p)["hosts"] = json!(["a/b"])),
         spoilt("body-over", "A request body without a limit that means anything.", |p| {

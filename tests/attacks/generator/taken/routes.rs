@@ -149,6 +149,17 @@ fn terms() -> Vec<Folder> {
         meaning("audiences", "An API that wants audiences, one of 256 bytes.", |p| {
             api(p)["audiences"] = json!(["https://api.example/", "a".repeat(256)])
         }),
+        meaning("usage-least", "Nothing of any person is kept, and hashes would last a day.", |p| {
+            p["routes"]["usage"] = json!({"address": "absent", "principal": "absent", "rotate": "day"});
+        }),
+        meaning("usage-most", "All is kept by one API, and what is so without a word by all others.", |p| {
+            api(p)["usage"] = json!({"address": "clear", "principal": "clear", "rotate": "month"});
+            p["routes"]["usage"] = json!({"address": "truncated", "principal": "hashed", "rotate": "month"});
+        }),
+        meaning("usage-of-one-member", "One thing is said of an API, and another of all.", |p| {
+            api(p)["usage"] = json!({"address": "hashed"});
+            p["routes"]["usage"] = json!({"rotate": "day"});
+        }),
         meaning("body-of-none", "No request body at all.", |p| api(p)["max_body"] = 0.into()),
         meaning("body-of-2-40", "The largest body that an API may allow.", |p| {
             api(p)["max_body"] = (1_u64 << 40).into()
