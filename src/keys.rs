@@ -1,7 +1,8 @@
 //! Signing keys of roots, roles and devices, and what they sign. Imports `ids` only.
 //!
 //! Signed bytes are DSSE v1's PAE: `"DSSEv1 " len(T) " " T " " len(M) " " M`, with a media type of
-//! its own for each kind of document, so that no signature can be moved from one kind to another.
+//! its own for each kind of document, so that no signature can be moved from one kind to another. The one exception is
+//! the handshake of TLS 1.3, whose signed bytes begin with 64 spaces (RFC 8446, 4.4.3) and so are no PAE.
 //! A key's algorithm belongs to the key, never to the message.
 
 mod mac;
@@ -50,6 +51,12 @@ impl KeyAlg {
     }
 }
 
+/// A SubjectPublicKeyInfo of an Ed25519 key (RFC 8410, 4) up to the 32 bytes of the key.
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// What a client signs in a handshake of TLS 1.3, up to the transcript's hash (RFC 8446, 4.4.3).
+const CLIENT_VERIFY: &[u8] =
+    b"                                                                TLS 1.3, client CertificateVerify\0";
+
 /// Why a public key is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
@@ -82,6 +89,17 @@ impl PublicKey {
             return Err(BadKey::Weak);
         }
         Ok(Self { alg, raw: raw.to_vec() })
+    }
+
+    /// The Ed25519 key in a SubjectPublicKeyInfo of RFC 8410; no other form of one is taken.
+    pub fn from_spki(spki: &[u8]) -> Result<Self, BadKey> {
+        Self::new(KeyAlg::Ed25519, spki.strip_prefix(&SPKI_PREFIX).ok_or(BadKey::Malformed)?)
+    }
+
+    /// An Ed25519 key as a SubjectPublicKeyInfo; `None` for another algorithm.
+    #[must_use]
+    pub fn to_spki(&self) -> Option<Vec<u8>> {
+        (self.alg == KeyAlg::Ed25519).then(|| [&SPKI_PREFIX, self.raw()].concat())
     }
 
     /// Its algorithm.
@@ -163,6 +181,24 @@ impl SigningKey {
         bytes.copy_from_slice(self.pair.sign(&pae(media_type, message)).as_ref());
         bytes
     }
+
+    /// The signature of a client over a handshake of TLS 1.3; `None` for any other bytes.
+    #[must_use]
+    pub fn sign_handshake(&self, message: &[u8]) -> Option<Vec<u8>> {
+        message.starts_with(CLIENT_VERIFY).then(|| self.pair.sign(message).as_ref().to_vec())
+    }
+
+    /// A secret for one purpose, which tells nothing of the key: HMAC-SHA256 by the seed.
+    #[must_use]
+    pub fn secret(&self, purpose: &str) -> [u8; 32] {
+        mac(&self.seed, purpose.as_bytes())
+    }
+
+    /// The same key once more.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::from_seed(&self.seed).expect("the seed made this key")
+    }
 }
 
 impl fmt::Debug for SigningKey {
@@ -183,6 +219,13 @@ pub fn pae(media_type: &str, message: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Digest {
     Digest(bytes32(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref()))
+}
+
+/// HMAC-SHA256 (RFC 2104).
+#[must_use]
+pub fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
+    bytes32(ring::hmac::sign(&key, message).as_ref())
 }
 
 /// `N` bytes from the system's random source; `None` if that source fails.
@@ -244,6 +287,24 @@ mod tests {
         assert!(!public.verifies("text/a", b"n", &signature));
         let other = SigningKey::from_seed(&[8; 32]).expect("a seed makes a key").public();
         assert!(!other.verifies("text/a", b"m", &signature));
+    }
+
+    #[test]
+    fn a_key_reads_back_from_its_spki_and_nothing_but_a_handshake_is_signed_without_a_type() {
+        let key = SigningKey::from_seed(&[7; 32]).expect("a seed makes a key");
+        let spki = key.public().to_spki().expect("it is Ed25519");
+        assert_eq!(PublicKey::from_spki(&spki), Ok(key.public()));
+        let weak = [&SPKI_PREFIX[..], &[0; 32]].concat();
+        assert_eq!(PublicKey::from_spki(&weak), Err(BadKey::Weak));
+        for wrong in [&spki[1..], &spki[..43], &[&spki[..], &[0]].concat(), b""] {
+            assert_eq!(PublicKey::from_spki(wrong), Err(BadKey::Malformed));
+        }
+        let verify = [CLIENT_VERIFY, &[1; 32]].concat();
+        assert!(key.sign_handshake(&verify).is_some());
+        for wrong in [&pae("text/a", b"m"), &verify[1..], &CLIENT_VERIFY[..97], b""] {
+            assert!(key.sign_handshake(wrong).is_none());
+        }
+        assert_ne!(key.secret("a"), key.secret("b"));
     }
 
     #[test]

@@ -137,6 +137,9 @@ pub struct UploadStatus {
     /// Those of them that a key signed which this device no longer has: enrol it at the hub as well.
     #[serde(default)]
     pub by_another_key: u64,
+    /// Whether the hub tells at once what is new; else it is asked now and then.
+    #[serde(default)]
+    pub hears_events: bool,
     /// The hub that took the last file, or the last one that was tried; absent before that.
     #[serde(default)]
     pub hub: Option<String>,

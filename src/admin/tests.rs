@@ -68,6 +68,7 @@ fn status() -> Status {
             failures: 1,
             passed_over: 1,
             by_another_key: 0,
+            hears_events: true,
             last_success_seconds: Some(5),
             last_error: None,
         }),

@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 use tidegate::bundle::keyfile::AuthorKey;
 use tidegate::cli::unparsed;
 use tidegate::exit;
-use tidegate::hub::{self, Config, read_key};
-use tidegate::ids::hex;
+use tidegate::hub::{self, Config, Enrolled, read_key};
+use tidegate::ids::{DeviceId, hex};
 
 /// The centre of a fleet of Tidegate gateways: takes in their usage, every record exactly once.
 #[derive(Parser)]
@@ -27,7 +27,7 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Check a configuration file and the key that it names.
+    /// Check a configuration file and all that it names: keys, root, folders, database, certificate.
     Check {
         /// The configuration file.
         #[arg(long)]
@@ -36,6 +36,37 @@ enum Command {
     /// The key that signs receipts.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The devices of a hub, which may be running: it heeds a change within two seconds.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+}
+
+#[derive(Subcommand)]
+enum DeviceCommand {
+    /// Enrol a device, or take its revocation back.
+    Add {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// What people call it.
+        name: String,
+        /// Its raw Ed25519 key, 64 hex digits: `tidegate device request` on the device shows it.
+        key: String,
+    },
+    /// Show all devices that were ever enrolled.
+    List {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Take nothing from a device and give it nothing any more, whatever else enrols it.
+    Revoke {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// The device's id, 32 hex digits.
+        device: DeviceId,
+    },
 }
 
 #[derive(Subcommand)]
@@ -61,6 +92,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Run { config } => return run(&config),
         Command::Check { config } => check(&config).map_err(|error| (exit::CONFIG, error)),
+        Command::Device(command) => device(command),
         Command::Key(KeyCommand::New { file }) => new_key(&file).map_err(|error| (exit::CANT_CREATE, error)),
         Command::Key(KeyCommand::Show { file }) => show_key(&file).map_err(|error| (exit::DATA, error)),
     };
@@ -81,16 +113,49 @@ fn run(config: &Path) -> ExitCode {
     let outcome = Config::read(config)
         .map_err(hub::Error::from)
         .and_then(|config| hub::run(config, |address| println!("listening on {address}")));
-    report(outcome.map_err(|error| {
-        let code = if error.is_configuration() { exit::CONFIG } else { exit::IO };
-        (code, error.into())
-    }))
+    report(outcome.map_err(coded))
+}
+
+/// With the exit code that it calls for.
+fn coded(error: hub::Error) -> (u8, anyhow::Error) {
+    let code = if error.is_configuration() { exit::CONFIG } else { exit::IO };
+    (code, error.into())
 }
 
 fn check(config: &Path) -> anyhow::Result<()> {
     let config = Config::read(config)?;
+    let wrong: Vec<String> =
+        hub::check(&config).into_iter().map(|error| format!("{:#}", anyhow::Error::from(error))).collect();
+    if !wrong.is_empty() {
+        anyhow::bail!("{}", wrong.join("\n  "));
+    }
     let key = read_key(&config.key_file)?;
-    println!("ok: {} devices, receipts by key {}", config.devices.len(), key.public().id());
+    println!("ok: {} listed devices, receipts by key {}", config.devices.len(), key.public().id());
+    Ok(())
+}
+
+fn device(command: DeviceCommand) -> Result<(), (u8, anyhow::Error)> {
+    let read = |config: &Path| Config::read(config).map_err(|error| coded(error.into()));
+    match command {
+        DeviceCommand::Add { config, name, key } => {
+            let id = hub::add_device(&read(&config)?, &name, &key).map_err(coded)?;
+            println!("enrolled {id} {name}");
+        }
+        DeviceCommand::List { config } => {
+            for Enrolled { device, by, is_revoked } in hub::devices(&read(&config)?).map_err(coded)? {
+                let standing = if is_revoked { "revoked" } else { "enrolled" };
+                println!("{} {standing} by {} {:?} key {}", device.id(), by.name(), device.name, hex(device.key.raw()));
+            }
+        }
+        DeviceCommand::Revoke { config, device } => {
+            if !hub::revoke_device(&read(&config)?, device).map_err(coded)? {
+                let unknown = "the ledger has no such device; `device list` shows them. One that only an enrolment in the \
+                               folder of bundles names is revoked after `device add`";
+                return Err((exit::DATA, anyhow::anyhow!(unknown)));
+            }
+            println!("revoked {device}");
+        }
+    }
     Ok(())
 }
 

@@ -134,11 +134,17 @@ impl Enrolment {
         // 8 canonical JSON, schema, type
         let enrolment: Self = document.read()?;
         enrolment.check()?;
-        let key = public(&enrolment.key)?;
-        owned(enrolment.device, &key)?;
+        let key = enrolment.key()?;
         // 10 (a part of it) deployment, root_version
         enrolment.address(&enrolment.target()).is_under(root)?;
         Ok(Signed { enrolment, key, role, signers })
+    }
+
+    /// The key that it is for, whose id is the device's. Nothing is verified by that.
+    pub fn key(&self) -> Result<PublicKey, Refused> {
+        let key = public(&self.key)?;
+        owned(self.device, &key)?;
+        Ok(key)
     }
 
     fn target(&self) -> Target {

@@ -32,6 +32,8 @@ pub(super) struct Daemon {
     pub(super) time: Arc<ArcSwap<TimeState>>,
     pub(super) spool: Arc<Spool>,
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
+    /// Whether the hub's events are heard.
+    pub(super) events: Option<watch::Receiver<bool>>,
     pub(super) uplink: Arc<upload::Uplink>,
     pub(super) hubs: Vec<String>,
     pub(super) hearts: Heartbeats,
@@ -191,6 +193,7 @@ impl admin::Answers for Daemon {
                 failures: status.failures,
                 passed_over: status.passed_over,
                 by_another_key: status.by_another_key,
+                hears_events: self.events.as_ref().is_some_and(|open| *open.borrow()),
                 hub: status.hub.and_then(|place| self.hubs.get(place).cloned()),
                 held: status.held.map(|why| why.to_string()),
                 day_bytes: self.uplink.day_bytes(),

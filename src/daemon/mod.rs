@@ -197,17 +197,18 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let wakes = upload::Wakes::default();
     let kick = Arc::clone(&wakes.kick);
     let (rotated_hubs, hubs) = watch::channel(hub_keys);
+    let identity = upload::Identity::new(&key);
     let uplink =
         upload::Uplink::new(&config.upload, timekeeper::clock(timekeeper.state()), Some(config.state.join("traffic")))?;
     let settings = config.upload.clone();
-    let uploader = upload::Worker::new(settings, &uplink, Arc::clone(&spool), key.public(), hubs, wakes.clone())?;
+    let uploader = upload::Worker::new(settings, &uplink, Arc::clone(&spool), &identity, hubs, wakes.clone())?;
     let puller = match &uploader {
         Some(uploader) => {
             let shelf = upload::Shelf { inbox: config.inbox.clone(), most: bundle::container::MAX_FILE };
             upload::Puller::new(
                 config.upload.clone(),
                 &uplink,
-                key.public(),
+                &identity,
                 shelf,
                 Arc::clone(&known),
                 uploader.status(),
@@ -216,6 +217,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         }
         None => None,
     };
+    let listener = upload::Listener::new(config.upload.clone(), &uplink, &identity, Arc::clone(&wakes.bundles))?;
     let doors = admin::Doors::open(&config.admin)?;
     let listeners = sockets::open(&config.gateway.listeners)?;
 
@@ -251,6 +253,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         time: timekeeper.state(),
         spool: Arc::clone(&spool),
         upload: uploader.as_ref().map(upload::Worker::status),
+        events: listener.as_ref().map(upload::Listener::status),
         uplink: Arc::clone(&uplink),
         hubs: config.upload.hubs.clone(),
         hearts: hearts.clone(),
@@ -276,6 +279,10 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     if let Some(puller) = puller {
         let heart = hearts.register_slow("pull", config.upload.step(), Instant::now());
         tasks.push(tokio::spawn(puller.run(heart)));
+    }
+    if let Some(listener) = listener {
+        let heart = hearts.register_slow("events", config.upload.step(), Instant::now());
+        tasks.push(tokio::spawn(listener.run(heart)));
     }
 
     if let Err(error) = setpriority_process(Some(gettid()), NICE) {

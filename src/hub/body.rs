@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,15 +18,54 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
+use super::events::Events;
+
 /// Bytes of a file that are in memory at a time.
 const PIECE: usize = 64 << 10;
 
 /// Any answer of the hub.
-pub(super) type Answer = Response<Either<Full<Bytes>, FileBody>>;
+pub(super) type Answer = Response<AnswerBody>;
+
+/// What it consists of.
+#[derive(Debug)]
+pub(super) enum AnswerBody {
+    Whole(Full<Bytes>),
+    File(FileBody),
+    Events(Events),
+}
 
 /// An answer that is in memory.
 pub(super) fn whole(answer: Response<Full<Bytes>>) -> Answer {
-    answer.map(Either::Left)
+    answer.map(AnswerBody::Whole)
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::File(body) => Pin::new(body).poll_frame(cx),
+            Self::Events(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::File(body) => body.is_end_stream(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::File(body) => body.size_hint(),
+            Self::Events(_) => SizeHint::new(),
+        }
+    }
 }
 
 /// A file on its way out; its reader's place is free again when it is dropped.

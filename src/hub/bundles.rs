@@ -1,24 +1,27 @@
 //! What devices fetch: of each kind the newest that names them, from one folder that the operator fills. Where the newest
 //! policy is one that a permit leads away from, the one to which it leads.
 //!
-//! The simplest form: the folder is looked through again every few seconds, by heads; labels of devices are those of
+//! The folder's time is looked at four times a second, and what lies in it when that has changed, and now and then; by
+//! heads, on a thread that may wait for the disk. Requests take the last list as it is. Labels of devices are those of
 //! their enrolments in the same folder. Nothing is verified here but whose word an enrolment is, where the hub was given
 //! the root. Devices verify, and whoever can write the folder can at most keep newer bundles from them. A file is put in by a rename, as everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 use hyper::{HeaderMap, Response, StatusCode, header};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
-use super::body::{Answer, FileBody};
+use super::body::{Answer, AnswerBody, FileBody};
 use super::refusal::Refusal;
 use crate::bundle::container::{BundleType, Head, MAX_FILE, MAX_ROOT};
 use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
@@ -27,12 +30,15 @@ use crate::bundle::manifest::{DeviceFacts, Manifest, Permit, Target};
 use crate::bundle::root::{Role, RootDocument};
 use crate::disk;
 use crate::ids::{DeviceId, Digest};
-use crate::keys::sha256;
+use crate::keys::{PublicKey, sha256};
 use crate::spool::protocol::{BUNDLE_TYPE, BundleKind};
 
-/// How old the list of the folder may be; and while another thread makes the next.
-const FRESH: Duration = Duration::from_secs(2);
-const STALE: Duration = Duration::from_secs(20);
+/// How often the folder's own time is looked at.
+const GLANCE: Duration = Duration::from_millis(250);
+/// After this it is looked through whatever its time says: a file may be written in place, a disk may have no such time.
+const LOOK: Duration = Duration::from_secs(5);
+/// A change so shortly before the look may be one of two that the disk's clock cannot tell apart.
+const GRAIN: Duration = Duration::from_secs(1);
 /// Most bundles and documents of the folder that are looked at, in the order of their names.
 const MAX_FILES: usize = 4_096;
 /// Files on their way out at a time; more get 503.
@@ -45,21 +51,36 @@ pub(super) struct Bundles {
     /// The file of the newest root.
     root: Option<PathBuf>,
     /// The last list, which everybody takes as it is.
-    list: Mutex<Option<Arc<List>>>,
-    /// Held by whoever makes the next.
-    looking: Mutex<()>,
+    list: watch::Sender<Arc<List>>,
+    /// What the last look went by.
+    looked: Mutex<Looked>,
+    /// Devices that hold a stream of events, and how many each.
+    followed: Mutex<HashMap<DeviceId, usize>>,
     readers: Arc<Semaphore>,
 }
 
-/// What is in it, as of a moment.
-#[derive(Debug)]
-struct List {
+/// When the folder was looked through, and what it and the root were like.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
     at: Instant,
+    wall: SystemTime,
+    written: [Option<(u64, SystemTime)>; 2],
+}
+
+/// What is in it, as of a moment.
+#[derive(Debug, Default)]
+pub(super) struct List {
     /// By which enrolments are ordered.
     root: Option<RootDocument>,
     files: BTreeMap<PathBuf, Listed>,
     /// How many files were left out.
     left_out: usize,
+    /// Of each device the enrolment that it would take.
+    enrolments: HashMap<DeviceId, Arc<Item>>,
+    /// All that is no enrolment.
+    others: Vec<Arc<Item>>,
+    /// What devices with a stream of events are told.
+    hints: HashMap<DeviceId, String>,
 }
 
 /// A file, as it was when its head was read; `None` where it is nothing for devices.
@@ -93,67 +114,100 @@ struct Item {
     target: Target,
     labels: Labels,
     permit: Option<Permit>,
+    /// Of an enrolment.
+    key: Option<PublicKey>,
 }
 
 impl Bundles {
-    pub(super) fn new(folder: PathBuf, root: Option<PathBuf>) -> Self {
+    /// Looks through `folder` for the first time.
+    pub(super) fn open(folder: PathBuf, root: Option<PathBuf>) -> Self {
+        let looked = Looked::now(&folder, root.as_deref());
+        let list = look(&folder, root.as_deref(), None);
         Self {
             folder,
             root,
-            list: Mutex::default(),
-            looking: Mutex::default(),
+            list: watch::Sender::new(Arc::new(list)),
+            looked: Mutex::new(looked),
+            followed: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
         }
     }
 
-    /// The newest of `kind` for `device`: 200, 304 where it has that one, 404 where there is none. Where it is not
-    /// `is_known` otherwise, its enrolment in the folder says that it is one of ours.
+    /// Looks again and again until it is dropped.
+    pub(super) async fn tend(self: Arc<Self>) {
+        let mut glance = tokio::time::interval(GLANCE);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            glance.tick().await;
+            let shelf = Arc::clone(&self);
+            // Where it panics the next look tells; the last list stays.
+            let _ = tokio::task::spawn_blocking(move || shelf.glance()).await;
+        }
+    }
+
+    /// Looks through the folder if there may be something new.
+    fn glance(&self) {
+        let now = Looked::now(&self.folder, self.root.as_deref());
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !now.may_differ(&looked) {
+            return;
+        }
+        *looked = now;
+        let last = self.list();
+        let mut list = look(&self.folder, self.root.as_deref(), Some(&last));
+        if list.is_as(&last) {
+            return;
+        }
+        let followed: Vec<DeviceId> = self.followed().keys().copied().collect();
+        list.hints = followed.into_iter().map(|device| (device, list.hint(device))).collect();
+        self.list.send_replace(Arc::new(list));
+    }
+
+    /// The last list.
+    pub(super) fn list(&self) -> Arc<List> {
+        Arc::clone(&self.list.borrow())
+    }
+
+    /// Tells `device` what there is for it, again and again.
+    pub(super) fn follow(self: Arc<Self>, device: DeviceId) -> Follower {
+        *self.followed().entry(device).or_default() += 1;
+        Follower { device, list: self.list.subscribe(), shelf: self }
+    }
+
+    fn followed(&self) -> MutexGuard<'_, HashMap<DeviceId, usize>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest of `kind` for `device`: 200, 304 where it has that one, 404 where there is none.
     pub(super) async fn answer(
         self: Arc<Self>,
         device: DeviceId,
-        is_known: bool,
         kind: BundleKind,
         headers: &HeaderMap,
     ) -> Result<Answer, Refusal> {
         let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let reader = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let shelf = Arc::clone(&self);
-        let found = tokio::task::spawn_blocking(move || shelf.find(device, is_known, kind, known.as_deref()));
+        let found = tokio::task::spawn_blocking(move || shelf.find(device, kind, known.as_deref()));
         let (tag, file) = found.await.map_err(|_| Refusal::Overloaded)??;
         let response = Response::builder().header(header::ETAG, tag);
         let response = match file {
-            None => response.status(StatusCode::NOT_MODIFIED).body(Either::Left(Full::default())),
+            None => response.status(StatusCode::NOT_MODIFIED).body(AnswerBody::Whole(Full::default())),
             Some((file, length)) => response
                 .header(header::CONTENT_TYPE, BUNDLE_TYPE)
-                .body(Either::Right(FileBody::new(file, length, reader))),
+                .body(AnswerBody::File(FileBody::new(file, length, reader))),
         };
         Ok(response.expect("a digest and constants are header values"))
-    }
-
-    /// A name for what there is for `device` now; `None` where there is nothing.
-    pub(super) async fn hint(self: Arc<Self>, device: DeviceId) -> Option<String> {
-        let names = tokio::task::spawn_blocking(move || {
-            let list = self.list();
-            let facts = list.facts(device);
-            let found = BundleKind::ALL.into_iter().filter_map(|kind| list.meant(kind, &facts));
-            found.flat_map(|item| item.digest.0).collect::<Vec<u8>>()
-        });
-        let names = names.await.ok().filter(|names| !names.is_empty())?;
-        sha256(&names).to_string().get(..16).map(str::to_owned)
     }
 
     /// The tag, and the file with its length unless the device has it.
     fn find(
         &self,
         device: DeviceId,
-        is_known: bool,
         kind: BundleKind,
         known: Option<&str>,
     ) -> Result<(String, Option<(File, u64)>), Refusal> {
         let list = self.list();
-        if !is_known && list.enrolment(device).is_none() {
-            return Err(Refusal::UnknownDevice);
-        }
         let item = list.meant(kind, &list.facts(device)).ok_or(Refusal::NotFound)?;
         let tag = format!("\"{}\"", item.digest);
         if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
@@ -164,29 +218,59 @@ impl Bundles {
         let (length, file) = opened.ok().filter(|(length, _)| *length <= MAX_FILE).ok_or(Refusal::NotFound)?;
         Ok((tag, Some((file, length))))
     }
+}
 
-    /// One that is not old, or is being replaced by another thread right now.
-    fn list(&self) -> Arc<List> {
-        let last = || self.list.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_fresh = |list: &Arc<List>| list.at.elapsed() < FRESH;
-        let old = last();
-        if let Some(list) = old.as_ref().filter(|list| is_fresh(list)) {
-            return Arc::clone(list);
+/// One stream's side of the list.
+#[derive(Debug)]
+pub(super) struct Follower {
+    device: DeviceId,
+    list: watch::Receiver<Arc<List>>,
+    shelf: Arc<Bundles>,
+}
+
+impl Follower {
+    pub(super) fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// What there is for it now.
+    pub(super) fn hint(&mut self) -> String {
+        let list = Arc::clone(&self.list.borrow_and_update());
+        list.hints.get(&self.device).cloned().unwrap_or_else(|| list.hint(self.device))
+    }
+
+    /// Until there is another list; `None` if there is none any more.
+    pub(super) async fn changed(&mut self) -> Option<()> {
+        self.list.changed().await.ok()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut entry) = self.shelf.followed().entry(self.device) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
         }
-        let looking = match (self.looking.try_lock(), old) {
-            (Err(TryLockError::WouldBlock), Some(old)) if old.at.elapsed() < STALE => return old,
-            (Err(TryLockError::WouldBlock), _) => self.looking.lock().unwrap_or_else(PoisonError::into_inner),
-            (Err(TryLockError::Poisoned(poisoned)), _) => poisoned.into_inner(),
-            (Ok(looking), _) => looking,
+    }
+}
+
+impl Looked {
+    fn now(folder: &Path, root: Option<&Path>) -> Self {
+        let written = |path: &Path| fs::metadata(path).and_then(|metadata| Ok((metadata.ino(), metadata.modified()?)));
+        let written = [Some(folder), root].map(|path| written(path?).ok());
+        Self { at: Instant::now(), wall: SystemTime::now(), written }
+    }
+
+    /// Whether the folder may hold something else now than when it was looked through.
+    fn may_differ(&self, last: &Self) -> bool {
+        let is_fresh = |written: &Option<(u64, SystemTime)>| {
+            written.is_some_and(|(_, at)| last.wall.duration_since(at).is_ok_and(|age| age < GRAIN))
         };
-        let old = last();
-        if let Some(list) = old.as_ref().filter(|list| is_fresh(list)) {
-            return Arc::clone(list);
-        }
-        let list = Arc::new(look(&self.folder, self.root.as_deref(), old.as_deref()));
-        *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&list));
-        drop(looking);
-        list
+        self.written != last.written
+            || last.written.iter().any(is_fresh)
+            || self.at.saturating_duration_since(last.at) >= LOOK
     }
 }
 
@@ -197,18 +281,21 @@ impl List {
         let permit = self.newest(BundleKind::Permit, facts).and_then(|item| item.permit);
         let permit = permit.filter(|permit| kind == BundleKind::Policy && permit.from == newest.digest);
         let led_to = permit.and_then(|Permit { to, .. }| {
-            self.items().find(|item| item.kind == kind && item.digest == to && item.target.names(facts))
+            self.others.iter().find(|item| item.kind == kind && item.digest == to && item.target.names(facts))
         });
-        Some(led_to.unwrap_or(newest))
+        Some(led_to.map_or(newest, Arc::as_ref))
     }
 
     fn newest(&self, kind: BundleKind, facts: &DeviceFacts) -> Option<&Item> {
-        let meant = self.items().filter(|item| item.kind == kind && item.target.names(facts));
-        meant.max_by_key(|item| item.place)
+        if kind == BundleKind::Enrolment {
+            return self.enrolment(facts.id);
+        }
+        let meant = self.others.iter().filter(|item| item.kind == kind && item.target.names(facts));
+        meant.max_by_key(|item| item.place).map(Arc::as_ref)
     }
 
-    fn items(&self) -> impl Iterator<Item = &Item> {
-        self.files.values().filter_map(|listed| listed.item.as_deref())
+    fn items(&self) -> impl Iterator<Item = &Arc<Item>> {
+        self.files.values().filter_map(|listed| listed.item.as_ref())
     }
 
     /// The device, with the labels of its newest enrolment.
@@ -219,7 +306,56 @@ impl List {
 
     /// The enrolment that it would take.
     fn enrolment(&self, device: DeviceId) -> Option<&Item> {
-        self.newest(BundleKind::Enrolment, &DeviceFacts { id: device, labels: Labels::new() })
+        self.enrolments.get(&device).map(Arc::as_ref)
+    }
+
+    /// The key of a device for whose enrolment the root vouches.
+    pub(super) fn enrolled(&self, device: DeviceId) -> Option<PublicKey> {
+        self.enrolment(device).filter(|item| item.place.0 != Word::Unjudged)?.key.clone()
+    }
+
+    /// The key of a device that has any enrolment: whoever fills the folder has named it.
+    pub(super) fn named(&self, device: DeviceId) -> Option<PublicKey> {
+        self.enrolment(device)?.key.clone()
+    }
+
+    /// A name for what there is for `device`.
+    pub(super) fn hint(&self, device: DeviceId) -> String {
+        let facts = self.facts(device);
+        let found = BundleKind::ALL.into_iter().filter_map(|kind| self.meant(kind, &facts));
+        let names: Vec<u8> = found.flat_map(|item| item.digest.0).collect();
+        sha256(&names).to_string()[..16].to_owned()
+    }
+
+    /// Whether nothing differs from another list.
+    fn is_as(&self, other: &Self) -> bool {
+        let files =
+            |list: &Self| list.files.iter().map(|(path, listed)| (path.clone(), listed.written)).collect::<Vec<_>>();
+        self.root == other.root && files(self) == files(other)
+    }
+
+    /// Puts in order what was found.
+    fn sorted(mut self) -> Self {
+        let (mut enrolments, mut others) = (HashMap::new(), Vec::new());
+        for item in self.items() {
+            let Some(device) = item.enrols() else {
+                others.push(Arc::clone(item));
+                continue;
+            };
+            let best = enrolments.entry(device).or_insert_with(|| Arc::clone(item));
+            if best.place <= item.place {
+                *best = Arc::clone(item);
+            }
+        }
+        (self.enrolments, self.others) = (enrolments, others);
+        self
+    }
+}
+
+impl Item {
+    /// Whom it enrols, if it is an enrolment.
+    fn enrols(&self) -> Option<DeviceId> {
+        self.key.as_ref().map(|key| key.id().into())
     }
 }
 
@@ -232,7 +368,7 @@ fn look(folder: &Path, root: Option<&Path>, last: Option<&List>) -> List {
     });
     // What was judged by another root is judged anew.
     let last = last.filter(|last| last.root == root);
-    let mut list = List { at: Instant::now(), root, files: BTreeMap::new(), left_out: 0 };
+    let mut list = List { root, ..List::default() };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
@@ -268,7 +404,7 @@ fn look(folder: &Path, root: Option<&Path>, last: Option<&List>) -> List {
         };
         list.files.insert(path, listed);
     }
-    list
+    list.sorted()
 }
 
 /// The root document in a file.
@@ -286,6 +422,7 @@ fn read(path: PathBuf, root: Option<&RootDocument>) -> io::Result<Option<Item>> 
         file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes)?;
         let Ok(document) = Document::parse(&bytes) else { return Ok(None) };
         let Ok(enrolment) = document.read::<Enrolment>() else { return Ok(None) };
+        let Ok(key) = enrolment.key() else { return Ok(None) };
         let Enrolment { device, epoch, seq, labels, .. } = enrolment;
         let item = Item {
             path,
@@ -295,6 +432,7 @@ fn read(path: PathBuf, root: Option<&RootDocument>) -> io::Result<Option<Item>> 
             target: Target::Devices(vec![device]),
             labels,
             permit: None,
+            key: Some(key),
         };
         return Ok(Some(item).filter(|_| document.kind() == DocumentKind::Enrolment));
     }
@@ -309,7 +447,7 @@ fn read(path: PathBuf, root: Option<&RootDocument>) -> io::Result<Option<Item>> 
     let Ok(manifest) = Manifest::parse(head.manifest(), bundle_type) else { return Ok(None) };
     let (place, digest) = ((Word::default(), manifest.epoch(), manifest.seq()), sha256(head.manifest()));
     let (permit, labels) = (manifest.permit(), Labels::new());
-    Ok(Some(Item { path, kind, place, digest, target: manifest.target, labels, permit }))
+    Ok(Some(Item { path, kind, place, digest, target: manifest.target, labels, permit, key: None }))
 }
 
 fn word(document: &Document, root: &RootDocument) -> Word {
@@ -322,85 +460,4 @@ fn word(document: &Document, root: &RootDocument) -> Word {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bundle::root::{RoleKeys, RootDraft};
-    use crate::keys::SigningKey;
-
-    #[test]
-    fn what_is_left_out_is_counted_what_is_no_bundle_is_not_and_heads_are_read_once() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let put = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).expect("written");
-        for number in 0..MAX_FILES {
-            put(&format!("a-{number}.tgb.result.json"), b"{}");
-            put(&format!(".a-{number}.tgb"), b"");
-        }
-        let key = SigningKey::from_seed(&[1; 32]).expect("a key");
-        let role = RoleKeys { keys: vec![0], threshold: 1 };
-        let root = RootDocument::build(RootDraft {
-            deployment: "harbour".into(),
-            epoch: 1,
-            version: 1,
-            issued_at: 1,
-            keys: vec![("ada".into(), key.public())],
-            roles: BTreeMap::from([(Role::Root, role.clone()), (Role::Policy, role)]),
-        })
-        .expect("a sound root");
-        let enrolment = |seq: u64| {
-            let enrolment = Enrolment::new(&root, &key.public(), Labels::new(), seq, 1).expect("sound");
-            Document::sign(DocumentKind::Enrolment, &enrolment, &key).expect("signed").to_bytes()
-        };
-        put("b.tgd", &enrolment(1));
-        let first = look(folder.path(), None, None);
-        assert_eq!((first.files.len(), first.items().count(), first.left_out), (1, 1, 0));
-
-        let seqs = |list: &List| list.items().map(|item| item.place.2).collect::<Vec<_>>();
-        put("c.tgd", &enrolment(2));
-        let second = look(folder.path(), None, Some(&first));
-        let [one, again] =
-            [&first, &second].map(|list| list.files.values().next().and_then(|listed| listed.item.clone()));
-        assert!(one.zip(again).is_some_and(|(one, again)| Arc::ptr_eq(&one, &again)), "its head is not read again");
-        assert_eq!(seqs(&second), [1, 2]);
-        put(".part", &enrolment(3));
-        fs::rename(folder.path().join(".part"), folder.path().join("b.tgd")).expect("moved");
-        assert_eq!(seqs(&look(folder.path(), None, Some(&second))), [3, 2], "another file");
-
-        for number in 0..MAX_FILES {
-            put(&format!("d-{number}.tgb"), b"");
-        }
-        let many = look(folder.path(), None, Some(&second));
-        assert_eq!((many.files.len(), many.left_out, seqs(&many)), (MAX_FILES, 2, vec![3, 2]));
-    }
-
-    #[test]
-    fn another_root_orders_enrolments_anew_and_one_that_cannot_be_read_leaves_the_last() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("root.json");
-        let key = |seed: u8| SigningKey::from_seed(&[seed; 32]).expect("a key");
-        let root = |policy: u8| {
-            let role = |at| RoleKeys { keys: vec![at], threshold: 1 };
-            RootDocument::build(RootDraft {
-                deployment: "harbour".into(),
-                epoch: 1,
-                version: 1,
-                issued_at: 1,
-                keys: vec![("policy".into(), key(policy).public()), ("hub".into(), key(2).public())],
-                roles: BTreeMap::from([(Role::Root, role(0)), (Role::Policy, role(0)), (Role::Hub, role(1))]),
-            })
-            .expect("a sound root")
-        };
-        for (name, by, seq) in [("policy.tgd", 1, 1), ("hub.tgd", 2, 5), ("other.tgd", 3, 9)] {
-            let enrolment = Enrolment::new(&root(1), &key(7).public(), Labels::new(), seq, 1).expect("sound");
-            let document = Document::sign(DocumentKind::Enrolment, &enrolment, &key(by)).expect("signed");
-            fs::write(folder.path().join(name), document.to_bytes()).expect("written");
-        }
-        let device = DeviceId::from(key(7).public().id());
-        let mut last = None;
-        for (bytes, seq) in [(root(1).bytes(), 1), (root(4).bytes(), 5), (b"{", 5), (root(3).bytes(), 9)] {
-            fs::write(&path, bytes).expect("written");
-            let list = look(folder.path(), Some(&path), last.as_ref());
-            assert_eq!(list.enrolment(device).map(|item| item.place.2), Some(seq));
-            last = Some(list);
-        }
-    }
-}
+mod tests;

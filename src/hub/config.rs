@@ -9,9 +9,10 @@ use serde::Deserialize;
 use super::ledger::Device;
 use crate::bundle::keyfile::{AuthorKey, KeyFileError};
 use crate::disk;
-use crate::ids::{DeviceId, unhex};
+use crate::ids::{DeviceId, KeyId, unhex};
 use crate::keys::{KeyAlg, PublicKey, SigningKey};
-use crate::units::Span;
+use crate::spool::protocol::is_quota_name;
+use crate::units::{Bytes, Span};
 
 /// Largest configuration file, in bytes: some ten thousand devices.
 const CONFIG_LIMIT: u64 = 4 << 20;
@@ -58,6 +59,20 @@ pub enum Error {
         /// The second device's name.
         name: String,
     },
+    /// Devices would believe no receipt of this hub: give it the key that the root names, or sign a root that names this
+    /// one (`tidegate root rotate --add hub=…`).
+    #[error("{}: its key {key} is not in the hub role of {}", key_file.display(), root.display())]
+    NotInRoot {
+        /// The hub's key file.
+        key_file: PathBuf,
+        /// Its key's id.
+        key: KeyId,
+        /// The root document.
+        root: PathBuf,
+    },
+    /// A quota's name, limit or share is not sound, or another one has its name: see `docs/hub.md`.
+    #[error("quota {0:?}: its name, limit or share is not sound, or it is there twice")]
+    Quota(String),
     /// A limit of 0 would let nothing in.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -82,12 +97,25 @@ pub struct Config {
     pub requests: Option<PathBuf>,
     /// Which devices may send.
     pub enrol: Enrol,
+    /// Whether a device must prove that it has its key before it gets bundles, events or the time: by TLS, or by a signed
+    /// challenge where TLS ends before the hub. Usage files are signed anyway.
+    pub require_proof: bool,
+    /// Quotas that devices share, each by leases.
+    pub quotas: Vec<Quota>,
     /// The devices of the fleet.
     pub devices: Vec<DeviceEntry>,
     /// TLS; without it, something in front of the hub ends it, or the files travel in clear (they stay signed).
     pub tls: Option<Tls>,
-    /// Connections at the same time; more wait in the listening socket.
+    /// Connections at the same time; more wait in the listening socket. Each takes a file descriptor.
     pub connections: usize,
+    /// Streams of events at the same time, of those connections; more get 503, and such devices ask now and then.
+    pub events: usize,
+    /// How many in a second are told to come again where too many come at once.
+    pub rate: u32,
+    /// The most usage files of one device in a minute; 0 is no limit.
+    pub device_files: u32,
+    /// The most bytes of them in a minute; 0 is no limit.
+    pub device_bytes: Bytes,
     /// Usage files in memory at the same time, each at most 2.1 MiB as sent and 2 MiB unpacked; more get 503.
     pub uploads: usize,
     /// How long a request's head may take, and how long a connection may idle.
@@ -119,6 +147,46 @@ pub struct DeviceEntry {
     pub key: String,
 }
 
+/// A quota that devices share.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// What devices ask for: lower-case letters, digits and hyphens.
+    pub name: String,
+    /// How much all of them may spend in a window, at most 2^53 - 1.
+    pub limit: u64,
+    /// How long that lasts.
+    pub window: Window,
+    /// The most of what is left that one lease may take: above 0, at most 1.
+    #[serde(default = "Quota::default_share")]
+    pub share: f64,
+}
+
+impl Quota {
+    fn default_share() -> f64 {
+        0.1
+    }
+
+    fn is_sound(&self) -> bool {
+        is_quota_name(&self.name) && (1..1 << 53).contains(&self.limit) && self.share > 0.0 && self.share <= 1.0
+    }
+}
+
+// A share is a number, as `is_sound` sees to.
+impl Eq for Quota {}
+
+/// How long a quota lasts, in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Window {
+    /// From minute 0.
+    Hour,
+    /// From midnight.
+    Day,
+    /// From the first of the month.
+    Month,
+}
+
 /// Certificate and key of the listener.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,10 +207,16 @@ impl Default for Config {
             root: None,
             requests: None,
             enrol: Enrol::Listed,
+            require_proof: true,
+            quotas: Vec::new(),
             devices: Vec::new(),
             tls: None,
-            connections: 256,
-            uploads: 8,
+            connections: 12_288,
+            events: 10_240,
+            rate: 200,
+            device_files: 6_000,
+            device_bytes: Bytes(1 << 30),
+            uploads: 16,
             head_timeout: Span::secs(15),
             body_timeout: Span::secs(30),
             drain: Span::secs(10),
@@ -157,12 +231,20 @@ impl Config {
         let bytes = read_file(path, CONFIG_LIMIT)?;
         let text = String::from_utf8(bytes).map_err(|_| malformed("not UTF-8".into()))?;
         let config: Self = toml::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-        for (name, number) in [("connections", config.connections), ("uploads", config.uploads)] {
+        for (name, number) in
+            [("connections", config.connections), ("uploads", config.uploads), ("rate", config.rate as usize)]
+        {
             if number == 0 {
                 return Err(Error::Zero(name));
             }
         }
         config.devices()?;
+        for (at, quota) in config.quotas.iter().enumerate() {
+            let is_twice = config.quotas.iter().take(at).any(|other| other.name == quota.name);
+            if is_twice || !quota.is_sound() {
+                return Err(Error::Quota(quota.name.clone()));
+            }
+        }
         Ok(config)
     }
 
@@ -209,6 +291,50 @@ mod tests {
         assert_eq!(parse(""), Ok(Config::default()));
         for wrong in ["liste = \"127.0.0.1:1\"", "enrol = \"all\"", "[[devices]]\nname = \"a\"", "body_timeout = 5"] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_key_and_is_the_default() {
+        let text = include_str!("../../config/tidegate-hub.toml");
+        assert_eq!(parse(text), Ok(Config::default()));
+        let code = include_str!("config.rs");
+        let (_, fields) = code.split_once("pub struct Config {").expect("it is there");
+        let (fields, _) = fields.split_once("\n}").expect("it ends");
+        let names = fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next());
+        let missing: Vec<&str> = names.filter(|name| !text.contains(name)).collect();
+        assert!(missing.is_empty(), "config/tidegate-hub.toml does not show {missing:?}");
+        // What is shown as a comment is as good as the rest.
+        let shown: String =
+            text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
+        assert!(
+            parse(&shown).is_ok_and(|config| config.quotas.len() == 1 && config.tls.is_some()),
+            "{:?}",
+            parse(&shown)
+        );
+    }
+
+    #[test]
+    fn a_quota_that_is_not_sound_or_there_twice_is_named() {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let path = folder.path().join("hub.toml");
+        let quota = |name: &str, limit: u64, share: f64| {
+            format!("[[quotas]]\nname = \"{name}\"\nlimit = {limit}\nwindow = \"day\"\nshare = {share:?}\n")
+        };
+        let read = |text: String| {
+            std::fs::write(&path, text).expect("it can be written");
+            Config::read(&path).map(|config| config.quotas.len())
+        };
+        assert_eq!(read(quota("a", 1, 1.0) + &quota("b", 9, 0.1)).ok(), Some(2));
+        for wrong in [
+            quota("A", 1, 1.0),
+            quota("a", 0, 1.0),
+            quota("a", 1 << 53, 1.0),
+            quota("a", 1, 0.0),
+            quota("a", 1, 1.1),
+            quota("a", 1, 1.0) + &quota("a", 2, 1.0),
+        ] {
+            assert!(matches!(read(wrong.clone()), Err(Error::Quota(_))), "{wrong}");
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
+use super::config::Config;
 use super::sink::{self, int};
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{KeyAlg, PublicKey, SigningKey};
@@ -19,9 +20,18 @@ use crate::spool::receipt::{self, Receipt};
 use crate::spool::segment::{Header, Verified};
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 2;
+/// Counts what happened to devices, whoever did it, so that a running hub sees it at little cost.
+const CHANGES: &str = "
+CREATE TABLE changes (devices INTEGER NOT NULL) STRICT;
+INSERT INTO changes VALUES (1);
+CREATE TRIGGER device_added AFTER INSERT ON devices BEGIN UPDATE changes SET devices = devices + 1; END;
+CREATE TRIGGER device_changed AFTER UPDATE ON devices BEGIN UPDATE changes SET devices = devices + 1; END;
+CREATE TRIGGER device_removed AFTER DELETE ON devices BEGIN UPDATE changes SET devices = devices + 1; END;";
+const SCHEMA_VERSION: i64 = 3;
 /// From version 1, which kept each receipt and never read one.
 const FROM_1: &str = "ALTER TABLE files DROP COLUMN receipt";
+/// From version 2, which revoked no device.
+const FROM_2: &str = "ALTER TABLE devices ADD COLUMN revoked_ms INTEGER";
 /// "Tide" in SQLite's header, so that `file` and we know whose database it is.
 const APPLICATION_ID: i64 = 0x5469_6465;
 const BUSY: Duration = Duration::from_secs(10);
@@ -64,6 +74,42 @@ impl Device {
     }
 }
 
+/// Who enrolled a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The configuration lists it.
+    Config,
+    /// It came, where the hub enrols whoever comes.
+    Any,
+    /// A person, by `tidegate-hub device add`.
+    Command,
+}
+
+impl By {
+    const ALL: [Self; 3] = [Self::Config, Self::Any, Self::Command];
+
+    /// The word in the store.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Any => "any",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// A device that was enrolled once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Which.
+    pub device: Device,
+    /// By whom.
+    pub by: By,
+    /// Whether a person has revoked it since.
+    pub is_revoked: bool,
+}
+
 /// What became of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -86,8 +132,12 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or creates the database.
-    pub(super) fn open(path: &Path, key: SigningKey) -> Result<Self, Error> {
+    /// Opens or creates the store that the configuration names.
+    pub(super) fn open(config: &Config, key: SigningKey) -> Result<Self, Error> {
+        Self::open_file(&config.database, key)
+    }
+
+    fn open_file(path: &Path, key: SigningKey) -> Result<Self, Error> {
         // For the hub's eyes only; SQLite gives its other files the same mode. Where this fails it says why.
         let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut db = Connection::open(path)?;
@@ -100,20 +150,39 @@ impl Ledger {
     }
 
     /// All devices that were ever enrolled.
-    pub(super) fn devices(&self) -> Result<Vec<Device>, Error> {
-        let mut query = self.db.prepare("SELECT key, name, enrolled_by = 'any' FROM devices")?;
-        let rows = query.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?, row.get(2)?)))?;
+    pub(super) fn devices(&mut self) -> Result<Vec<Enrolled>, Error> {
+        let mut query = self.db.prepare("SELECT key, name, enrolled_by, revoked_ms IS NOT NULL FROM devices")?;
+        let rows = query
+            .query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?, row.get::<_, String>(2)?, row.get(3)?)))?;
         rows.map(|row| {
-            let (key, name, came_by_itself) = row?;
+            let (key, name, by, is_revoked) = row?;
             let key = PublicKey::new(KeyAlg::Ed25519, &key).map_err(|_| Error::StoredKey)?;
-            Ok(Device { key, name, came_by_itself })
+            let by = By::ALL.into_iter().find(|one| one.name() == by).ok_or(Error::StoredKey)?;
+            Ok(Enrolled { device: Device { key, name, came_by_itself: by == By::Any }, by, is_revoked })
         })
         .collect()
     }
 
-    /// Writes a device down, or its new name.
-    pub(super) fn enrol(&self, device: &Device, now_ms: i64) -> Result<(), Error> {
-        write_device(&self.db, device, now_ms)
+    /// Writes a device down, or its new name. Only [`By::Command`] takes a revocation back.
+    pub(super) fn enrol(&mut self, device: &Device, by: By, now_ms: i64) -> Result<(), Error> {
+        write_device(&self.db, device, by, now_ms)?;
+        if by == By::Command {
+            let again = "UPDATE devices SET revoked_ms = NULL WHERE device = ?1 AND revoked_ms IS NOT NULL";
+            self.db.execute(again, [device.id().0])?;
+        }
+        Ok(())
+    }
+
+    /// `false` if there is no such device.
+    pub(super) fn revoke(&mut self, device: DeviceId, now_ms: i64) -> Result<bool, Error> {
+        let revoke = "UPDATE devices SET revoked_ms = coalesce(revoked_ms, ?2) WHERE device = ?1";
+        Ok(self.db.execute(revoke, params![device.0, now_ms])? > 0)
+    }
+
+    /// Another number whenever devices have changed, whoever changed them.
+    pub(super) fn changes(&mut self) -> Result<u64, Error> {
+        let mut query = self.db.prepare_cached("SELECT devices FROM changes")?;
+        Ok(query.query_row([], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)?)
     }
 
     /// Takes a verified file of `device`; `bytes` are the whole file's. `now_ms` goes into the receipt.
@@ -125,7 +194,8 @@ impl Ledger {
         let verdict = chain::judge(&Link::of(header, file.digest()), &known);
         let taken = match verdict {
             Verdict::Contiguous | Verdict::Ahead { .. } => {
-                write_device(&transaction, device, now_ms)?;
+                let by = if device.came_by_itself { By::Any } else { By::Config };
+                write_device(&transaction, device, by, now_ms)?;
                 let receipt = sign_receipt(file, key, now_ms);
                 write_file(&transaction, file, bytes.len(), now_ms)?;
                 Taken::Kept { receipt: receipt.to_vec(), verdict }
@@ -153,6 +223,7 @@ fn create(db: &mut Connection) -> Result<(), Error> {
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables == 0 {
         transaction.execute_batch(SCHEMA)?;
+        transaction.execute_batch(CHANGES)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     } else if application != APPLICATION_ID {
@@ -160,20 +231,25 @@ fn create(db: &mut Connection) -> Result<(), Error> {
     } else if version > SCHEMA_VERSION {
         return Err(Error::NewerSchema(version));
     } else if version < SCHEMA_VERSION {
-        transaction.execute_batch(FROM_1)?;
+        if version < 2 {
+            transaction.execute_batch(FROM_1)?;
+        }
+        transaction.execute_batch(FROM_2)?;
+        transaction.execute_batch(CHANGES)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     Ok(transaction.commit()?)
 }
 
-fn write_device(db: &Connection, device: &Device, now_ms: i64) -> Result<(), Error> {
-    let by = if device.came_by_itself { "any" } else { "config" };
+fn write_device(db: &Connection, device: &Device, by: By, now_ms: i64) -> Result<(), Error> {
+    // Whom a person enrolled stays so, whatever the configuration lists.
     db.prepare_cached(
-        "INSERT INTO devices VALUES (?1,?2,?3,?4,?5)
+        "INSERT INTO devices VALUES (?1,?2,?3,?4,?5,NULL)
          ON CONFLICT (device) DO UPDATE SET name = excluded.name, enrolled_by = excluded.enrolled_by
-         WHERE name <> excluded.name OR enrolled_by <> excluded.enrolled_by",
+         WHERE (name <> excluded.name OR enrolled_by <> excluded.enrolled_by)
+           AND (enrolled_by <> 'command' OR excluded.enrolled_by = 'command')",
     )?
-    .execute(params![device.id().0, device.key.raw(), device.name, by, now_ms])?;
+    .execute(params![device.id().0, device.key.raw(), device.name, by.name(), now_ms])?;
     Ok(())
 }
 

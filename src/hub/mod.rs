@@ -1,9 +1,9 @@
 //! The centre: takes in usage files and gives every record to SQLite exactly once.
 //!
 //! ```text
-//! serve ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
-//!               ├─▶ time ─▶ signed time
-//!               ├─▶ bundles: what devices fetch
+//! serve (TLS) ─▶ door (device, proof) ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
+//!               ├─▶ time ─▶ signed time; leases ─▶ signed part of a quota
+//!               ├─▶ bundles: what devices fetch; events: that there is something new
 //!               └─▶ requests: what devices ask to be, for a person
 //! ```
 //!
@@ -15,22 +15,38 @@
 
 mod body;
 mod bundles;
+mod command;
 mod config;
+mod devices;
+mod door;
+mod events;
 mod ingest;
+mod leases;
 mod ledger;
+mod proof;
+mod queue;
+mod rate;
 mod refusal;
 mod requests;
+mod seldom;
 mod serve;
 mod sink;
 mod time;
+mod tls;
 mod writer;
 
 use std::net::SocketAddr;
 
-pub use config::{Config, DeviceEntry, Enrol, Tls, read_key};
+pub use command::{add_device, check, devices, revoke_device};
+pub use config::{Config, DeviceEntry, Enrol, Quota, Tls, Window, read_key};
+pub use ledger::{By, Device, Enrolled};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use serve::Hub;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
+
+/// Files that are open beside connections: the ledger, a bundle for each reader, the runtime's own.
+const DESCRIPTORS: u64 = 128;
 
 /// Why the hub does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +81,7 @@ impl Error {
 
 /// Runs a hub on this thread until SIGTERM or SIGINT. `ready` is told the address once it listens.
 pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> {
+    raise_descriptors(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     runtime.block_on(async {
         let mut term = signal(SignalKind::terminate()).map_err(Error::Start)?;
@@ -78,4 +95,17 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> 
         })
         .await
     })
+}
+
+/// Takes all the descriptors that the system gives: most supervisors set far less for those who do not ask.
+fn raise_descriptors(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok()
+    {
+        limit.current = limit.maximum;
+    }
+    let needed = config.connections as u64 + DESCRIPTORS;
+    if let Some(limit) = limit.current.filter(|limit| *limit < needed) {
+        warn!(limit, needed, "too few descriptors for so many connections: raise the limit (LimitNOFILE= of the unit)");
+    }
 }

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, StatusCode, header};
 
+use crate::ids::hex;
+use crate::spool::protocol::CHALLENGE;
 use crate::spool::segment;
 
 /// Why a request is refused. The names are the protocol's; see `spool::protocol`.
@@ -15,6 +17,21 @@ pub(super) enum Refusal {
     MethodNotAllowed(&'static str),
     #[error("the device is not enrolled at this hub")]
     UnknownDevice,
+    #[error("the device was revoked at this hub")]
+    DeviceRevoked,
+    /// With the challenge that is to be signed.
+    #[error("sign the challenge with the device's key, and send the request again with that proof")]
+    ProofRequired([u8; 32]),
+    #[error("the proof is not by the device's key, or is for another request; sign the challenge anew")]
+    ProofInvalid([u8; 32]),
+    /// With the seconds after which it may come again.
+    #[error("the device brings more than its rate allows")]
+    RateLimited(u64),
+    #[error("the body is no request for a lease")]
+    LeaseMalformed,
+    /// With the seconds after which it may come again.
+    #[error("nothing is left of the quota in this window")]
+    QuotaUsedUp(u64),
     #[error("the upload has no Content-Length")]
     LengthRequired,
     #[error("the upload is larger than a usage file can be")]
@@ -56,6 +73,12 @@ impl Refusal {
             Self::NotFound => "NotFound",
             Self::MethodNotAllowed(_) => "MethodNotAllowed",
             Self::UnknownDevice => "UnknownDevice",
+            Self::DeviceRevoked => "DeviceRevoked",
+            Self::ProofRequired(_) => "ProofRequired",
+            Self::ProofInvalid(_) => "ProofInvalid",
+            Self::RateLimited(_) => "RateLimited",
+            Self::LeaseMalformed => "LeaseMalformed",
+            Self::QuotaUsedUp(_) => "QuotaUsedUp",
             Self::LengthRequired => "LengthRequired",
             Self::FileTooLarge => "FileTooLarge",
             Self::BodyTimeout => "BodyTimeout",
@@ -77,12 +100,16 @@ impl Refusal {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UnknownDevice => StatusCode::FORBIDDEN,
+            Self::UnknownDevice | Self::DeviceRevoked => StatusCode::FORBIDDEN,
+            Self::ProofRequired(_) | Self::ProofInvalid(_) => StatusCode::UNAUTHORIZED,
+            Self::RateLimited(_) | Self::QuotaUsedUp(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
             Self::FileTooLarge | Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyCutOff => StatusCode::BAD_REQUEST,
-            Self::PathMismatch | Self::File(_) | Self::Request(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::PathMismatch | Self::File(_) | Self::Request(_) | Self::LeaseMalformed => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::ChainFork | Self::PreviousMismatch => StatusCode::CONFLICT,
             Self::Overloaded | Self::LedgerFailed | Self::RequestsFull | Self::RequestsFailed => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -90,7 +117,13 @@ impl Refusal {
         }
     }
 
-    pub(super) fn answer(self) -> Response<Full<Bytes>> {
+    /// Whether the hub is short of something, so that whoever is turned away takes a place in the queue.
+    pub(super) fn is_shortage(self) -> bool {
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// The answer; `queued` is in how many seconds it is this one's turn.
+    pub(super) fn answer(self, queued: Option<u64>) -> Response<Full<Bytes>> {
         let status = self.status();
         let problem = serde_json::json!({
             "type": format!("urn:tidegate:hub:{}", self.name()),
@@ -102,8 +135,15 @@ impl Refusal {
         if let Self::MethodNotAllowed(allow) = self {
             response = response.header(header::ALLOW, allow);
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response = response.header(header::RETRY_AFTER, 5);
+        if let Self::ProofRequired(challenge) | Self::ProofInvalid(challenge) = self {
+            response = response.header(header::WWW_AUTHENTICATE, "Tidegate-Proof").header(CHALLENGE, hex(&challenge));
+        }
+        let own = match self {
+            Self::RateLimited(seconds) | Self::QuotaUsedUp(seconds) => Some(seconds),
+            _ => None,
+        };
+        if let Some(seconds) = own.or(queued) {
+            response = response.header(header::RETRY_AFTER, seconds);
         }
         if matches!(self, Self::BodyTimeout | Self::FileTooLarge | Self::RequestTooLarge | Self::BodyCutOff) {
             // The rest of the body is not read, so the connection has no next request.

@@ -1,4 +1,4 @@
--- The hub's database, version 2. Ids are blobs in the tables and hexadecimal text in the views;
+-- The hub's database, version 3. Ids are blobs in the tables and hexadecimal text in the views;
 -- read the views: streams, records, roll_ups, gaps. Times are milliseconds since the Unix epoch.
 
 -- Devices whose files are taken.
@@ -6,8 +6,9 @@ CREATE TABLE devices (
     device      BLOB    NOT NULL PRIMARY KEY,   -- 16 bytes: first half of the key id
     key         BLOB    NOT NULL,               -- raw Ed25519 key
     name        TEXT    NOT NULL,
-    enrolled_by TEXT    NOT NULL,               -- 'config', or 'any' where the hub enrols whoever comes
-    enrolled_ms INTEGER NOT NULL
+    enrolled_by TEXT    NOT NULL,               -- 'config', 'command', or 'any' where the hub enrols whoever comes
+    enrolled_ms INTEGER NOT NULL,
+    revoked_ms  INTEGER                         -- NULL: it is not
 ) STRICT, WITHOUT ROWID;
 
 -- The ledger: one line for each usage file, written in one transaction with the file's rows. The

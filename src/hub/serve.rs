@@ -2,40 +2,43 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::body::Moving;
-use super::bundles::{Bundles, read_root};
-use super::config::{Config, Enrol, Tls, read_file, read_key};
+use super::bundles::Bundles;
+use super::command;
+use super::config::{Config, Enrol, read_key};
+use super::devices::Devices;
+use super::door::Door;
 use super::ingest::Ingest;
-use super::ledger::Ledger;
+use super::leases::Leases;
+use super::ledger::{self, By, Ledger};
+use super::proof::Proofs;
+use super::queue::Queue;
+use super::rate::Rates;
 use super::requests::Requests;
 use super::time::Timestamps;
+use super::tls::Handshakes;
 use super::writer::Writer;
 use super::{Error, config};
-use crate::clock::{Reading, WallClock};
+use crate::clock::Reading;
+use crate::keys::PublicKey;
 
 /// Largest request head, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
 /// Most header lines of a request.
 const HEADERS_LIMIT: usize = 32;
-/// Largest PEM file, in bytes.
-const PEM_LIMIT: u64 = 1 << 20;
 /// Bytes that may wait in the system for a slow peer; Linux doubles it.
 const SEND_BUFFER: usize = 32 << 10;
 /// After a failed accept (no more file descriptors, mostly): enough for a connection to end.
@@ -45,8 +48,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Hub {
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    ingest: Arc<Ingest>,
+    tls: Option<Handshakes>,
+    door: Arc<Door>,
+    drain: watch::Sender<bool>,
     writer: Writer,
     writer_thread: std::thread::JoinHandle<()>,
     config: Config,
@@ -55,34 +59,50 @@ pub struct Hub {
 impl Hub {
     /// Opens the ledger, enrols the listed devices, binds the listener. Needs a tokio runtime with I/O and time.
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        let tls = config.tls.as_ref().map(tls_config).transpose()?;
-        let ledger = Ledger::open(&config.database, read_key(&config.key_file)?)?;
-        let mut devices = config.devices()?;
+        let tls = config.tls.as_ref().map(Handshakes::open).transpose()?;
+        let key = read_key(&config.key_file)?;
+        command::fits_root(&config, &key)?;
+        let mut ledger = Ledger::open(&config, key.again())?;
+        let listed = config.devices()?;
         let now_ms = Reading::now().wall_ms;
-        for device in devices.values() {
-            ledger.enrol(device, now_ms)?;
+        for device in listed.values() {
+            ledger.enrol(device, By::Config, now_ms)?;
         }
         let guests = config.enrol == Enrol::Any;
         if guests {
             warn!("any device may send: enrol = \"any\" is for demonstrations");
-            for device in ledger.devices()? {
-                devices.entry(device.id()).or_insert(device);
-            }
         }
-        let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen(config.listen, source))?;
-        let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
-        let time = Timestamps::new(read_key(&config.key_file)?);
-        let mut ingest = Ingest::new(devices, guests, writer.clone(), config.uploads, config.body_timeout.0, time);
-        if let Some(root) = &config.root {
-            read_root(root).map_err(|source| config::Error::Unreadable { path: root.clone(), source })?;
-        }
-        ingest.bundles = config.bundles.clone().map(|folder| Arc::new(Bundles::new(folder, config.root.clone())));
+        let devices = Devices::new(listed, guests);
+        devices.renew(ledger.devices()?);
+        let bundles = config.bundles.clone().map(|folder| Arc::new(Bundles::open(folder, config.root.clone())));
         let requests = config.requests.clone().map(|folder| {
             let unreadable = |source| config::Error::Unreadable { path: folder.clone(), source };
             Requests::open(folder.clone()).map(Arc::new).map_err(unreadable)
         });
-        ingest.requests = requests.transpose()?;
-        Ok(Self { listener, tls, ingest: Arc::new(ingest), writer, writer_thread, config })
+        let requests = requests.transpose()?;
+        let leases = (!config.quotas.is_empty())
+            .then(|| Leases::open(&config.database, &config.quotas, key.again()).map(Arc::new))
+            .transpose()
+            .map_err(ledger::Error::from)?;
+        let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen(config.listen, source))?;
+        let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
+        let rates = Rates::new(config.device_files, config.device_bytes.0);
+        let (drain, draining) = watch::channel(false);
+        let door = Door {
+            devices,
+            proofs: Proofs::new(&key, config.require_proof),
+            bundles,
+            requests,
+            leases,
+            time: Timestamps::new(key),
+            ingest: Ingest::new(writer.clone(), config.uploads, rates, config.body_timeout.0),
+            streams: Arc::new(Semaphore::new(config.events)),
+            draining,
+            queue: Queue::new(config.rate).into(),
+            strangers: Mutex::default(),
+            askers: Mutex::default(),
+        };
+        Ok(Self { listener, tls, door: Arc::new(door), drain, writer, writer_thread, config })
     }
 
     /// Where it listens.
@@ -92,10 +112,15 @@ impl Hub {
 
     /// Serves until `shutdown` resolves, then lets open requests end. What a client was told is durable.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { listener, tls, ingest, writer, writer_thread, config } = self;
-        let (drain, draining) = watch::channel(false);
+        let Self { listener, tls, door, drain, writer, writer_thread, config } = self;
         let slots = Arc::new(Semaphore::new(config.connections));
         let mut connections = JoinSet::new();
+        let mut tending = JoinSet::new();
+        if let Some(bundles) = &door.bundles {
+            tending.spawn(Arc::clone(bundles).tend());
+        }
+        let (known, teller) = (Arc::clone(&door), writer.clone());
+        tending.spawn(async move { known.devices.tend(teller).await });
         tokio::pin!(shutdown);
         let ended = loop {
             let accepted = async {
@@ -109,13 +134,13 @@ impl Hub {
                 (accepted, slot) = accepted => match accepted {
                     Ok((stream, peer)) => {
                         let connection = Connection {
-                            ingest: ingest.clone(),
-                            draining: draining.clone(),
+                            door: door.clone(),
+                            draining: door.draining.clone(),
                             head_timeout: config.head_timeout.0,
                             body_timeout: config.body_timeout.0,
                             _slot: slot,
                         };
-                        connections.spawn(connection.run(stream, peer, tls.clone().map(TlsAcceptor::from)));
+                        connections.spawn(connection.run(stream, peer, tls.clone()));
                     }
                     Err(error) => {
                         warn!(%error, "cannot accept a connection");
@@ -132,7 +157,8 @@ impl Hub {
             warn!("some requests did not end in time");
             connections.shutdown().await;
         }
-        drop((ingest, writer));
+        tending.shutdown().await;
+        drop((door, writer));
         // The last writer is gone, so the thread ends with what it has begun.
         let joined = tokio::task::spawn_blocking(move || writer_thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) { Err(Error::LedgerStopped) } else { ended }
@@ -141,7 +167,7 @@ impl Hub {
 
 /// One accepted connection.
 struct Connection {
-    ingest: Arc<Ingest>,
+    door: Arc<Door>,
     draining: watch::Receiver<bool>,
     head_timeout: Duration,
     body_timeout: Duration,
@@ -149,22 +175,23 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+    async fn run(self, stream: TcpStream, peer: SocketAddr, tls: Option<Handshakes>) {
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else a slow peer seems to stand still
         let stream = Moving::new(stream, self.body_timeout);
-        let Some(tls) = tls else { return self.http(stream, peer).await };
+        let Some(tls) = tls else { return self.http(stream, peer, None).await };
         match tokio::time::timeout(self.head_timeout, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.http(stream, peer).await,
+            Ok(Ok((stream, key))) => self.http(stream, peer, key).await,
             Ok(Err(error)) => debug!(%peer, %error, "no TLS connection"),
             Err(_) => debug!(%peer, "the TLS handshake took too long"),
         }
     }
 
-    async fn http(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
-        let ingest = self.ingest.clone();
+    /// `key` is the one that the handshake has shown.
+    async fn http(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, key: Option<PublicKey>) {
+        let (door, key) = (self.door.clone(), key.map(Arc::new));
         let service = service_fn(move |request| {
-            let ingest = ingest.clone();
-            async move { Ok::<_, std::convert::Infallible>(ingest.answer(request).await) }
+            let (door, key) = (door.clone(), key.clone());
+            async move { Ok::<_, std::convert::Infallible>(door.answer(request, key.as_deref()).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -189,20 +216,4 @@ impl Connection {
             debug!(%peer, %error, "a connection ended early");
         }
     }
-}
-
-fn tls_config(tls: &Tls) -> Result<Arc<ServerConfig>, Error> {
-    let malformed = |path: &std::path::Path, reason: String| config::Error::Malformed { path: path.into(), reason };
-    let pem = read_file(&tls.certificate, PEM_LIMIT)?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| malformed(&tls.certificate, error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(&read_file(&tls.key, PEM_LIMIT)?)
-        .map_err(|error| malformed(&tls.key, error.to_string()))?;
-    let config =
-        ServerConfig::builder_with_details(Arc::new(rustls::crypto::ring::default_provider()), Arc::new(WallClock))
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-            .map_err(|error| malformed(&tls.certificate, error.to_string()))?;
-    Ok(Arc::new(config))
 }

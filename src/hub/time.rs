@@ -5,9 +5,8 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Method, Response, header};
+use hyper::{Response, header};
 
-use super::refusal::Refusal;
 use crate::clock::Reading;
 use crate::keys::SigningKey;
 use crate::spool::protocol::TIME_TYPE;
@@ -23,10 +22,7 @@ impl Timestamps {
     }
 
     /// The answer to a device that is known here.
-    pub(super) fn answer(&self, method: &Method, asked: &Question) -> Response<Full<Bytes>> {
-        if method != Method::GET {
-            return Refusal::MethodNotAllowed("GET").answer();
-        }
+    pub(super) fn answer(&self, asked: &Question) -> Response<Full<Bytes>> {
         let at = Reading::now().wall_ms.div_euclid(1_000);
         Response::builder()
             .header(header::CONTENT_TYPE, TIME_TYPE)

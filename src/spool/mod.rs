@@ -37,6 +37,7 @@ mod handle;
 mod held;
 mod intake;
 mod lane;
+pub mod lease;
 mod ledger;
 mod log;
 mod losses;

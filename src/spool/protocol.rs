@@ -7,22 +7,41 @@
 //!   body: the usage file, with Content-Length
 //! 200  body: the signed receipt (`receipt`); the same again for the same file
 //!   Tidegate-Bundles: 16 hex             changes with what there is under /v1/bundles for the device
-//! 403  UnknownDevice                     the device is not enrolled
+//! 403  UnknownDevice, DeviceRevoked      the device is not enrolled, or no longer
 //! 409  ChainFork, PreviousMismatch       kept apart; it does not get better by sending it again
 //! 400, 408, 411, 413, 422                the request or the file is at fault; 422 KeyMismatch: another device's file
-//! 429, 500, 503                          later: Retry-After, in seconds
+//! 429  RateLimited                       later: Retry-After, in seconds, the device's own rate allows it again
+//! 503  Overloaded, LedgerFailed          later: Retry-After, in seconds, each who is turned away is told another moment
+//!
+//! What begins with a device's id and is no usage file wants proof that the asker has that device's key: it showed the key
+//! as a raw public key in the TLS handshake (RFC 7250), or, where TLS ends before the hub, it signs a challenge:
+//! 401  ProofRequired, ProofInvalid
+//!   Tidegate-Challenge: 64 hex           big-endian Unix seconds and 24 bytes of the hub's own; good for ten minutes
+//!   then the same request again, and any other on this connection, with
+//!   Tidegate-Proof: 64 hex "." 128 hex   the challenge, and the key's signature over PAE(`PROOF_TYPE`, `proof_message`)
 //!
 //! GET /v1/bundles/{device: 32 hex}/{enrolment|revocation|permit|policy}
 //!   Tidegate-Device-Key: 64 hex
 //!   If-None-Match: "64 hex", …           what the device has of that kind, or refused
 //! 200  ETag: "64 hex", the identity      body: the newest that names the device
-//! 304  it has that one      404  there is none      403, 503 as above
+//! 304  it has that one      404  there is none      401, 403, 503 as above
 //!   body of every refusal: application/problem+json (RFC 9457); `title` is the error's name
+//!
+//! GET /v1/events/{device: 32 hex}
+//! 200  text/event-stream; event `bundles` with data {16 hex}, what Tidegate-Bundles says, at the beginning and whenever
+//!      it is another one; a comment line every 20 s. It ends when the hub drains and when the device is revoked
+//! 404  the hub has no bundles      401, 403, 503 as elsewhere
+//!
+//! POST /v1/leases/{device: 32 hex}/{quota: [a-z0-9-], at most 64}
+//!   body: JSON {"want": n}, and {"back": m, "lease": number} with what is left of a lease of this window; at most 1 KiB
+//! 200  body: the signed lease (`lease`), of at most what was wanted      204  nothing was wanted
+//! 404  no such quota      422  LeaseMalformed      401, 403, 503 as elsewhere, the proof in every case
+//! 429  QuotaUsedUp: Retry-After, in seconds, at the latest an hour; the next window has its own
 //!
 //! GET /v1/time/{device: 32 hex}/{nonce: 32 hex}
 //!   Tidegate-Device-Key: as above
 //! 200  body: the signed time (`timestamp`), for this device and this nonce
-//! 403  UnknownDevice
+//! 401, 403 as elsewhere
 //!
 //! PUT /v1/requests
 //!   body: a device's signed request to be enrolled, with Content-Length, at most 32 KiB; for a person at the hub
@@ -47,6 +66,12 @@ pub const SIGNATURE: &str = "tidegate-signature";
 pub const BUNDLES_HINT: &str = "tidegate-bundles";
 /// Most bytes of it.
 pub const HINT_LIMIT: usize = 64;
+/// Response header of a 401: what the device is to sign, in hex.
+pub const CHALLENGE: &str = "tidegate-challenge";
+/// Request header with the answer to it: see [`proof`].
+pub const PROOF: &str = "tidegate-proof";
+/// Media type of what a device signs to prove that it has its key.
+pub const PROOF_TYPE: &str = "application/vnd.tidegate.proof.v1";
 /// Media type of a usage file.
 pub const USAGE_TYPE: &str = "application/vnd.tidegate.usage.v1";
 /// Media type of a signed receipt.
@@ -64,6 +89,24 @@ const TIME_PREFIX: &str = "/v1/time/";
 pub const BUNDLE_TYPE: &str = "application/vnd.tidegate.bundle";
 
 const BUNDLES: &str = "/v1/bundles/";
+
+const EVENTS: &str = "/v1/events/";
+/// Media type of a stream of events (HTML, 9.2).
+pub const EVENTS_TYPE: &str = "text/event-stream";
+/// The event that tells the hint.
+pub const BUNDLES_EVENT: &str = "bundles";
+
+/// Where a device hears of what is new.
+#[must_use]
+pub fn events_path(device: DeviceId) -> String {
+    format!("{EVENTS}{device}")
+}
+
+/// Reads [`events_path`].
+#[must_use]
+pub fn read_events_path(path: &str) -> Option<DeviceId> {
+    path.strip_prefix(EVENTS)?.parse().ok()
+}
 
 /// What a device can ask the hub for. In the order in which it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,9 +196,71 @@ pub fn read_time_path(path: &str) -> Option<Question> {
     Some(Question { device: device.parse().ok()?, nonce: unhex(nonce).ok()? })
 }
 
+const LEASES: &str = "/v1/leases/";
+/// Media type of a signed lease.
+pub const LEASE_TYPE: &str = "application/vnd.tidegate.lease.v1+json";
+
+/// Whether a quota may be called so.
+#[must_use]
+pub fn is_quota_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+/// Where a device asks for a part of a quota.
+#[must_use]
+pub fn lease_path(device: DeviceId, quota: &str) -> String {
+    format!("{LEASES}{device}/{quota}")
+}
+
+/// Reads [`lease_path`].
+#[must_use]
+pub fn read_lease_path(path: &str) -> Option<(DeviceId, &str)> {
+    let (device, quota) = path.strip_prefix(LEASES)?.split_once('/')?;
+    Some((device.parse().ok()?, Some(quota).filter(|quota| is_quota_name(quota))?))
+}
+
+/// What a device signs under [`PROOF_TYPE`]: challenge ‖ method ‖ " " ‖ path.
+#[must_use]
+pub fn proof_message(challenge: &[u8; 32], method: &str, path: &str) -> Vec<u8> {
+    [challenge, method.as_bytes(), b" ", path.as_bytes()].concat()
+}
+
+/// The value of [`PROOF`].
+#[must_use]
+pub fn proof(challenge: &[u8; 32], signature: &[u8; 64]) -> String {
+    format!("{}.{}", hex(challenge), hex(signature))
+}
+
+/// Reads [`proof`].
+#[must_use]
+pub fn read_proof(text: &str) -> Option<([u8; 32], [u8; 64])> {
+    let (challenge, signature) = text.split_once('.')?;
+    Some((unhex(challenge).ok()?, unhex(signature).ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proof_reads_back_and_no_other_spelling_does() {
+        let text = proof(&[0xa5; 32], &[7; 64]);
+        assert_eq!(read_proof(&text), Some(([0xa5; 32], [7; 64])));
+        let wrong = [text.to_uppercase(), format!("{text}0"), text.replace('.', ""), text[1..].into(), String::new()];
+        assert!(wrong.iter().all(|wrong| read_proof(wrong).is_none()));
+    }
+
+    #[test]
+    fn paths_of_events_and_leases_read_back_and_no_other_spelling_does() {
+        let device = DeviceId([0xa5; 16]);
+        assert_eq!(read_events_path(&events_path(device)), Some(device));
+        assert_eq!(read_lease_path(&lease_path(device, "calls-2")), Some((device, "calls-2")));
+        let long = "n".repeat(65);
+        for quota in ["", "Calls", "a/b", "a.b", "..", "a%20", long.as_str()] {
+            assert_eq!(read_lease_path(&lease_path(device, quota)), None, "{quota}");
+        }
+        assert_eq!(read_events_path(&format!("{}/", events_path(device))), None);
+    }
 
     #[test]
     fn a_question_for_the_time_reads_back_and_no_other_spelling_does() {

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::http::request::Builder;
-use hyper::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use super::identity::{self, Handshakes, Identity};
 use super::pin::PinnedHub;
 use super::progress::{Progress, SEND_BUFFER, Watched};
 use super::reach::reach;
@@ -29,7 +30,7 @@ use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
 use crate::spool::protocol::{
-    BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, REQUEST_TYPE, REQUESTS, SIGNATURE, USAGE_TYPE, time_path, usage_path,
+    BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, PROOF, REQUEST_TYPE, REQUESTS, SIGNATURE, USAGE_TYPE, time_path, usage_path,
 };
 use crate::spool::segment::SIGNATURE_LEN;
 use crate::spool::timestamp::Question;
@@ -42,7 +43,8 @@ const ANSWER_LIMIT: usize = 16 << 10;
 pub(super) struct Client {
     host: String,
     port: u16,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<(Handshakes, ServerName<'static>)>,
+    identity: Option<Identity>,
     uplink: Arc<Uplink>,
     connect_timeout: Duration,
     request_timeout: Duration,
@@ -55,12 +57,20 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
     /// What the hub has for this device, by a name of its own.
     pub(super) bundles: Option<String>,
+    pub(super) challenge: Option<[u8; 32]>,
     pub(super) body: Bytes,
 }
 
 impl Client {
-    /// Checks the address and the pins. `authorities` is the content of `config.authority_file`.
-    pub(super) fn new(config: &Config, hub: &str, authorities: &[u8], uplink: Arc<Uplink>) -> Result<Self, Error> {
+    /// Checks the address and the pins. `authorities` is the content of `config.authority_file`, `identity` what the hub
+    /// may ask a proof of.
+    pub(super) fn new(
+        config: &Config,
+        hub: &str,
+        authorities: &[u8],
+        uplink: Arc<Uplink>,
+        identity: Option<Identity>,
+    ) -> Result<Self, Error> {
         let address = || Error::BadAddress(hub.into());
         let uri: Uri = hub.parse().map_err(|_| address())?;
         let host = uri.host().ok_or_else(address)?.trim_matches(['[', ']']).to_owned();
@@ -78,7 +88,7 @@ impl Client {
                     .with_custom_certificate_verifier(Arc::new(pinned))
                     .with_no_client_auth();
                 let name = ServerName::try_from(host.clone()).map_err(|_| address())?;
-                (Some((Arc::new(tls), name)), 443)
+                (Some((Handshakes::new(tls, identity.as_ref()), name)), 443)
             }
             Some("http") if config.allow_plain_http || is_loopback(&host) => (None, 80),
             Some("http") => return Err(Error::PlainHttp(hub.into())),
@@ -86,7 +96,7 @@ impl Client {
         };
         let port = uri.port_u16().unwrap_or(default_port);
         let (connect_timeout, request_timeout) = (config.connect_timeout.0, config.request_timeout.0);
-        Ok(Self { host, port, tls, uplink, connect_timeout, request_timeout })
+        Ok(Self { host, port, tls, identity, uplink, connect_timeout, request_timeout })
     }
 
     /// The hub's host, as a file name may hold it.
@@ -122,9 +132,13 @@ impl Client {
         }
         match &self.tls {
             None => self.http(stream, progress).await,
-            Some((config, name)) => {
-                let connector = TlsConnector::from(config.clone());
-                self.http(connector.connect(name.clone(), stream).await.map_err(|_| Failure::Tls)?, progress).await
+            Some((handshakes, name)) => {
+                let connector = TlsConnector::from(handshakes.next());
+                match connector.connect(name.clone(), stream).await {
+                    Ok(stream) => self.http(stream, progress).await,
+                    Err(error) if handshakes.failed(&error) => Box::pin(self.handshake()).await,
+                    Err(_) => Err(Failure::Tls),
+                }
             }
         }
     }
@@ -141,6 +155,8 @@ impl Client {
         Ok(Connection {
             sender,
             authority: self.authority(),
+            identity: self.identity.clone(),
+            challenge: None,
             request_timeout: self.request_timeout,
             progress,
             _task: task,
@@ -168,6 +184,9 @@ fn is_loopback(host: &str) -> bool {
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+    identity: Option<Identity>,
+    /// What the hub wants each request's proof to be over.
+    challenge: Option<[u8; 32]>,
     request_timeout: Duration,
     progress: Progress,
     _task: JoinSet<()>,
@@ -190,7 +209,12 @@ impl Connection {
 
     /// Asks for the time, and reads the answer whole.
     pub(super) async fn time(&mut self, device: &PublicKey, asked: &Question) -> Result<Answer, Failure> {
-        self.send(Request::get(time_path(asked)), device, Bytes::new()).await
+        let path = time_path(asked);
+        let answer = self.send(Request::get(&path), device, Bytes::new()).await?;
+        if !self.is_challenged(answer.status, answer.challenge) {
+            return Ok(answer);
+        }
+        self.send(Request::get(path), device, Bytes::new()).await
     }
 
     /// Brings a device's request to be enrolled, and reads the answer whole.
@@ -206,8 +230,22 @@ impl Connection {
         path: &str,
         known: &[Digest],
     ) -> Result<Response<Incoming>, Failure> {
+        let answer = self.get_once(device, path, known).await?;
+        if !self.is_challenged(answer.status(), identity::challenge(answer.headers())) {
+            return Ok(answer);
+        }
+        self.drain(answer).await?;
+        self.get_once(device, path, known).await
+    }
+
+    async fn get_once(
+        &mut self,
+        device: &PublicKey,
+        path: &str,
+        known: &[Digest],
+    ) -> Result<Response<Incoming>, Failure> {
         let mut request =
-            Request::get(path).header(header::HOST, &self.authority).header(DEVICE_KEY, hex(device.raw()));
+            self.proven(Request::get(path)).header(header::HOST, &self.authority).header(DEVICE_KEY, hex(device.raw()));
         if !known.is_empty() {
             let tags: Vec<String> = known.iter().map(|digest| format!("\"{digest}\"")).collect();
             request = request.header(header::IF_NONE_MATCH, tags.join(", "));
@@ -233,13 +271,33 @@ impl Connection {
         read.map(drop).map_err(|_| Failure::BadAnswer)
     }
 
+    /// Whether the hub wants a proof over a challenge, which the next requests then bring.
+    fn is_challenged(&mut self, status: StatusCode, challenge: Option<[u8; 32]>) -> bool {
+        let challenge = challenge.filter(|_| status == StatusCode::UNAUTHORIZED && self.identity.is_some());
+        self.challenge = challenge.or(self.challenge);
+        challenge.is_some()
+    }
+
+    /// With the proof that the hub wants. A usage file is its own.
+    fn proven(&self, request: Builder) -> Builder {
+        let (Some(identity), Some(challenge)) = (&self.identity, &self.challenge) else { return request };
+        match (request.method_ref(), request.uri_ref()) {
+            (Some(method), Some(uri)) if method != Method::PUT => {
+                let proof = identity.proof(challenge, method.as_str(), uri.path());
+                request.header(PROOF, proof)
+            }
+            _ => request,
+        }
+    }
+
     async fn send(&mut self, request: Builder, device: &PublicKey, body: Bytes) -> Result<Answer, Failure> {
         let (limit, progress) = (self.request_timeout, self.progress.clone());
         progress.within(limit, self.exchange(request, device, body)).await.ok_or(Failure::RequestTimeout)?
     }
 
     async fn exchange(&mut self, request: Builder, device: &PublicKey, body: Bytes) -> Result<Answer, Failure> {
-        let request = request
+        let request = self
+            .proven(request)
             .header(header::HOST, &self.authority)
             .header(DEVICE_KEY, hex(device.raw()))
             .body(Full::from(body))
@@ -250,8 +308,9 @@ impl Connection {
         let retry_after = retry_after(response.headers());
         let hint = response.headers().get(BUNDLES_HINT).and_then(|value| value.to_str().ok());
         let bundles = hint.filter(|hint| hint.len() <= HINT_LIMIT).map(str::to_owned);
+        let challenge = identity::challenge(response.headers());
         let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(|_| Failure::BadAnswer)?;
-        Ok(Answer { status, bundles, retry_after, body: body.to_bytes() })
+        Ok(Answer { status, bundles, retry_after, challenge, body: body.to_bytes() })
     }
 }
 

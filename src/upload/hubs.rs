@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::{Client, Connection};
-use super::{Config, Error, Failure, Uplink};
+use super::{Config, Error, Failure, Identity, Uplink};
 use crate::disk;
 
 /// Largest authority file, in bytes.
@@ -27,8 +27,12 @@ struct Hub {
 }
 
 impl Hubs {
-    /// The hubs that `config` names, if it names any. Checks their addresses and pins; reads the authority file.
-    pub(super) fn new(config: &Config, uplink: &Arc<Uplink>) -> Result<Option<Self>, Error> {
+    /// The hubs that `config` names, if it names any, for the device of `identity`. Checks their addresses and pins; reads the authority file.
+    pub(super) fn new(
+        config: &Config,
+        uplink: &Arc<Uplink>,
+        identity: Option<&Identity>,
+    ) -> Result<Option<Self>, Error> {
         if config.hubs.is_empty() {
             return Ok(None);
         }
@@ -38,7 +42,7 @@ impl Hubs {
                 .map_err(|source| Error::AuthorityFile { path: path.clone(), source })?,
         };
         let hub = |hub: &String| {
-            let client = Client::new(config, hub, &authorities, Arc::clone(uplink))?;
+            let client = Client::new(config, hub, &authorities, Arc::clone(uplink), identity.cloned())?;
             Ok(Hub { client, not_before: None })
         };
         config.hubs.iter().map(hub).collect::<Result<_, _>>().map(|hubs| Some(Self(hubs)))

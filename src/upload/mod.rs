@@ -6,12 +6,15 @@
 //!    └────────────────────┘
 //! ```
 //!
-//! One task of its own, which holds one usage file at a time: it can never slow a request. Another one fetches bundles (`pull`). A file is
+//! One task of its own, which holds one usage file at a time: it can never slow a request. Another one fetches bundles (`pull`),
+//! and one hears when there are new ones (`events`). A file is
 //! acknowledged, and so deleted, only for a receipt that names it and that a hub key signed. Called by
 //! the daemon; `request` by the operator's command.
 
 mod client;
+mod events;
 mod hubs;
+mod identity;
 mod interface;
 mod known;
 mod link;
@@ -32,6 +35,8 @@ use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use events::Listener;
+pub use identity::Identity;
 pub use known::Known;
 pub use link::Link;
 pub use proxy::Address as ProxyAddress;
@@ -91,6 +96,8 @@ pub struct Config {
     pub connect_timeout: Span,
     /// Whether bundles for this device are fetched from the hub too.
     pub pull: bool,
+    /// Whether the hub's stream of events is held, so that what is new is fetched at once; needs `pull`.
+    pub events: bool,
     /// How often at most the hub is asked for them, besides at a start and when the link is back.
     pub pull_interval: Span,
     /// How long nothing may move while a file is sent and its receipt awaited; a slow link has all the time it needs.
@@ -115,6 +122,7 @@ impl Default for Config {
             retry_base: Span::secs(2),
             retry_cap: Span::secs(300),
             pull: true,
+            events: true,
             pull_interval: Span::secs(900),
             connect_timeout: Span::secs(10),
             request_timeout: Span::secs(60),
@@ -127,7 +135,7 @@ impl Config {
     #[must_use]
     pub fn check(&self) -> Vec<Unfit> {
         let (moment, hour, day) = (Span::millis(10), Span::hours(1), Span::hours(24));
-        let hubs = Uplink::new(self, Box::new(|| None), None).and_then(|uplink| hubs::Hubs::new(self, &uplink));
+        let hubs = Uplink::new(self, Box::new(|| None), None).and_then(|uplink| hubs::Hubs::new(self, &uplink, None));
         let hubs = hubs.err().map(|error| {
             let message = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
             Unfit { key: error.key(), message }
@@ -258,9 +266,12 @@ pub enum Failure {
     /// The hub asks to come later.
     #[error("the hub is busy")]
     Busy,
-    /// Enrol this device's key at the hub.
-    #[error("the hub does not know this device")]
+    /// Enrol this device's key at the hub; if it was revoked there, that was somebody's decision.
+    #[error("the hub does not know this device, or has revoked it")]
     UnknownDevice,
+    /// The hub does not take the proof of this device's key: something between changes requests.
+    #[error("the hub does not take this device's proof")]
+    Unproven,
     /// Something other than a hub of this version answers.
     #[error("the hub's answer has an unexpected status")]
     UnexpectedStatus,
@@ -315,6 +326,7 @@ impl Failure {
             | Self::Busy
             | Self::UnexpectedStatus
             | Self::ReceiptRefused
+            | Self::Unproven
             | Self::ProxyRefused(_)
             | Self::ProxyNoWay(_) => true,
             Self::UnknownDevice

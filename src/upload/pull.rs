@@ -20,7 +20,7 @@ use tracing::{debug, info};
 
 use super::client::{Connection, retry_after};
 use super::hubs::Hubs;
-use super::{Config, Error, Failure, Known, Link, Status, Uplink, retry};
+use super::{Config, Error, Failure, Identity, Known, Link, Status, Uplink, retry};
 use crate::disk;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
@@ -69,14 +69,14 @@ impl Puller {
     pub fn new(
         config: Config,
         uplink: &Arc<Uplink>,
-        device: PublicKey,
+        identity: &Identity,
         shelf: Shelf,
         known: Arc<Known>,
         link: watch::Receiver<Status>,
         hint: Arc<Notify>,
     ) -> Result<Option<Self>, Error> {
-        let centre = Hubs::new(&config, uplink)?.filter(|_| config.pull);
-        let uplink = Arc::clone(uplink);
+        let centre = Hubs::new(&config, uplink, Some(identity))?.filter(|_| config.pull);
+        let (uplink, device) = (Arc::clone(uplink), identity.public());
         Ok(centre.map(|centre| Self { centre, uplink, asked: None, device, shelf, known, link, hint, config }))
     }
 
@@ -145,7 +145,7 @@ impl Puller {
             };
             match self.fetch(place, &mut connection, kind).await {
                 Ok(IsIdle(is_idle)) => idle = Some(connection).filter(|_| is_idle),
-                Err(failure @ (Failure::UnknownDevice | Failure::Busy)) => return Err(failure),
+                Err(failure @ (Failure::UnknownDevice | Failure::Unproven | Failure::Busy)) => return Err(failure),
                 Err(failure) if failure.is_held() && self.uplink.held().is_some() => return Err(failure),
                 Err(failure) => {
                     debug!(kind = kind.name(), %failure, "this kind is not fetched from the hub");
@@ -168,6 +168,7 @@ impl Puller {
                 return connection.drain(response).await.map(|()| IsIdle(true));
             }
             StatusCode::FORBIDDEN => return Err(Failure::UnknownDevice),
+            StatusCode::UNAUTHORIZED => return Err(Failure::Unproven),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 self.asked = retry_after(response.headers());
                 return Err(Failure::Busy);

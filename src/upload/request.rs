@@ -40,7 +40,7 @@ struct Problem {
 /// Brings `request`, which the key of `device` signed, to the first hub of `config` that answers. Blocks until it has it.
 pub fn deliver(config: &Config, device: &PublicKey, request: Vec<u8>) -> Result<(), Undelivered> {
     let uplink = Uplink::new(config, Box::new(|| None), None)?;
-    let centre = Hubs::new(config, &uplink)?.ok_or_else(|| Error::BadAddress(String::new()))?;
+    let centre = Hubs::new(config, &uplink, None)?.ok_or_else(|| Error::BadAddress(String::new()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Undelivered::Start)?;
     runtime.block_on(bring(&centre, device, request))
 }

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::client::{Answer, Connection};
 use super::hubs::Hubs;
 use super::uplink::part_of;
-use super::{Config, Error, Failure, Link, Uplink, retry};
+use super::{Config, Error, Failure, Identity, Link, Uplink, retry};
 use crate::clock::Reading;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
@@ -124,11 +124,12 @@ impl<B: Backlog> Worker<B> {
         config: Config,
         uplink: &Arc<Uplink>,
         backlog: B,
-        device: PublicKey,
+        identity: &Identity,
         hubs: watch::Receiver<Arc<[PublicKey]>>,
         wakes: Wakes,
     ) -> Result<Option<Self>, Error> {
-        let Some(centre) = Hubs::new(&config, uplink)? else { return Ok(None) };
+        let Some(centre) = Hubs::new(&config, uplink, Some(identity))? else { return Ok(None) };
+        let device = identity.public();
         let status = watch::Sender::new(Status::default());
         let (refused, asked, hint, links) = (Refused::default(), None, None, uplink.links());
         let uplink = Arc::clone(uplink);

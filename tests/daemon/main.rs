@@ -11,5 +11,7 @@ mod policy;
 mod site;
 mod supervised;
 mod time;
+#[cfg(feature = "hub")]
+mod told;
 mod uplink;
 mod wire;

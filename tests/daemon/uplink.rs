@@ -26,7 +26,7 @@ fn thread(pid: Pid, is: impl Fn(&str) -> bool) -> (PathBuf, i32) {
 }
 
 /// Nanoseconds that a thread has had a processor.
-fn ran(task: &PathBuf) -> u64 {
+fn ran(task: &std::path::Path) -> u64 {
     let stat = fs::read_to_string(task.join("schedstat")).expect("it runs");
     stat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number")
 }

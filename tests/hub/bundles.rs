@@ -17,7 +17,7 @@ use tidegate::ids::{DeviceId, Digest, hex};
 use tidegate::spool::protocol::BundleKind;
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
-use tidegate::upload::{Config, Known, Puller, Shelf, Status, Uplink};
+use tidegate::upload::{Config, Identity, Known, Puller, Shelf, Status, Uplink};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -58,7 +58,7 @@ fn bundle(seq: u64, target: Target, size: usize) -> Vec<u8> {
 }
 
 /// A list of revocations, likewise.
-fn list(seq: u64) -> Vec<u8> {
+pub(crate) fn list(seq: u64) -> Vec<u8> {
     draft(seq, Target::All, EntryKind::Revocations, 10).assemble_list(&root()).expect("a sound draft")
 }
 
@@ -283,7 +283,8 @@ impl Fetching {
         let shelf = Shelf { inbox: inbox.into(), most };
         let (_, link) = watch::channel(Status::default());
         let uplink = Uplink::new(&config, Box::new(|| None), None).expect("sound");
-        let puller = Puller::new(config, &uplink, device().public(), shelf, Arc::clone(known), link, Arc::default());
+        let identity = Identity::new(&device());
+        let puller = Puller::new(config, &uplink, &identity, shelf, Arc::clone(known), link, Arc::default());
         let heart = Heartbeats::new(Instant::now(), DEADLINE).register("pull", Instant::now());
         tokio::spawn(puller.expect("sound").expect("a hub").run(heart))
     }

@@ -151,7 +151,7 @@ async fn a_request_goes_to_the_pinned_hub_only() {
 }
 
 /// Two keys of the role policy, of which one must sign, and the hub's.
-fn root() -> RootDocument {
+pub(crate) fn root() -> RootDocument {
     let role = |keys: &[usize]| RoleKeys { keys: keys.to_vec(), threshold: 1 };
     RootDocument::build(RootDraft {
         deployment: "harbour".into(),

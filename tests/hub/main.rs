@@ -2,9 +2,13 @@
 #![cfg(feature = "hub")]
 
 mod bundles;
+mod devices;
 mod enrol;
+mod herd;
 mod http;
+mod leases;
 mod netns;
+mod proof;
 mod scene;
 mod time;
 mod uplink;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tidegate::keys::PublicKey;
 use tidegate::telemetry::Heartbeats;
 use tidegate::units::Span;
-use tidegate::upload::{Clock, Config, Status, Uplink, Wakes, Worker};
+use tidegate::upload::{Clock, Config, Identity, Status, Uplink, Wakes, Worker};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -39,7 +39,8 @@ impl Uploader {
         let hubs = watch::Sender::new(Arc::from([hub]));
         let wakes = Wakes::default();
         let uplink = Uplink::new(&config, clock, file).expect("the configuration is right");
-        let worker = Worker::new(config, &uplink, shelf.clone(), device().public(), hubs.subscribe(), wakes.clone())
+        let identity = Identity::new(&device());
+        let worker = Worker::new(config, &uplink, shelf.clone(), &identity, hubs.subscribe(), wakes.clone())
             .expect("the configuration is right")
             .expect("it names a hub");
         let status = worker.status();

@@ -15,8 +15,8 @@ fn device() -> Device {
 }
 
 fn ledger(folder: &Path) -> Ledger {
-    let ledger = Ledger::open(&folder.join("usage.sqlite"), key(9)).expect("it opens");
-    ledger.enrol(&device(), 0).expect("it is written");
+    let mut ledger = Ledger::open_file(&folder.join("usage.sqlite"), key(9)).expect("it opens");
+    ledger.enrol(&device(), By::Config, 0).expect("it is written");
     ledger
 }
 
@@ -164,11 +164,11 @@ fn another_programs_database_and_a_newer_hubs_are_left_alone() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let path = folder.path().join("other.sqlite");
     Connection::open(&path).and_then(|db| db.execute_batch("CREATE TABLE t (x)")).expect("it is made");
-    assert!(matches!(Ledger::open(&path, key(9)), Err(Error::Foreign)));
+    assert!(matches!(Ledger::open_file(&path, key(9)), Err(Error::Foreign)));
     drop(ledger(folder.path()));
     let path = folder.path().join("usage.sqlite");
-    Connection::open(&path).and_then(|db| db.pragma_update(None, "user_version", 3)).expect("it is set");
-    assert!(matches!(Ledger::open(&path, key(9)), Err(Error::NewerSchema(3))));
+    Connection::open(&path).and_then(|db| db.pragma_update(None, "user_version", 4)).expect("it is set");
+    assert!(matches!(Ledger::open_file(&path, key(9)), Err(Error::NewerSchema(4))));
 }
 
 #[test]
@@ -176,7 +176,8 @@ fn a_database_of_version_1_is_brought_forward_with_all_that_is_in_it() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let files = chain(2);
     take(&mut ledger(folder.path()), &files[0], 1);
-    let before = "ALTER TABLE files ADD COLUMN receipt BLOB NOT NULL DEFAULT x'00'; PRAGMA user_version = 1";
+    let before = "DROP TRIGGER device_added; DROP TRIGGER device_changed; DROP TRIGGER device_removed; DROP TABLE changes;
+                  ALTER TABLE devices DROP COLUMN revoked_ms; ALTER TABLE files ADD COLUMN receipt BLOB NOT NULL DEFAULT x'00'; PRAGMA user_version = 1";
     let db = Connection::open(folder.path().join("usage.sqlite")).expect("it opens");
     db.execute_batch(before).expect("as version 1 had it");
     drop(db);
@@ -194,7 +195,7 @@ fn a_repeat_is_signed_with_the_key_that_the_hub_has_now_and_keeps_its_time() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let one = file(1, None, 1);
     take(&mut ledger(folder.path()), &one, 77);
-    let mut renewed = Ledger::open(&folder.path().join("usage.sqlite"), key(5)).expect("it opens");
+    let mut renewed = Ledger::open_file(&folder.path().join("usage.sqlite"), key(5)).expect("it opens");
     let Taken::Kept { receipt, verdict } = take(&mut renewed, &one, 99) else { panic!("it is a repeat") };
     let receipt = Receipt::verify(&receipt, &[key(5).public()]).expect("a device that knows the new key believes it");
     assert_eq!((verdict, receipt.digest, receipt.at_ms), (Verdict::Repeat, one.0.digest(), 77));

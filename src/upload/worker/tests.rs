@@ -24,7 +24,8 @@ fn receipt() -> Receipt {
 
 fn verdict(status: u16, body: &[u8]) -> Result<Receipt, Judged> {
     let status = StatusCode::from_u16(status).expect("a status");
-    let answer = Answer { status, retry_after: None, bundles: None, body: Bytes::copy_from_slice(body) };
+    let answer =
+        Answer { status, retry_after: None, bundles: None, challenge: None, body: Bytes::copy_from_slice(body) };
     judge(&answer, DEVICE, DEVICE, AT, &DIGEST, &[key(1).public()])
 }
 
@@ -58,7 +59,8 @@ fn a_refusal_of_one_file_does_not_stop_the_others_and_a_refusal_of_the_device_do
         assert_eq!(verdict(status, b"{}"), Err(Judged::PassOver), "{status}");
     }
     assert_eq!(verdict(403, b"{}"), Err(Judged::Stop(Failure::UnknownDevice)));
-    let answer = Answer { status: StatusCode::FORBIDDEN, retry_after: None, bundles: None, body: Bytes::new() };
+    let answer =
+        Answer { status: StatusCode::FORBIDDEN, retry_after: None, bundles: None, challenge: None, body: Bytes::new() };
     let of_another_key = judge(&answer, DEVICE, DeviceId([9; 16]), AT, &DIGEST, &[]);
     assert_eq!(of_another_key, Err(Judged::PassOver));
     assert_eq!(verdict(503, b"{}"), Err(Judged::Stop(Failure::Busy)));
@@ -71,7 +73,7 @@ fn an_address_that_would_send_usage_in_clear_needs_to_be_asked_for() {
         let hub_pins = if pinned { vec![DIGEST] } else { vec![] };
         let config = Config { allow_plain_http, hub_pins, ..Config::default() };
         let uplink = Uplink::new(&config, Box::new(|| None), None).expect("no proxy");
-        Client::new(&config, hub, b"", uplink)
+        Client::new(&config, hub, b"", uplink, None)
     };
     for loopback in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost"] {
         assert!(client(loopback, false, false).is_ok(), "{loopback}");
@@ -124,7 +126,7 @@ async fn an_uploader_that_waits_between_rounds_or_for_its_spool_is_fresh_and_one
     let config = Config { hubs: vec![address], ..Config::default() };
     let spool = Arc::new(Mute::default());
     let uplink = Uplink::new(&config, Box::new(|| None), None).expect("a good configuration");
-    let worker = Worker::new(config, &uplink, Arc::clone(&spool), key(2).public(), hubs, wakes.clone());
+    let worker = Worker::new(config, &uplink, Arc::clone(&spool), &Identity::new(&key(2)), hubs, wakes.clone());
     let worker = worker.expect("a good configuration").expect("it names a hub");
     let hearts = Heartbeats::new(Instant::now(), silence);
     let task = tokio::spawn(worker.run(hearts.register("upload", Instant::now())));
