@@ -1,7 +1,7 @@
-//! The centre: takes in usage files and gives every record to SQLite exactly once.
+//! The centre: takes in usage files and gives every record to its store exactly once.
 //!
 //! ```text
-//! serve ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
+//! serve ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger: SQLite, or a ClickHouse that several hubs share ─▶ signed receipt
 //!               ├─▶ time ─▶ signed time
 //!               ├─▶ bundles: what devices fetch
 //!               └─▶ requests: what devices ask to be, for a person
@@ -21,7 +21,6 @@ mod ledger;
 mod refusal;
 mod requests;
 mod serve;
-mod sink;
 mod time;
 mod writer;
 
@@ -59,7 +58,11 @@ impl Error {
     /// Whether only a person can help: then a supervisor should not try again.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Ledger(ledger::Error::Foreign | ledger::Error::NewerSchema(_)))
+        match self {
+            Self::Config(_) => true,
+            Self::Ledger(error) => error.is_configuration(),
+            _ => false,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The hub's listener: accepts, speaks TLS where configured, serves HTTP/1.1, drains.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ use super::body::Moving;
 use super::bundles::{Bundles, read_root};
 use super::config::{Config, Enrol, Tls, read_file, read_key};
 use super::ingest::Ingest;
-use super::ledger::Ledger;
+use super::ledger::{By, Device, Enrolled, Ledger};
 use super::requests::Requests;
 use super::time::Timestamps;
 use super::writer::Writer;
 use super::{Error, config};
 use crate::clock::{Reading, WallClock};
+use crate::ids::DeviceId;
 
 /// Largest request head, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
@@ -56,19 +58,14 @@ impl Hub {
     /// Opens the ledger, enrols the listed devices, binds the listener. Needs a tokio runtime with I/O and time.
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let tls = config.tls.as_ref().map(tls_config).transpose()?;
-        let ledger = Ledger::open(&config.database, read_key(&config.key_file)?)?;
-        let mut devices = config.devices()?;
-        let now_ms = Reading::now().wall_ms;
-        for device in devices.values() {
-            ledger.enrol(device, now_ms)?;
-        }
         let guests = config.enrol == Enrol::Any;
         if guests {
             warn!("any device may send: enrol = \"any\" is for demonstrations");
-            for device in ledger.devices()? {
-                devices.entry(device.id()).or_insert(device);
-            }
         }
+        // A store may wait for a server.
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open_ledger(&opening)).await;
+        let (ledger, devices) = opened.map_err(|_| Error::LedgerStopped)??;
         let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen(config.listen, source))?;
         let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
         let time = Timestamps::new(read_key(&config.key_file)?);
@@ -189,6 +186,24 @@ impl Connection {
             debug!(%peer, %error, "a connection ended early");
         }
     }
+}
+
+/// The ledger, with the listed devices in it; and who may send.
+fn open_ledger(config: &Config) -> Result<(Ledger, HashMap<DeviceId, Device>), Error> {
+    let mut ledger = Ledger::open(config, read_key(&config.key_file)?)?;
+    let mut devices = config.devices()?;
+    let now_ms = Reading::now().wall_ms;
+    for device in devices.values() {
+        ledger.enrol(device, By::Config, now_ms)?;
+    }
+    for Enrolled { device, by, is_revoked } in ledger.devices()? {
+        if is_revoked {
+            devices.remove(&device.id());
+        } else if by == By::Command || config.enrol == Enrol::Any {
+            devices.entry(device.id()).or_insert(device);
+        }
+    }
+    Ok((ledger, devices))
 }
 
 fn tls_config(tls: &Tls) -> Result<Arc<ServerConfig>, Error> {

@@ -272,8 +272,7 @@ impl Pass {
 
     /// Takes rows until the log or the file is full. `cuts` collects what a power cut may have taken.
     fn run(mut self, builder: &mut Builder, taken: &mut Gathered, cuts: &mut Cuts) -> io::Result<LogCursor> {
-        // One that ends before what was read of it lost what came behind.
-        let mut ragged = self.end < self.cursor.offset;
+        let mut ragged = false;
         let ended = loop {
             self.fill()?;
             let rest = self.window.get(self.at..).unwrap_or_default();

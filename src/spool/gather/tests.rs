@@ -262,23 +262,3 @@ fn a_power_cut_reaches_back_no_further_than_the_last_sync_however_long_a_worker_
     // A clock that starts anew after the cut tells nothing of when it was.
     assert_eq!(begins(&[(9, &[(50, hour), (50, 9 * hour)])], 2 * hour), [hour]);
 }
-
-#[test]
-fn a_log_that_ends_before_what_was_read_of_it_is_a_gap_in_the_boot_that_wrote_it() {
-    let bytes = log(lane::boot_id(), 4, false);
-    let row = (bytes.len() - PREAMBLE) as u64 / 4;
-    let read_to = PREAMBLE as u64 + 3 * row;
-    let cursor = LogCursor { id: 1, offset: read_to, rows: 3, last_ms: 102 };
-    for (end, gaps) in [(bytes.len() as u64, 0), (read_to, 0), (read_to - 1, 1), (read_to - row, 1), (7, 1), (0, 1)] {
-        let folder = tempfile::tempdir().expect("a folder");
-        let end = usize::try_from(end).expect("small");
-        fs::write(folder.path().join(Name { number: 1, id: 1 }.file_name()), &bytes[..end]).expect("it writes");
-        let (mut builder, told) = (Builder::new(), ToldSums::new());
-        let seal = Seal { now_ms: NOW_MS, ..Seal::default() };
-        let state = State { cursors: vec![cursor], ..State::default() };
-        let (boot, read): (_, ReadAt) = (lane::boot_id(), |file, buffer, at| file.read_at(buffer, at));
-        let gather = Gather { folder: folder.path(), state: &state, told: &told, seal: &seal, boot, read };
-        gather.run(&mut builder).expect("it reads");
-        assert_eq!(builder.rows(), gaps + u32::from(end == bytes.len()), "cut at {end}");
-    }
-}
