@@ -86,6 +86,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The SQLite file of ledger and records.
     pub database: PathBuf,
+    /// Ledger and records in a ClickHouse in place of `database`: hubs that name the same one are one hub.
+    pub clickhouse: Option<ClickHouse>,
     /// The Ed25519 seed that signs receipts, as `tidegate-hub key new` writes it.
     pub key_file: PathBuf,
     /// The folder of bundles and enrolments that devices fetch; none are served without it.
@@ -197,11 +199,33 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+/// A ClickHouse server, by its HTTP interface.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClickHouse {
+    /// `http://host:8123`. Keep it on a network of your own: this is in clear.
+    pub url: String,
+    /// Its database, made if it is missing.
+    #[serde(default = "ClickHouse::default_database")]
+    pub database: String,
+    /// The user; the server's own default without it.
+    pub user: Option<String>,
+    /// A file with the user's password, on one line.
+    pub password_file: Option<PathBuf>,
+}
+
+impl ClickHouse {
+    fn default_database() -> String {
+        "tidegate".into()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8470)),
             database: "/var/lib/tidegate-hub/usage.sqlite".into(),
+            clickhouse: None,
             key_file: "/etc/tidegate-hub/hub.key".into(),
             bundles: None,
             root: None,

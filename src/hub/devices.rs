@@ -5,7 +5,7 @@
 //! Renewed from the ledger's change counter while the hub runs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -25,6 +25,8 @@ const GUESTS_LIMIT: usize = 10_000;
 
 /// How often the ledger is asked whether devices have changed.
 const LOOK: Duration = Duration::from_secs(1);
+/// After so many of these it is told who was heard of, in one write for all.
+const TELL: u64 = 30;
 
 /// Everybody, as of a moment.
 #[derive(Debug, Clone, Default)]
@@ -41,13 +43,15 @@ pub(super) struct Devices {
     /// Whether whoever comes with its own key is let in.
     guests: bool,
     roll: watch::Sender<Arc<Roll>>,
+    /// Those that were heard of since the ledger was told.
+    heard: Mutex<HashSet<DeviceId>>,
 }
 
 impl Devices {
     pub(super) fn new(listed: HashMap<DeviceId, Device>, guests: bool) -> Self {
         let listed: HashMap<_, _> = listed.into_iter().map(|(id, device)| (id, Arc::new(device))).collect();
         let roll = Roll { enrolled: listed.clone(), revoked: HashSet::new() };
-        Self { listed, guests, roll: watch::Sender::new(Arc::new(roll)) }
+        Self { listed, guests, roll: watch::Sender::new(Arc::new(roll)), heard: Mutex::default() }
     }
 
     /// Takes over what the ledger has now.
@@ -63,13 +67,29 @@ impl Devices {
         self.roll.send_replace(Arc::new(roll));
     }
 
+    /// A device that is known has shown that it is there.
+    pub(super) fn hear(&self, id: DeviceId) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// Tells the ledger who was heard of; where it is busy, the next time.
+    fn tell(&self, writer: &Writer) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if !heard.is_empty() && writer.touch(heard.iter().copied().collect()) {
+            heard.clear();
+        }
+    }
+
     /// Renews it again and again until it is dropped.
     pub(super) async fn tend(&self, writer: Writer) {
         let mut known = None;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        for turn in 1_u64.. {
             look.tick().await;
+            if turn.is_multiple_of(TELL) {
+                self.tell(&writer);
+            }
             // Where the ledger does not answer, its thread has said why; the last roll stays.
             if let Ok(Some((now, devices))) = writer.devices_since(known).await {
                 known = Some(now);

@@ -128,7 +128,11 @@ impl Door {
             Err(refusal) => return Err(refusal),
         };
         let shown = Shown { key, method: request.method(), path: request.uri().path(), headers: request.headers() };
-        self.proofs.check(&owner, shown, now())
+        self.proofs.check(&owner, shown, now())?;
+        if self.proofs.are_required() {
+            self.devices.hear(id); // else anybody could say so
+        }
+        Ok(())
     }
 
     /// A stream of events, which lasts.

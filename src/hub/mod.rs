@@ -1,7 +1,8 @@
-//! The centre: takes in usage files and gives every record to SQLite exactly once.
+//! The centre: takes in usage files and gives every record to its store exactly once.
 //!
 //! ```text
-//! serve (TLS) ─▶ door (device, proof) ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger + sink, one transaction ─▶ signed receipt
+//! serve (TLS) ─▶ door (device, proof) ─▶ ingest ─▶ (verify) ─▶ writer thread ─▶ ledger: SQLite, or a ClickHouse that
+//!               │                                          several hubs share ─▶ signed receipt
 //!               ├─▶ time ─▶ signed time; leases ─▶ signed part of a quota
 //!               ├─▶ bundles: what devices fetch; events: that there is something new
 //!               └─▶ requests: what devices ask to be, for a person
@@ -30,7 +31,6 @@ mod refusal;
 mod requests;
 mod seldom;
 mod serve;
-mod sink;
 mod time;
 mod tls;
 mod writer;
@@ -75,7 +75,11 @@ impl Error {
     /// Whether only a person can help: then a supervisor should not try again.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Ledger(ledger::Error::Foreign | ledger::Error::NewerSchema(_)))
+        match self {
+            Self::Config(_) => true,
+            Self::Ledger(error) => error.is_configuration(),
+            _ => false,
+        }
     }
 }
 

@@ -53,6 +53,11 @@ impl Proofs {
         Self { secret: key.secret(PURPOSE), is_required }
     }
 
+    /// Whether whoever asks has proven who it is.
+    pub(super) fn are_required(&self) -> bool {
+        self.is_required
+    }
+
     /// Whether the request is by the device of `key`; if it does not matter, or is proven.
     pub(super) fn check(&self, key: &PublicKey, shown: Shown<'_>, now: UnixSeconds) -> Result<(), Refusal> {
         if !self.is_required {

@@ -1,5 +1,6 @@
 //! The hub's listener: accepts, speaks TLS where configured, serves HTTP/1.1, drains.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,7 @@ use super::devices::Devices;
 use super::door::Door;
 use super::ingest::Ingest;
 use super::leases::Leases;
-use super::ledger::{self, By, Ledger};
+use super::ledger::{self, By, Device, Enrolled, Ledger};
 use super::proof::Proofs;
 use super::queue::Queue;
 use super::rate::Rates;
@@ -33,7 +34,8 @@ use super::tls::Handshakes;
 use super::writer::Writer;
 use super::{Error, config};
 use crate::clock::Reading;
-use crate::keys::PublicKey;
+use crate::ids::DeviceId;
+use crate::keys::{PublicKey, SigningKey};
 
 /// Largest request head, in bytes.
 const HEAD_LIMIT: usize = 16 << 10;
@@ -62,18 +64,17 @@ impl Hub {
         let tls = config.tls.as_ref().map(Handshakes::open).transpose()?;
         let key = read_key(&config.key_file)?;
         command::fits_root(&config, &key)?;
-        let mut ledger = Ledger::open(&config, key.again())?;
         let listed = config.devices()?;
-        let now_ms = Reading::now().wall_ms;
-        for device in listed.values() {
-            ledger.enrol(device, By::Config, now_ms)?;
-        }
+        // A store may wait for a server.
+        let (opening, signer, all) = (config.clone(), key.again(), listed.clone());
+        let opened = tokio::task::spawn_blocking(move || open_ledger(&opening, signer, &all)).await;
+        let (ledger, enrolled) = opened.map_err(|_| Error::LedgerStopped)??;
         let guests = config.enrol == Enrol::Any;
         if guests {
             warn!("any device may send: enrol = \"any\" is for demonstrations");
         }
         let devices = Devices::new(listed, guests);
-        devices.renew(ledger.devices()?);
+        devices.renew(enrolled);
         let bundles = config.bundles.clone().map(|folder| Arc::new(Bundles::open(folder, config.root.clone())));
         let requests = config.requests.clone().map(|folder| {
             let unreadable = |source| config::Error::Unreadable { path: folder.clone(), source };
@@ -216,4 +217,19 @@ impl Connection {
             debug!(%peer, %error, "a connection ended early");
         }
     }
+}
+
+/// The ledger, with the listed devices in it; and all that it knows.
+fn open_ledger(
+    config: &Config,
+    key: SigningKey,
+    listed: &HashMap<DeviceId, Device>,
+) -> Result<(Ledger, Vec<Enrolled>), Error> {
+    let mut ledger = Ledger::open(config, key)?;
+    let now_ms = Reading::now().wall_ms;
+    for device in listed.values() {
+        ledger.enrol(device, By::Config, now_ms)?;
+    }
+    let enrolled = ledger.devices()?;
+    Ok((ledger, enrolled))
 }

@@ -33,6 +33,7 @@ pub use error::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::columns::{self, Columns, Malformed, ROW_GROWTH};
+pub use super::columns::{Dictionaries, Indexed};
 use super::record::Row;
 use crate::ids::{DeviceId, Digest, KeyId, StreamId};
 use crate::keys::{PublicKey, SigningKey, sha256};
@@ -401,6 +402,8 @@ pub fn is_begun_by(beginning: &[u8], signature: &[u8; SIGNATURE_LEN], key: &Publ
     Some(key.verifies(MEDIA_TYPE, signed, signature))
 }
 
+const READ_BEFORE: &str = "verify read every row once";
+
 /// A file that passed every check. Only [`Unverified::verify`] makes one.
 #[derive(Debug, Clone)]
 pub struct Verified {
@@ -424,9 +427,20 @@ impl Verified {
 
     /// Its rows: requests first, then the others. A row's number is its position here, from 0.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        const READ_BEFORE: &str = "verify read every row once";
         let mut rows = columns::Rows::read(&self.raw).expect(READ_BEFORE);
         std::iter::from_fn(move || rows.next_row().expect(READ_BEFORE))
+    }
+
+    /// Its rows that are not requests, in order. They come after the requests, of which there are `header().requests`.
+    pub fn others(&self) -> impl Iterator<Item = Row<'_>> {
+        let mut rows = columns::Rows::read(&self.raw).expect(READ_BEFORE);
+        std::iter::from_fn(move || rows.next_other().expect(READ_BEFORE))
+    }
+
+    /// Its requests, in order, by their places in what they have in common.
+    pub fn indexed(&self) -> (columns::Dictionaries<'_>, impl Iterator<Item = Indexed>) {
+        let mut rows = columns::Rows::read(&self.raw).expect(READ_BEFORE);
+        (rows.dictionaries().clone(), std::iter::from_fn(move || rows.next_indexed().expect(READ_BEFORE)))
     }
 
     fn check_rows(&self) -> Result<(), Error> {

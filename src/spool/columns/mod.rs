@@ -36,6 +36,7 @@ mod read;
 mod write;
 
 pub(super) use read::Rows;
+pub use read::{Dictionaries, Indexed};
 pub(super) use write::Columns;
 
 use super::record::ROW_LIMIT;

@@ -8,14 +8,42 @@ use crate::spool::record::{Client, Outcome, Pseudonym, Row, TEXT_LIMIT, UsageRec
 use crate::spool::segment::ROWS_LIMIT;
 use crate::units::TimeQuality;
 
+/// What rows have in common, each entry once.
+#[derive(Debug, Clone, Default)]
+pub struct Dictionaries<'a> {
+    /// API, version, route, method, upstream.
+    pub endpoints: Vec<[&'a str; 5]>,
+    /// Application, plan, consumer, issuer.
+    pub callers: Vec<[&'a str; 4]>,
+    /// Principals.
+    pub principals: Vec<&'a str>,
+    /// Clients.
+    pub clients: Vec<Client>,
+    /// Status, outcome, quality of the time.
+    pub endings: Vec<(u16, Outcome, TimeQuality)>,
+}
+
+/// A request whose common parts are told by their place in the [`Dictionaries`] of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `UsageRecord`, and in the dictionaries of the same name")]
+pub struct Indexed {
+    pub at_ms: i64,
+    pub request: RequestId,
+    pub endpoint: usize,
+    pub caller: usize,
+    pub principal: usize,
+    pub client: usize,
+    pub ending: usize,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub total_us: u32,
+    pub upstream_us: u32,
+}
+
 /// The rows of a body, read one by one; strings borrow from the body.
 #[derive(Debug, Clone)]
 pub(in crate::spool) struct Rows<'a> {
-    endpoints: Vec<[&'a str; 5]>,
-    callers: Vec<[&'a str; 4]>,
-    principals: Vec<&'a str>,
-    clients: Vec<Client>,
-    endings: Vec<(u16, Outcome, TimeQuality)>,
+    dictionaries: Dictionaries<'a>,
     at: Input<'a>,
     indices: [Input<'a>; DICTIONARIES],
     bytes_in: Input<'a>,
@@ -46,12 +74,15 @@ impl<'a> Rows<'a> {
         }
         let [d0, d1, d2, d3, d4, at, i0, i1, i2, i3, i4, bytes_in, bytes_out, upstream, own, tag, whole, step, others] =
             sections;
-        Ok(Self {
+        let dictionaries = Dictionaries {
             endpoints: d0.entries(|input| input.strings(TEXT_LIMIT))?,
             callers: d1.entries(|input| input.strings(TEXT_LIMIT))?,
             principals: d2.entries(|input| input.string(TEXT_LIMIT))?,
             clients: d3.entries(Input::client)?,
             endings: d4.entries(Input::ending)?,
+        };
+        Ok(Self {
+            dictionaries,
             at,
             indices: [i0, i1, i2, i3, i4],
             bytes_in,
@@ -72,49 +103,64 @@ impl<'a> Rows<'a> {
         if !self.id_tag.0.is_empty() {
             return self.request().map(|record| Some(Row::Request(record)));
         }
-        if !self.others.0.is_empty() {
-            let len = usize::try_from(self.others.varint()?).map_err(|_| Malformed)?;
-            return match Row::decode(self.others.take(len)?) {
-                Ok(Row::Request(_)) | Err(_) => Err(Malformed),
-                Ok(row) => Ok(Some(row)),
-            };
+        if let Some(row) = self.next_other()? {
+            return Ok(Some(row));
         }
         let columns = [self.at, self.bytes_in, self.bytes_out, self.upstream, self.own, self.id_whole, self.id_step];
         let left = columns.iter().chain(&self.indices).any(|input| !input.0.is_empty());
         if left { Err(Malformed) } else { Ok(None) }
     }
 
-    fn request(&mut self) -> Result<UsageRecord<'a>, Malformed> {
+    /// The next row that is not a request, or `None` after the last.
+    pub(in crate::spool) fn next_other(&mut self) -> Result<Option<Row<'a>>, Malformed> {
+        if self.others.0.is_empty() {
+            return Ok(None);
+        }
+        let len = usize::try_from(self.others.varint()?).map_err(|_| Malformed)?;
+        match Row::decode(self.others.take(len)?) {
+            Ok(Row::Request(_)) | Err(_) => Err(Malformed),
+            Ok(row) => Ok(Some(row)),
+        }
+    }
+
+    /// What the requests have in common.
+    pub(in crate::spool) fn dictionaries(&self) -> &Dictionaries<'a> {
+        &self.dictionaries
+    }
+
+    /// The next request, or `None` after the last.
+    pub(in crate::spool) fn next_indexed(&mut self) -> Result<Option<Indexed>, Malformed> {
+        if self.id_tag.0.is_empty() { Ok(None) } else { self.indexed().map(Some) }
+    }
+
+    fn indexed(&mut self) -> Result<Indexed, Malformed> {
         let request = self.id()?;
         let [endpoint, caller, principal, client, ending] = &mut self.indices;
-        let [api, version, route, method, upstream] = *pick(&self.endpoints, endpoint)?;
-        let [application, plan, consumer, issuer] = *pick(&self.callers, caller)?;
-        let (status, outcome, time) = *pick(&self.endings, ending)?;
+        let Dictionaries { endpoints, callers, principals, clients, endings } = &self.dictionaries;
+        let (endpoint, caller) = (pick(endpoints, endpoint)?, pick(callers, caller)?);
+        let (principal, client) = (pick(principals, principal)?, pick(clients, client)?);
+        let ending = pick(endings, ending)?;
         self.last_at = self.last_at.wrapping_add(self.at.signed()?);
         let upstream_us = u32::try_from(self.upstream.varint()?).map_err(|_| Malformed)?;
         let total_us = i64::from(upstream_us).checked_add(self.own.signed()?).ok_or(Malformed)?;
-        Ok(UsageRecord {
+        Ok(Indexed {
             at_ms: self.last_at,
-            time,
             request,
-            api,
-            version,
-            route,
-            method,
-            status,
-            outcome,
-            application,
-            plan,
-            principal: pick(&self.principals, principal)?,
+            endpoint,
+            caller,
+            principal,
+            client,
+            ending,
             bytes_in: self.bytes_in.varint()?,
             bytes_out: self.bytes_out.varint()?,
             total_us: u32::try_from(total_us).map_err(|_| Malformed)?,
             upstream_us,
-            upstream,
-            client: *pick(&self.clients, client)?,
-            consumer,
-            issuer,
         })
+    }
+
+    fn request(&mut self) -> Result<UsageRecord<'a>, Malformed> {
+        let row = self.indexed()?;
+        self.dictionaries.resolve(&row).ok_or(Malformed)
     }
 
     fn id(&mut self) -> Result<RequestId, Malformed> {
@@ -130,8 +176,42 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn pick<'e, T>(entries: &'e [T], index: &mut Input<'_>) -> Result<&'e T, Malformed> {
-    usize::try_from(index.varint()?).ok().and_then(|index| entries.get(index)).ok_or(Malformed)
+impl<'a> Dictionaries<'a> {
+    /// The request as a record; `None` if it is of another file.
+    #[must_use]
+    pub fn resolve(&self, row: &Indexed) -> Option<UsageRecord<'a>> {
+        let [api, version, route, method, upstream] = *self.endpoints.get(row.endpoint)?;
+        let [application, plan, consumer, issuer] = *self.callers.get(row.caller)?;
+        let (status, outcome, time) = *self.endings.get(row.ending)?;
+        let Indexed { at_ms, request, bytes_in, bytes_out, total_us, upstream_us, .. } = *row;
+        Some(UsageRecord {
+            at_ms,
+            time,
+            request,
+            api,
+            version,
+            route,
+            method,
+            status,
+            outcome,
+            application,
+            plan,
+            principal: self.principals.get(row.principal)?,
+            bytes_in,
+            bytes_out,
+            total_us,
+            upstream_us,
+            upstream,
+            client: *self.clients.get(row.client)?,
+            consumer,
+            issuer,
+        })
+    }
+}
+
+/// A place that `entries` has.
+fn pick<T>(entries: &[T], index: &mut Input<'_>) -> Result<usize, Malformed> {
+    usize::try_from(index.varint()?).ok().filter(|index| *index < entries.len()).ok_or(Malformed)
 }
 
 /// What is left of a section.
