@@ -19,6 +19,7 @@ pub mod token;
 // data plane
 pub mod gateway;
 pub mod spool;
+pub mod stick;
 pub mod upload;
 
 // control plane

@@ -6,10 +6,14 @@
 //! | `/readyz` | 200 while requests are served under a policy; 503 with the reason |
 //! | `/metrics` | Prometheus text format 0.0.4 |
 //! | `/status` | [`Status`] as JSON |
+//! | `/spool/next`, `/spool/next?STREAM.SEQ` | 200: the oldest usage file, or the oldest after that one; 204: there is none; 503 |
 //!
-//! It only tells: no request changes anything, no body is read. Who may connect to the socket is the file
+//! `POST /spool/receipt` takes one signed receipt of the hub and lets go of its file: 204; 422 and why not; 503 later.
+//!
+//! Beside that it only tells: nothing else is changed, no other body is read. Who may connect to the socket is the file
 //! system's decision (mode 0660); the port cannot be bound to anything but loopback, and answers only to
 //! a loopback `Host`, so that a web page in a browser on the device cannot read it by a name that it controls.
+//! Usage files, which tell of persons, never go through the port.
 //! It runs on the control runtime, never on a worker, and holds no lock across an await. The daemon starts
 //! it with something that [`Answers`]; [`client`] is the other end, for programs on the same machine.
 
@@ -26,7 +30,7 @@ use serde::{Deserialize, Serialize, de::Error as _};
 
 use crate::units::{Unfit, within};
 
-pub use server::{Answers, Doors};
+pub use server::{Answers, Doors, Later, NotTaken};
 pub use status::{Imported, PolicyStatus, SpoolStatus, Status, TimeStatus, UploadStatus};
 
 /// Bytes of the socket's path: what the kernel takes, less the name that it is made under.

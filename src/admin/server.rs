@@ -6,11 +6,12 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
@@ -25,6 +26,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::{Config, Error, Status};
+use crate::spool::backlog::{Cursor, Unavailable};
+use crate::spool::receipt;
 use crate::telemetry::CONTENT_TYPE;
 
 /// Connections served at once, socket and port together; more wait in the listener's queue.
@@ -39,8 +42,23 @@ const HEAD_TIME: Duration = Duration::from_secs(5);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// After `accept` fails, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// The paths of the spool, for the socket only.
+const NEXT: &str = "/spool/next";
+const RECEIPT: &str = "/spool/receipt";
 /// The socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
+
+/// An answer that waits for the spool's own thread.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why a receipt lets go of nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It is not believed.
+    Refused(receipt::Error),
+    /// The spool did not do it, now at least.
+    Unavailable,
+}
 
 /// What the daemon knows of itself. Every method returns at once: no I/O, no waiting for a busy lock.
 pub trait Answers: Send + Sync + 'static {
@@ -52,6 +70,10 @@ pub trait Answers: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// The status.
     fn status(&self) -> Status;
+    /// The bytes of the oldest usage file after `after`, or of all.
+    fn next_file(&self, after: Option<Cursor>) -> Later<'_, Result<Option<Vec<u8>>, Unavailable>>;
+    /// Lets go of the file that this receipt is for, once the receipt was checked.
+    fn receipt(&self, receipt: Bytes) -> Later<'_, Result<(), NotTaken>>;
 }
 
 /// The bound socket and port, before anything is answered.
@@ -189,8 +211,8 @@ async fn converse(
     _slot: OwnedSemaphorePermit,
 ) {
     let service = service_fn(|request| {
-        let response = respond(&request, peer, answers.as_ref());
-        async { Ok::<_, Infallible>(response) }
+        let answers = Arc::clone(&answers);
+        async move { Ok::<_, Infallible>(respond(request, peer, answers.as_ref()).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -204,9 +226,12 @@ async fn converse(
     }
 }
 
-fn respond(request: &Request<Incoming>, peer: Peer, answers: &dyn Answers) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, peer: Peer, answers: &dyn Answers) -> Response<Full<Bytes>> {
     if peer == Peer::Port && !request.headers().get(header::HOST).is_some_and(is_loopback_host) {
         return text(StatusCode::MISDIRECTED_REQUEST, "this port answers only to a loopback Host");
+    }
+    if peer == Peer::Socket && request.uri().path() == RECEIPT && request.method() == Method::POST {
+        return take_receipt(request.into_body(), answers).await;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
@@ -221,7 +246,35 @@ fn respond(request: &Request<Incoming>, peer: Peer, answers: &dyn Answers) -> Re
             Ok(status) => reply(StatusCode::OK, "application/json", status),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         },
-        _ => text(StatusCode::NOT_FOUND, "livez, readyz, metrics or status"),
+        NEXT if peer == Peer::Socket => next_file(request.uri().query(), answers).await,
+        _ => text(StatusCode::NOT_FOUND, "livez, readyz, metrics, status or spool/next"),
+    }
+}
+
+async fn next_file(after: Option<&str>, answers: &dyn Answers) -> Response<Full<Bytes>> {
+    let read = |text: &str| {
+        let (stream, seq) = text.split_once('.')?;
+        Some(Cursor { stream: stream.parse().ok()?, seq: seq.parse().ok()? })
+    };
+    let after = match after.map(read) {
+        Some(None) => return text(StatusCode::BAD_REQUEST, "STREAM.SEQ"),
+        after => after.flatten(),
+    };
+    match answers.next_file(after).await {
+        Ok(Some(file)) => reply(StatusCode::OK, "application/octet-stream", file),
+        Ok(None) => text(StatusCode::NO_CONTENT, ""),
+        Err(unavailable) => text(StatusCode::SERVICE_UNAVAILABLE, unavailable.to_string()),
+    }
+}
+
+async fn take_receipt(body: Incoming, answers: &dyn Answers) -> Response<Full<Bytes>> {
+    let Ok(body) = Limited::new(body, receipt::LEN).collect().await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "not a receipt");
+    };
+    match answers.receipt(body.to_bytes()).await {
+        Ok(()) => text(StatusCode::NO_CONTENT, ""),
+        Err(NotTaken::Refused(error)) => text(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        Err(NotTaken::Unavailable) => text(StatusCode::SERVICE_UNAVAILABLE, Unavailable.to_string()),
     }
 }
 

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::ids::{DeviceId, Digest};
+use crate::ids::{DeviceId, Digest, StreamId};
+use crate::spool::backlog::{Cursor, Unavailable};
 use crate::units::TimeBounds;
 
 struct Answering {
@@ -27,6 +28,25 @@ impl Answers for Answering {
     }
     fn status(&self) -> Status {
         status()
+    }
+    fn next_file(&self, after: Option<Cursor>) -> Later<'_, Result<Option<Vec<u8>>, Unavailable>> {
+        Box::pin(async move {
+            match after {
+                None => Ok(Some(b"first".to_vec())),
+                Some(Cursor { stream: StreamId(0xa5), seq: 1 }) => Ok(Some(b"second".to_vec())),
+                Some(Cursor { seq: 2, .. }) => Ok(None),
+                Some(_) => Err(Unavailable),
+            }
+        })
+    }
+    fn receipt(&self, receipt: bytes::Bytes) -> Later<'_, Result<(), NotTaken>> {
+        Box::pin(async move {
+            match &receipt[..] {
+                b"good" => Ok(()),
+                b"later" => Err(NotTaken::Unavailable),
+                _ => Err(NotTaken::Refused(crate::spool::receipt::Error::KeyUnknown)),
+            }
+        })
     }
 }
 
@@ -258,4 +278,27 @@ fn a_status_of_a_newer_daemon_is_still_read() {
     json["policy"]["trial"] = serde_json::json!({"ends_at": 1});
     json["fleet"] = serde_json::json!("north");
     assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status());
+}
+
+#[tokio::test]
+async fn usage_files_go_through_the_socket_and_never_through_the_port() {
+    let served = Served::start(Ok(()));
+    let socket = &served.config.socket;
+    let at = |stream, seq| Some(Cursor { stream: StreamId(stream), seq });
+    assert_eq!(client::next_file(socket, None).await.unwrap().as_deref(), Some(&b"first"[..]));
+    assert_eq!(client::next_file(socket, at(0xa5, 1)).await.unwrap().as_deref(), Some(&b"second"[..]));
+    assert_eq!(client::next_file(socket, at(0xa5, 2)).await.unwrap(), None);
+    assert!(matches!(client::next_file(socket, at(0xa5, 3)).await, Err(client::Error::Spool(_))));
+    client::receipt(socket, b"good").await.unwrap();
+    for bad in [&b"later"[..], b"bad"] {
+        assert!(matches!(client::receipt(socket, bad).await, Err(client::Error::Spool(_))));
+    }
+    let long = [0; crate::spool::receipt::LEN + 1];
+    assert!(matches!(client::receipt(socket, &long).await, Err(client::Error::Refused(_))), "a receipt has one length");
+    for request in ["GET /spool/next HTTP/1.1", "POST /spool/receipt HTTP/1.1\r\nContent-Length: 0"] {
+        let answer = served.over_tcp(&format!("{request}\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
+    }
+    drop(served.stop);
+    served.task.await.unwrap();
 }

@@ -39,6 +39,25 @@ enum Command {
     /// The devices of a hub, which may be running: it heeds a change within two seconds.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Take in the usage files on a stick, also while the hub runs, and leave receipts on it.
+    Import {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// The stick, or a folder on it.
+        folder: PathBuf,
+        /// Print what became of the files as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the document that names the key to which devices seal usage on sticks; the key is made where there is none.
+    UsageKey {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Where to write it, such as usage-key.tgd.
+        out: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -92,6 +111,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Run { config } => return run(&config),
         Command::Check { config } => check(&config).map_err(|error| (exit::CONFIG, error)),
+        Command::Import { config, folder, json } => import(&config, &folder, json),
+        Command::UsageKey { config, out } => usage_key(&config, &out).map_err(|error| (exit::CANT_CREATE, error)),
         Command::Device(command) => device(command),
         Command::Key(KeyCommand::New { file }) => new_key(&file).map_err(|error| (exit::CANT_CREATE, error)),
         Command::Key(KeyCommand::Show { file }) => show_key(&file).map_err(|error| (exit::DATA, error)),
@@ -169,5 +190,50 @@ fn show_key(file: &Path) -> anyhow::Result<()> {
     let public = read_key(file)?.public();
     println!("public {}", hex(public.raw()));
     println!("key id {}", public.id());
+    Ok(())
+}
+
+/// Tells what became of each file; 65 where one was refused, 74 where a receipt could not be written.
+fn import(config: &Path, folder: &Path, json: bool) -> Result<(), (u8, anyhow::Error)> {
+    let config = Config::read(config).map_err(|error| (exit::CONFIG, error.into()))?;
+    let mut files = Vec::new();
+    let imported = hub::import(&config, folder, |item, outcome, no_receipt| {
+        let no_receipt = no_receipt.map(|error| error.to_string());
+        if json {
+            let path = item.to_string();
+            files.push(serde_json::json!({ "path": path, "outcome": outcome.name(), "no_receipt": no_receipt }));
+        } else {
+            let no_receipt = no_receipt.map(|error| format!(" (no receipt on the stick: {error})")).unwrap_or_default();
+            println!("{item}: {}{no_receipt}", outcome.name());
+        }
+    });
+    let hub::Imported { kept, refused, no_receipt, strange, manifest } = imported.map_err(|error| {
+        let code = if matches!(error, hub::ImportError::Config(_)) { exit::CONFIG } else { exit::IO };
+        (code, error.into())
+    })?;
+    if json {
+        let strange: Vec<_> = strange.iter().map(|it| serde_json::json!({ "path": it.path, "why": it.why })).collect();
+        let told = serde_json::json!({
+            "kept": kept, "refused": refused, "no_receipt": no_receipt, "files": files, "strange": strange,
+            "manifest": manifest,
+        });
+        println!("{told}");
+    } else {
+        // A name on a stick is a stranger's: nothing of it may steer the terminal.
+        strange.iter().for_each(|it| println!("{}: skipped: {}", it.path.escape_debug(), it.why));
+        manifest.iter().for_each(|line| println!("{}", line.escape_debug()));
+        println!("{kept} files are here now, {refused} refused");
+    }
+    match (refused, no_receipt) {
+        (_, 1..) => Err((exit::IO, anyhow::anyhow!("{no_receipt} receipts could not be written onto the stick"))),
+        (1.., _) => Err((exit::DATA, anyhow::anyhow!("{refused} files were refused; they are still on the stick"))),
+        _ => Ok(()),
+    }
+}
+
+fn usage_key(config: &Path, out: &Path) -> anyhow::Result<()> {
+    let config = Config::read(config)?;
+    let id = hub::usage_key(&config, out).with_context(|| out.display().to_string())?;
+    println!("usage key {id}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A small signed document (`*.tgd`): one JSON line that people can read, and the signatures over its body.
 //!
-//! Receipts, requests of devices and enrolments have this form; what is larger, or has blobs, is a bundle.
+//! Receipts, requests of devices, enrolments and the hub's usage key have this form; what is larger, or has blobs, is a bundle.
 //!
 //! ```text
 //! {"body":B,"signatures":[{"key":"K","signature":"S"},…],"type":"T"}\n
@@ -44,10 +44,12 @@ pub enum DocumentKind {
     DeviceRequest,
     /// A device's labels, by the policy or the hub role.
     Enrolment,
+    /// What usage on a stick is sealed to, by the hub role.
+    UsageKey,
 }
 
 impl DocumentKind {
-    const ALL: [Self; 3] = [Self::ImportReceipt, Self::DeviceRequest, Self::Enrolment];
+    const ALL: [Self; 4] = [Self::ImportReceipt, Self::DeviceRequest, Self::Enrolment, Self::UsageKey];
 
     /// The media type that its signatures are over.
     #[must_use]
@@ -56,6 +58,7 @@ impl DocumentKind {
             Self::ImportReceipt => "application/vnd.tidegate.import-receipt.v1+json",
             Self::DeviceRequest => "application/vnd.tidegate.device-request.v1+json",
             Self::Enrolment => "application/vnd.tidegate.enrolment.v1+json",
+            Self::UsageKey => "application/vnd.tidegate.usage-key.v1+json",
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A command reads files and flags, calls the same cores as the daemon, and prints: what it made or judged on
 //! standard output, everything else on standard error. Only `push`, by the system's ssh, and
-//! `device request --hub` touch the network, and nothing ever writes over a key.
+//! `device request --hub` touch the network; `spool` asks the daemon on this machine, and nothing ever writes over a key.
 //! What ends a command early is told once, as one sentence, and names the exit code of `exit`.
 
 /// As the standard library's, which panic where nobody reads any more (`| head`); these go by [`print::out`].
@@ -36,6 +36,7 @@ mod revoke;
 mod root;
 mod sideload;
 pub mod source;
+mod spool;
 mod time;
 mod token;
 
@@ -52,11 +53,14 @@ pub use passphrase::PassphraseSource;
 use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
 
+use crate::admin::client;
 use crate::bundle::Refused;
 use crate::bundle::manifest::LAST_SECOND;
 use crate::bundle::pack::PackError;
 use crate::clock::Reading;
+use crate::config::Problems;
 use crate::exit;
+use crate::spool::backlog::Unavailable;
 use crate::units::UnixSeconds;
 use crate::upload::Undelivered;
 
@@ -102,6 +106,9 @@ enum Command {
     /// Make and judge tokens, and the keys that sign them.
     #[command(subcommand)]
     Token(token::Command),
+    /// The usage that waits on this device: show it, take it by stick, bring receipts, check files.
+    #[command(subcommand)]
+    Spool(spool::Command),
     /// Tell devices what time it is, where their floor is wrong.
     #[command(subcommand)]
     Time(time::Command),
@@ -125,8 +132,12 @@ enum ImportCommand {
 #[error("refused")]
 struct Refusal;
 
-/// The argument that makes this binary the spool's child, where it plays the demo's gateway.
-#[cfg(feature = "demo")]
+/// The command cannot be carried out as it was given: exit code 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misused(&'static str);
+
+/// The argument that makes this binary the spool's child: of `tidegate spool` without a daemon, and of the demo's gateway.
 const SPOOL_CHILD: &str = "spool-child";
 
 /// What made a bundle, as its manifest says.
@@ -135,9 +146,8 @@ const TOOL: &str = concat!("tidegate ", env!("CARGO_PKG_VERSION"));
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    #[cfg(feature = "demo")]
     if std::env::args_os().nth(1).is_some_and(|first| first == SPOOL_CHILD) {
-        return demo::spool_child();
+        return spool::child();
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -157,6 +167,7 @@ pub fn run() -> ExitCode {
         Command::Permit(arguments) => permit::run(&arguments),
         Command::Journal(command) => journal::run(&command),
         Command::Token(command) => token::run(command),
+        Command::Spool(command) => spool::run(command),
         Command::Time(command) => time::run(command),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
@@ -199,6 +210,23 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if matches!(error.downcast_ref(), Some(Undelivered::Failed(_))) {
         return exit::UNAVAILABLE;
     }
+    if error.is::<Misused>() {
+        return exit::USAGE;
+    }
+    if error.is::<Problems>() {
+        return exit::CONFIG;
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref()) {
+        Some(client::Error::NotPermitted { .. }) => return exit::NO_PERMISSION,
+        Some(_) => return exit::UNAVAILABLE,
+        None => {}
+    }
+    let is_held_up = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Unavailable>() || matches!(cause.downcast_ref(), Some(crate::spool::Error::Locked(_)))
+    };
+    if error.chain().any(is_held_up) {
+        return exit::UNAVAILABLE;
+    }
     match error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
         Some(ErrorKind::AlreadyExists) => exit::CANT_CREATE,
         Some(ErrorKind::PermissionDenied) => exit::NO_PERMISSION,
@@ -223,6 +251,11 @@ fn moment(text: &str) -> Result<UnixSeconds, String> {
     seconds
         .filter(|at| (0..=LAST_SECOND).contains(at))
         .ok_or_else(|| "write 2026-01-31T12:00:00Z or Unix seconds".to_owned())
+}
+
+/// A runtime on this thread, for what asks the daemon.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
 }
 
 /// This machine's time.

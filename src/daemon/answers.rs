@@ -6,14 +6,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::imports::Outcomes;
-use crate::admin::{self, PolicyStatus, SpoolStatus, Status, UploadStatus};
+use crate::admin::{self, Later, NotTaken, PolicyStatus, SpoolStatus, Status, UploadStatus};
 use crate::clock::Reading;
 use crate::gateway::{ConnectionEnd, Counters, TimeState};
 use crate::ids::DeviceId;
+use crate::keys::PublicKey;
 use crate::spool::Spool;
+use crate::spool::backlog::{Backlog as _, Cursor, Unavailable};
+use crate::spool::receipt::Receipt;
 use crate::spool::record::Outcome;
 use crate::store::hardware::Moved;
 use crate::telemetry::{Connections, Counts, Heartbeats, Metrics, PolicyInForce, Sources, Spooled, Uploaded, panics};
@@ -31,6 +35,8 @@ pub(super) struct Daemon {
     pub(super) throttle: Arc<Throttle>,
     pub(super) time: Arc<ArcSwap<TimeState>>,
     pub(super) spool: Arc<Spool>,
+    /// The keys of the root's hub role.
+    pub(super) hub_keys: watch::Receiver<Arc<[PublicKey]>>,
     pub(super) upload: Option<watch::Receiver<upload::Status>>,
     /// Whether the hub's events are heard.
     pub(super) events: Option<watch::Receiver<bool>>,
@@ -227,5 +233,18 @@ impl admin::Answers for Daemon {
             equivocations: self.outcomes.equivocations(),
             revocations_age_seconds: self.revocations_age(),
         }
+    }
+
+    fn next_file(&self, after: Option<Cursor>) -> Later<'_, Result<Option<Vec<u8>>, Unavailable>> {
+        Box::pin(async move { Ok(self.spool.oldest(after).await?.map(|file| file.bytes)) })
+    }
+
+    /// Whose it is need not be looked at: the spool lets go of the file of that digest, which names its maker, or of none.
+    fn receipt(&self, receipt: Bytes) -> Later<'_, Result<(), NotTaken>> {
+        Box::pin(async move {
+            let hubs = Arc::clone(&self.hub_keys.borrow());
+            let Receipt { stream, seq, digest, .. } = Receipt::verify(&receipt, &hubs).map_err(NotTaken::Refused)?;
+            self.spool.acknowledge(Cursor { stream, seq }, &digest).await.map_err(|Unavailable| NotTaken::Unavailable)
+        })
     }
 }

@@ -197,6 +197,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
     let wakes = upload::Wakes::default();
     let kick = Arc::clone(&wakes.kick);
     let (rotated_hubs, hubs) = watch::channel(hub_keys);
+    let known_hubs = hubs.clone();
     let identity = upload::Identity::new(&key);
     let uplink =
         upload::Uplink::new(&config.upload, timekeeper::clock(timekeeper.state()), Some(config.state.join("traffic")))?;
@@ -252,6 +253,7 @@ async fn serve(config: Config, spool_child: &str) -> Result<(), Error> {
         throttle: shared.throttle,
         time: timekeeper.state(),
         spool: Arc::clone(&spool),
+        hub_keys: known_hubs,
         upload: uploader.as_ref().map(upload::Worker::status),
         events: listener.as_ref().map(upload::Listener::status),
         uplink: Arc::clone(&uplink),

@@ -21,6 +21,7 @@ mod config;
 mod devices;
 mod door;
 mod events;
+mod import;
 mod ingest;
 mod leases;
 mod ledger;
@@ -39,6 +40,7 @@ use std::net::SocketAddr;
 
 pub use command::{add_device, check, devices, revoke_device};
 pub use config::{Config, DeviceEntry, Enrol, Quota, Tls, Window, read_key};
+pub use import::{Error as ImportError, Imported, Outcome, import, usage_key};
 pub use ledger::{By, Device, Enrolled};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use serve::Hub;

@@ -9,6 +9,8 @@ mod identity;
 mod life;
 mod policy;
 mod site;
+#[cfg(feature = "hub")]
+mod sticks;
 mod supervised;
 mod time;
 #[cfg(feature = "hub")]

@@ -14,7 +14,6 @@ mod upstream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -27,9 +26,9 @@ use self::link::Link;
 use self::process::{Process, free_address};
 use self::site::Site;
 use self::traffic::{Phase, State, Traffic};
-use super::print;
+use super::{print, runtime};
 use crate::config::Config;
-use crate::{daemon, exit, hub};
+use crate::{daemon, hub};
 
 /// A gateway, its upstream and a hub on this machine; cuts the link, kills the gateway, does the books.
 #[derive(Debug, clap::Args)]
@@ -63,17 +62,6 @@ const SETTLE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// The same where it passes soon.
 const SHORT_LOOK: Duration = Duration::from_millis(1);
-
-/// The spool's child of the demo's gateway.
-pub(super) fn spool_child() -> ExitCode {
-    match crate::spool::child::run() {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(error) => {
-            eprintln!("tidegate: the spool's child: {error}");
-            ExitCode::from(exit::IO)
-        }
-    }
-}
 
 /// Runs a child's part.
 pub(super) fn play(role: Role) -> anyhow::Result<()> {
@@ -310,10 +298,6 @@ async fn await_until(what: &str, pause: Duration, mut done: impl FnMut() -> bool
         tokio::time::sleep(pause).await;
     }
     Ok(())
-}
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
 }
 
 fn empty_folder(path: &Path) -> anyhow::Result<PathBuf> {
