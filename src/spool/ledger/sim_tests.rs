@@ -321,7 +321,6 @@ impl Device {
         ledger.map_or(Vec::new(), |ledger| ledger.tombstones.list().map(|name| (name.first, name.seq)).collect())
     }
 
-
     /// Does something while something fails, and dies of it; whether it did fail.
     pub(crate) fn during(&mut self, fault: Fault, cut: u64, act: impl FnOnce(&mut Self)) -> bool {
         self.child();
@@ -387,7 +386,11 @@ impl Device {
             let keep = synced + if unsynced == 0 { 0 } else { random.rotate_left(at * 7) % (unsynced + 1) };
             let keep = usize::try_from(keep).expect("a short file");
             self.torn.push(Torn { id: log.name.id, written: rows(&bytes), kept: rows(&bytes[..keep]) });
-            fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(keep as u64)).expect("it is cut");
+            fs::OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.set_len(keep as u64))
+                .expect("it is cut");
         }
         if let Some(counts) = self.counts_synced.take().filter(|_| random & 1 == 1) {
             let now = fs::read(self.counts()).expect("it is there");

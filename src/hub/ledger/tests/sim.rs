@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A seed gives the whole run, to the byte: `TIDEGATE_SIM_SEED=7 cargo test --lib sim::one_seed -- --nocapture` replays one,
-//! and `TIDEGATE_SIM_SEEDS=10000 cargo test --lib sim::many_seeds -- --ignored --nocapture` looks through many.
+//! and `TMPDIR=/dev/shm cargo test --lib sim::many_seeds -- --ignored --nocapture` looks through 10,000.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ enum Flaw {
     None,
     /// The hub adds up whatever comes.
     AddsUp,
-    /// The device takes a receipt for whatever it sent last, altered or not.
+    /// The device takes any answer for a receipt for what it sent last.
     BelievesAnything,
     /// A tombstone begins a number too low, where the hub has a file.
     TooWide,
@@ -287,11 +287,10 @@ impl World {
 
     fn arrive(&mut self, packet: Packet) {
         match packet {
-            Packet::File(from, bytes) => {
-                if let Some(receipt) = self.take(vec![bytes]).pop() {
-                    self.air.push(Packet::Receipt(from, receipt));
-                }
-            }
+            Packet::File(from, bytes) => match self.take(vec![bytes]).pop() {
+                Some(receipt) => self.air.push(Packet::Receipt(from, receipt)),
+                None => self.receive(from, b"refused"),
+            },
             Packet::Receipt(to, bytes) => self.receive(to, &bytes),
         }
     }
@@ -305,8 +304,7 @@ impl World {
             Some((Device { key, name: "till".into(), came_by_itself: false }, file, bytes))
         };
         let opened: Vec<_> = files.into_iter().filter_map(open).collect();
-        let batch: Vec<_> =
-            opened.iter().map(|(device, file, bytes)| Incoming { device, file, bytes }).collect();
+        let batch: Vec<_> = opened.iter().map(|(device, file, bytes)| Incoming { device, file, bytes }).collect();
         let taken = self.hub.as_mut().expect("it runs").take(&batch, self.hub_ms).expect("the ledger writes");
         let mut receipts = Vec::new();
         for ((_, file, _), taken) in opened.iter().zip(taken) {
@@ -469,12 +467,17 @@ impl World {
         let cuts: u64 = self.spools.iter().map(|spool| u64::from(spool.cuts)).sum();
         let uncounted: u64 = self.spools.iter().map(|spool| spool.uncounted).sum();
         let generated = self.requests + uncounted;
-        let (told, sums) = (number("SELECT count(*) FROM records"), number("SELECT coalesce(sum(count), 0) FROM roll_ups"));
+        let (told, sums) =
+            (number("SELECT count(*) FROM records"), number("SELECT coalesce(sum(count), 0) FROM roll_ups"));
         let exact = number("SELECT coalesce(sum(count), 0) FROM gaps");
         let unknown = number("SELECT count(*) FROM gaps WHERE count IS NULL");
         let counted = if self.flaw == Flaw::AddsUp { self.added_up } else { told + sums + exact };
         self.say(format_args!("{told} told, {sums} summed, {exact} in gaps, {unknown} unknown gaps, {lost} lost"));
-        assert_eq!(counted + lost, generated, "{told} told, {sums} summed, {exact} in gaps, {lost} lost by {cuts} cuts");
+        assert_eq!(
+            counted + lost,
+            generated,
+            "{told} told, {sums} summed, {exact} in gaps, {lost} lost by {cuts} cuts"
+        );
         assert!(cuts > 0 || unknown == 0, "{unknown} gaps of which nobody knows, and the power never went");
         assert!(lost == 0 || unknown > 0, "{lost} requests are gone, and nothing says so");
         assert_eq!(number("SELECT count(DISTINCT request_id) FROM records"), told, "a request is told twice");
@@ -485,7 +488,8 @@ impl World {
         // Each number up to the highest is there, or under a tombstone.
         assert_eq!(number("SELECT count(*) FROM chains WHERE contiguous <> highest"), 0, "a hole that nobody made");
         for digest in &self.receipts {
-            let held = db.query_row("SELECT count(*) FROM files WHERE digest = ?1", [digest.0], |row| row.get::<_, i64>(0));
+            let held =
+                db.query_row("SELECT count(*) FROM files WHERE digest = ?1", [digest.0], |row| row.get::<_, i64>(0));
             assert_eq!(held.ok(), Some(1), "a receipt for what the hub does not have");
         }
         self.seen.cuts = cuts;
@@ -613,7 +617,7 @@ fn a_seed_gives_the_same_life_to_the_byte() {
 #[test]
 fn negative_control_each_planted_defect_breaks_the_books() {
     for flaw in [Flaw::AddsUp, Flaw::BelievesAnything, Flaw::TooWide] {
-        let (failed, _) = search(0..16, flaw);
+        let (failed, _) = search(0..10, flaw);
         assert!(!failed.is_empty(), "{flaw:?} and nobody saw");
     }
 }
