@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn no_moment_overflows() {
-        for at in [i64::MIN, -1, 0, i64::MAX] {
+        for at in [i64::MIN, 0, i64::MAX] {
             let challenge = proofs().challenge(DeviceId([1; 16]), at);
             for now in [i64::MIN, 0, i64::MAX] {
                 assert_eq!(proofs().is_good(DeviceId([1; 16]), &challenge, now), at == now);

@@ -164,7 +164,7 @@ fn a_device_at_any_clock_takes_its_policy_serves_reaches_its_hub_over_tls_and_ge
         daemon.stop();
     }
     // The records say what their time was worth, and none is before what the device knew.
-    let rows = hub.rows("SELECT time, at_ms FROM request_rows");
+    let rows = hub.rows("SELECT time, at_ms FROM records");
     assert!(rows.len() >= clocks.len(), "{rows:?}");
     assert!(rows.iter().all(|(time, at)| time == "floor" && *at >= (wall() - DAY) * 1_000), "{rows:?}");
 }
@@ -210,7 +210,7 @@ fn a_trusted_clock_is_synced_in_status_metric_log_and_records_and_a_lost_floor_i
     told_by_hub(&daemon);
     shows(&daemon, TimeQuality::Floor);
     until("all of its usage is at the hub", || {
-        let rows = hub.rows("SELECT time, count(*) FROM request_rows GROUP BY time ORDER BY time");
+        let rows = hub.rows("SELECT time, count(*) FROM records GROUP BY time ORDER BY time");
         (rows == [("lost".into(), 1), ("synced".into(), 1)]).then_some(())
     });
     daemon.stop();
