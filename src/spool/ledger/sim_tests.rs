@@ -44,8 +44,11 @@ pub(crate) enum Fault {
 struct Faults {
     syncs: AtomicU32,
     opens: AtomicU32,
-    is_dying: AtomicBool,
+    /// The disk dies, and not the process.
+    disk_fails: AtomicBool,
     hit: AtomicBool,
+    /// The process has died of it: it does nothing more.
+    is_dead: AtomicBool,
     at: Mutex<Option<PathBuf>>,
 }
 
@@ -61,6 +64,7 @@ impl Faults {
     }
 
     fn disarm(&self) {
+        self.is_dead.store(false, Ordering::Relaxed);
         self.syncs.store(0, Ordering::Relaxed);
         self.opens.store(0, Ordering::Relaxed);
     }
@@ -68,8 +72,9 @@ impl Faults {
     fn sync(&self, file: &Path) -> io::Result<()> {
         if self.is_due(&self.syncs) {
             *self.at.lock().expect("one thread") = file.parent().map(Path::to_owned);
-            let is_dying = self.is_dying.load(Ordering::Relaxed);
-            return Err(if is_dying {
+            let disk_fails = self.disk_fails.load(Ordering::Relaxed);
+            self.is_dead.store(!disk_fails, Ordering::Relaxed);
+            return Err(if disk_fails {
                 io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
             } else {
                 io::ErrorKind::StorageFull.into()
@@ -232,6 +237,9 @@ impl Device {
     }
 
     fn ask<T>(&mut self, ask: impl FnOnce(&mut Ledger, i64) -> Result<T>) -> Option<T> {
+        if self.faults.is_dead.load(Ordering::Relaxed) {
+            return None;
+        }
         self.child();
         let done = ask(self.ledger.as_mut()?, self.now_ms);
         match done {
@@ -325,7 +333,7 @@ impl Device {
     pub(crate) fn during(&mut self, fault: Fault, cut: u64, act: impl FnOnce(&mut Self)) -> bool {
         self.child();
         self.faults.hit.store(false, Ordering::Relaxed);
-        self.faults.is_dying.store(matches!(fault, Fault::SyncFails(_)), Ordering::Relaxed);
+        self.faults.disk_fails.store(matches!(fault, Fault::SyncFails(_)), Ordering::Relaxed);
         let generations = self.setup.folder.join("generations");
         let before = self.setup.folder.with_extension("before");
         match fault {
@@ -341,7 +349,7 @@ impl Device {
         }
         act(self);
         self.faults.disarm();
-        let was_hit = self.faults.hit.load(Ordering::Relaxed);
+        let was_hit = self.faults.hit.swap(false, Ordering::Relaxed);
         match fault {
             Fault::SyncFails(_) | Fault::OpenFails(_) => {}
             Fault::SyncFull(_) if was_hit => self.kill(),
