@@ -231,9 +231,35 @@ pub fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
 /// `N` bytes from the system's random source; `None` if that source fails.
 #[must_use]
 pub fn random<const N: usize>() -> Option<[u8; N]> {
+    #[cfg(test)]
+    if let Some(bytes) = seeded_tests::random() {
+        return Some(bytes);
+    }
     let mut bytes = [0; N];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).ok()?;
     Some(bytes)
+}
+
+/// Random bytes that come again: a simulation is to be replayed to the byte.
+#[cfg(test)]
+pub(crate) mod seeded_tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// From here on this thread's random bytes follow from `seed`; from `None` on they are the system's.
+    pub(crate) fn set(seed: Option<u64>) {
+        STATE.set(seed);
+    }
+
+    pub(super) fn random<const N: usize>() -> Option<[u8; N]> {
+        let state = STATE.get()?;
+        STATE.set(Some(state.wrapping_add(1)));
+        let digest = super::sha256(&state.to_be_bytes()).0;
+        Some(std::array::from_fn(|at| digest[at % digest.len()]))
+    }
 }
 
 fn bytes32(bytes: &[u8]) -> [u8; 32] {

@@ -412,5 +412,7 @@ fn has_room(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod retain_tests;
+#[cfg(all(test, feature = "hub"))]
+pub(crate) mod sim_tests;
 #[cfg(test)]
 mod tests;

@@ -142,7 +142,8 @@ impl Losses {
     }
 }
 
-fn path(spool: &Path) -> PathBuf {
+/// Where they wait.
+pub(super) fn path(spool: &Path) -> PathBuf {
     spool.join("losses")
 }
 

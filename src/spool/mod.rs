@@ -58,6 +58,8 @@ use serde::{Deserialize, Serialize};
 
 pub use handle::{Program, Spool, Status, Waiting};
 pub use intake::Intake;
+#[cfg(all(test, feature = "hub"))]
+pub(crate) use ledger::sim_tests;
 pub use renew::renew;
 
 use crate::units::{Bytes, Span, Unfit, within};

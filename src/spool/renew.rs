@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! renew              the next file that is sealed begins a stream, and removes the mark
-//! open.aside-<n>     open logs and sums as they were
+//! open.aside-<n>     open logs and sums as they were, and losses that were not told yet
 //! ```
 
 use std::fs::{self, File};
@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
+use crate::spool::losses;
 
 /// Most folders of logs that are set aside; then the names are used up, and a person has to look.
 const MAX_ASIDE: u32 = 64;
@@ -28,6 +29,12 @@ pub fn renew(folder: &Path) -> io::Result<Option<PathBuf>> {
     File::create(mark(folder))?.sync_all()?;
     disk::sync_folder(folder)?;
     let open = folder.join("open");
+    // Losses that wait would be told by either, as the logs would.
+    if losses::path(folder).exists() {
+        fs::create_dir_all(&open)?;
+        fs::rename(losses::path(folder), losses::path(&open))?;
+        disk::sync_folder(&open)?;
+    }
     let is_empty = match fs::read_dir(&open) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,

@@ -3,6 +3,7 @@
 mod clickhouse;
 mod scene;
 mod shared;
+mod sim;
 mod sqlite;
 mod two_hubs;
 

@@ -399,6 +399,20 @@ fn a_copied_spool_keeps_its_sealed_files_and_goes_on_in_a_stream_of_its_own() {
 }
 
 #[test]
+fn losses_that_wait_when_a_card_is_copied_are_told_by_one_of_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(folder.path().join("open")).expect("a folder");
+    let mut losses = Losses::load(folder.path(), 1);
+    losses.lost(40);
+    losses.save(folder.path()).expect("it writes");
+    // The control: they are what the next start tells.
+    assert!(!Losses::load(folder.path(), 2).is_empty());
+    let aside = renew(folder.path()).expect("renewed").expect("something waited");
+    assert!(Losses::load(folder.path(), 2).is_empty());
+    assert!(!Losses::load(&aside, 2).is_empty(), "they are where the logs are");
+}
+
+#[test]
 fn losses_that_a_child_told_before_it_died_are_not_told_again_by_the_next() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir_all(folder.path().join("open")).expect("a folder");
