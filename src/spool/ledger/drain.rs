@@ -109,7 +109,7 @@ impl Ledger {
     }
 
     /// What takes a file of `len` bytes out of the open generation.
-    fn removal(&mut self, seq: u64, len: u32) -> Result<Changes> {
+    pub(super) fn removal(&mut self, seq: u64, len: u32) -> Result<Changes> {
         let mut changes = Changes::default();
         let mut key = Key { seq: seq.saturating_sub(1), part: u16::MAX };
         while let Some(next) = self.generation()?.key_after(key)?.filter(|next| next.seq == seq) {
@@ -140,7 +140,7 @@ impl Ledger {
     }
 
     /// Deletes a generation out of which everything came; one out of which less came is damaged.
-    fn remove_if_drained(&mut self, name: Name) -> Result<()> {
+    pub(super) fn remove_if_drained(&mut self, name: Name) -> Result<()> {
         let names = self.generations.list()?;
         if !names.contains(&name) || names.last() == Some(&name) {
             return Ok(()); // the newest holds the state

@@ -77,7 +77,7 @@ impl Ledger {
     }
 
     /// Puts a tombstone in the place of the oldest generation; `false` if there is none but the newest.
-    fn retire_oldest(&mut self, now_ms: i64) -> Result<bool> {
+    pub(super) fn retire_oldest(&mut self, now_ms: i64) -> Result<bool> {
         let names = self.generations.list()?;
         let [name, _, ..] = *names else { return Ok(false) };
         let (mut runs, mut foreign, mut found, mut after) = (Vec::<Run>::new(), None, 0, None);
@@ -217,9 +217,26 @@ impl Ledger {
         let Some(name) = self.tombstones.list().find(named) else { return Ok(false) };
         let is_that = self.tombstones.read(name).is_some_and(|bytes| crate::keys::sha256(&bytes) == *digest);
         if is_that {
+            self.sweep(name)?;
             self.tombstones.remove(name)?;
         }
         Ok(is_that)
+    }
+
+    /// Removes the files that a tombstone stands for and that a crash left: without it nobody would know of them, and they
+    /// would be stood for once more, together with others.
+    fn sweep(&mut self, tombstone: tombstones::Name) -> Result<()> {
+        for name in self.generations.list()?.iter().copied() {
+            if name.stream != tombstone.stream || name.first_seq > tombstone.seq {
+                continue;
+            }
+            while let Next::Retired(seq, len) = self.next_file(name, None)? {
+                let changes = self.removal(seq, len)?;
+                self.generation()?.commit(changes)?;
+            }
+            self.remove_if_drained(name)?;
+        }
+        Ok(())
     }
 
     /// Tells a tombstone that cannot be read as a gap, by its name, and removes it.

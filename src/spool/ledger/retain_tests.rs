@@ -209,3 +209,33 @@ fn files_by_a_former_key_become_a_gap_of_the_present_stream() {
     assert_eq!(told + lost, u64::from(60 * ROWS));
     assert!(lost > 0 && lost <= u64::from(20 * ROWS), "{lost}");
 }
+
+#[test]
+fn a_tombstone_that_is_acknowledged_takes_with_it_what_a_crash_left_of_its_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (before, after) = (folder.path().join("before"), folder.path().join("after"));
+    fs::create_dir(&before).expect("a folder");
+    let mut ledger = open_with(tight(&before, WhenFull::RollUp));
+    fill(&mut ledger, &before, 1..=8);
+    drop(ledger);
+    super::tests::copy(&before, &after);
+    let mut ledger = open_with(Setup { backlog_limit: 0, ..tight(&after, WhenFull::RollUp) });
+    assert!(ledger.retire_oldest(1000).expect("it is done"));
+    drop(ledger);
+    super::tests::copy(&after.join("retired"), &before.join("retired"));
+
+    let mut ledger = open_with(tight(&before, WhenFull::RollUp));
+    let (mut centre, keys) = (Centre::default(), [ledger.key.public()]);
+    let tombstone = ledger.oldest(None, 1000).expect("it reads").expect("it comes first");
+    centre.take(&tombstone, &keys);
+    ledger.acknowledge(tombstone.at, &tombstone.digest, 1000).expect("it is removed");
+    assert_eq!(ledger.tombstones.list().len(), 0);
+    let next = ledger.oldest(None, 1000).expect("it reads").expect("there are more");
+    assert_eq!(next.at.seq, tombstone.at.seq + 1, "none of those that it stood for comes again");
+    // So none of them is in the next tombstone either, which a hub would take for a fork.
+    fill(&mut ledger, &before, 9..=80);
+    let first = ledger.tombstones.list().next().expect("there is one");
+    assert!(first.first > tombstone.at.seq, "{first:?}");
+    drain(&mut ledger, &mut centre, &keys);
+    assert_eq!(centre.books(), (u64::from(80 * ROWS), 0));
+}
