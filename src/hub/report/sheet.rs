@@ -79,7 +79,7 @@ impl<'a> Sheet<'a> {
                 out.write_all(b"}\n")
             }
             Form::Table { out, first, widths } => {
-                let line = cells.iter().map(|cell| (cell.shown(), cell.is_number())).collect();
+                let line: Vec<_> = cells.iter().map(|cell| (cell.shown(), cell.is_number())).collect();
                 match widths {
                     Some(widths) => aligned(*out, &line, widths),
                     None => {
@@ -181,7 +181,7 @@ fn flush(out: &mut dyn Write, lines: Vec<Vec<(String, bool)>>) -> io::Result<Vec
     Ok(widths)
 }
 
-fn aligned(out: &mut dyn Write, line: &Vec<(String, bool)>, widths: &[usize]) -> io::Result<()> {
+fn aligned(out: &mut dyn Write, line: &[(String, bool)], widths: &[usize]) -> io::Result<()> {
     let mut text = String::new();
     for ((cell, is_number), width) in line.iter().zip(widths) {
         let cell = if *is_number { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
