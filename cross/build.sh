@@ -80,6 +80,8 @@ compile() {
   # The least that a device's clock can be; the commit's time, so that the same source gives the same bytes.
   local built_at=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || true)}
   if [[ $built_at ]]; then export TIDEGATE_BUILD_TIME=$built_at; fi
+  # Nothing unwinds through the C of zstd and ring: a panic is Rust's.
+  export CFLAGS="${CFLAGS:+$CFLAGS }-fno-asynchronous-unwind-tables -fno-unwind-tables"
   local IFS=$'\x1f'
   export CARGO_ENCODED_RUSTFLAGS="${flags[*]}"
   CARGO_TARGET_DIR=$out cargo "${build[@]}" --manifest-path "$root/Cargo.toml" --locked --target "$target" --profile dist \

@@ -1,5 +1,6 @@
 //! The centre's program: flags, configuration, run, exit code.
 
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,8 +9,12 @@ use clap::{Parser, Subcommand};
 use tidegate::bundle::keyfile::AuthorKey;
 use tidegate::cli::unparsed;
 use tidegate::exit;
-use tidegate::hub::{self, Config, Enrolled, read_key};
+use tidegate::hub::{
+    self, Config, Day, Enrolled, Export, Exported, Format, Period, Query, ReportBy, ReportError, Streams, Subject,
+    read_key,
+};
 use tidegate::ids::{DeviceId, hex};
+use tidegate::units::Span;
 
 /// The centre of a fleet of Tidegate gateways: takes in their usage, every record exactly once.
 #[derive(Parser)]
@@ -58,6 +63,62 @@ enum Command {
         /// Where to write it, such as usage-key.tgd.
         out: PathBuf,
     },
+    /// What the hub has counted, on standard output; a hub may run meanwhile. Days are of UTC.
+    Report(ReportArguments),
+    /// Write usage in another's file form into a folder, for who still feeds its analytics.
+    Export(ExportArguments),
+}
+
+#[derive(clap::Args)]
+struct ReportArguments {
+    /// Of what: usage, gaps or devices.
+    #[arg(default_value = "usage")]
+    subject: Subject,
+    /// The configuration file.
+    #[arg(long)]
+    config: PathBuf,
+    /// A line for each: of usage by api, application, device, day, outcome; of gaps by device, day, reason.
+    #[arg(long, value_delimiter = ',')]
+    by: Vec<ReportBy>,
+    /// The first day, as 2026-01-31.
+    #[arg(long)]
+    from: Option<Day>,
+    /// The last day.
+    #[arg(long)]
+    to: Option<Day>,
+    /// Only this device.
+    #[arg(long)]
+    device: Option<DeviceId>,
+    /// Of devices: only those of which nothing was heard for so long, as 24h.
+    #[arg(long)]
+    silent: Option<Span>,
+    /// table, csv (RFC 4180) or json (one object a line).
+    #[arg(long, default_value = "table")]
+    format: Format,
+}
+
+#[derive(clap::Args)]
+struct ExportArguments {
+    /// The configuration file.
+    #[arg(long)]
+    config: PathBuf,
+    /// The form: wso2, the usage files of its API Microgateway 3.
+    #[arg(long, value_parser = ["wso2"])]
+    format: String,
+    /// The version of the event streams: 3.0.0, 3.1.0 or 3.2.0.
+    #[arg(long, default_value = "3.2.0")]
+    streams: Streams,
+    /// The first day, as 2026-01-31.
+    #[arg(long)]
+    from: Option<Day>,
+    /// The last day.
+    #[arg(long)]
+    to: Option<Day>,
+    /// Only this device.
+    #[arg(long)]
+    device: Option<DeviceId>,
+    /// Where the files are to be.
+    folder: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -114,13 +175,15 @@ fn main() -> ExitCode {
         Command::Import { config, folder, json } => import(&config, &folder, json),
         Command::UsageKey { config, out } => usage_key(&config, &out).map_err(|error| (exit::CANT_CREATE, error)),
         Command::Device(command) => device(command),
+        Command::Report(arguments) => report(arguments),
+        Command::Export(arguments) => export(arguments),
         Command::Key(KeyCommand::New { file }) => new_key(&file).map_err(|error| (exit::CANT_CREATE, error)),
         Command::Key(KeyCommand::Show { file }) => show_key(&file).map_err(|error| (exit::DATA, error)),
     };
-    report(outcome)
+    concluded(outcome)
 }
 
-fn report(outcome: Result<(), (u8, anyhow::Error)>) -> ExitCode {
+fn concluded(outcome: Result<(), (u8, anyhow::Error)>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::from(exit::OK),
         Err((code, error)) => {
@@ -134,7 +197,7 @@ fn run(config: &Path) -> ExitCode {
     let outcome = Config::read(config)
         .map_err(hub::Error::from)
         .and_then(|config| hub::run(config, |address| println!("listening on {address}")));
-    report(outcome.map_err(coded))
+    concluded(outcome.map_err(coded))
 }
 
 /// With the exit code that it calls for.
@@ -176,6 +239,53 @@ fn device(command: DeviceCommand) -> Result<(), (u8, anyhow::Error)> {
             }
             println!("revoked {device}");
         }
+    }
+    Ok(())
+}
+
+fn report(arguments: ReportArguments) -> Result<(), (u8, anyhow::Error)> {
+    let ReportArguments { subject, config, by, from, to, device, silent, format } = arguments;
+    let is_of_devices = subject == Subject::Devices;
+    let unfit = [
+        (silent.is_some() && !is_of_devices, "--silent is of devices: `report devices --silent 24h`"),
+        (is_of_devices && !by.is_empty(), "a report of devices has a line for each device: leave --by away"),
+        (is_of_devices && (from, to) != (None, None), "a report of devices is of now: leave --from and --to away"),
+    ];
+    if let Some((_, why)) = unfit.into_iter().find(|(is_so, _)| *is_so) {
+        return Err((exit::USAGE, anyhow::anyhow!(why)));
+    }
+    let query = Query { subject, by, period: Period { from, to }, device, silent, format };
+    let config = Config::read(&config).map_err(|error| coded(error.into()))?;
+    let (mut out, mut aside) = (BufWriter::new(io::stdout().lock()), io::stderr().lock());
+    match hub::report(&config, &query, &mut out, &mut aside) {
+        Err(error) if error.is_reader_gone() => Ok(()),
+        Err(error @ ReportError::NotBy { .. }) => Err((exit::USAGE, error.into())),
+        Err(error) => Err((if error.is_configuration() { exit::CONFIG } else { exit::IO }, error.into())),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn export(arguments: ExportArguments) -> Result<(), (u8, anyhow::Error)> {
+    let ExportArguments { config, format: _, streams, from, to, device, folder } = arguments;
+    let config = Config::read(&config).map_err(|error| coded(error.into()))?;
+    let asked = Export { streams, period: Period { from, to }, device, folder };
+    let done = hub::export_wso2(&config, &asked).map_err(|error| {
+        let code = if error.is_configuration() { exit::CONFIG } else { exit::IO };
+        (code, error.into())
+    })?;
+    let Exported { files, requests, faults, throttled, refused, summed, lost, unknown, altered } = done;
+    println!("{files} files: {requests} request, {faults} fault and {throttled} throttle events");
+    let left_out = [
+        (refused, "requests refused before their API, for which the form has no event"),
+        (summed, "requests that are told as sums only"),
+        (lost, "requests that are lost for certain"),
+        (unknown, "intervals in which nobody can know what is lost"),
+    ];
+    for (count, what) in left_out.into_iter().filter(|(count, _)| *count > 0) {
+        println!("not in them: {count} {what}");
+    }
+    if altered > 0 {
+        println!("{altered} texts held a separator of the form or a control character, which was replaced");
     }
     Ok(())
 }

@@ -319,6 +319,22 @@ impl List {
         self.enrolment(device)?.key.clone()
     }
 
+    /// What lies in a folder now.
+    pub(super) fn of(folder: &Path, root: Option<&Path>) -> Self {
+        look(folder, root, None)
+    }
+
+    /// Number and digest of the policy that `device` is to have.
+    pub(super) fn policy(&self, device: DeviceId) -> Option<(u64, Digest)> {
+        self.meant(BundleKind::Policy, &self.facts(device)).map(|item| (item.place.2, item.digest))
+    }
+
+    /// The number of a policy of the folder.
+    pub(super) fn policy_number(&self, digest: &Digest) -> Option<u64> {
+        let is_meant = |item: &&Arc<Item>| item.kind == BundleKind::Policy && item.digest == *digest;
+        self.others.iter().find(is_meant).map(|item| item.place.2)
+    }
+
     /// A name for what there is for `device`.
     pub(super) fn hint(&self, device: DeviceId) -> String {
         let facts = self.facts(device);

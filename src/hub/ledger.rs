@@ -8,6 +8,7 @@
 //! Two stores keep it: [`sqlite`], a file beside the hub, and [`clickhouse`], a server that several hubs share.
 
 pub(super) mod clickhouse;
+pub(super) mod reader;
 mod sqlite;
 
 use super::config::Config;
@@ -32,6 +33,9 @@ pub enum Error {
     /// A newer hub wrote it: update this program.
     #[error("the database has schema version {0}, and this program knows {known}", known = sqlite::SCHEMA_VERSION)]
     NewerSchema(i64),
+    /// An older hub wrote it, and it is only to be read: start this version's hub once, which brings it forward.
+    #[error("the database has schema version {0}: start the hub once, which makes it {known}", known = sqlite::SCHEMA_VERSION)]
+    OlderSchema(i64),
     /// A row of the database is not what the hub writes: the database is damaged, restore it.
     #[error("a stored row is damaged: {0}")]
     Damaged(&'static str),
@@ -40,7 +44,7 @@ pub enum Error {
 impl Error {
     /// Whether only a person can help.
     pub(super) fn is_configuration(&self) -> bool {
-        matches!(self, Self::Foreign | Self::NewerSchema(_))
+        matches!(self, Self::Foreign | Self::NewerSchema(_) | Self::OlderSchema(_))
     }
 }
 

@@ -9,6 +9,7 @@ mod http;
 mod leases;
 mod netns;
 mod proof;
+mod report;
 mod scene;
 mod time;
 mod uplink;

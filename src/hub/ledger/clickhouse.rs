@@ -101,6 +101,16 @@ struct Entry {
 }
 
 impl ClickHouse {
+    /// Makes nothing: for who only reads.
+    pub(super) fn connect(config: &Config) -> Result<Self, Error> {
+        Ok(Self { http: Http::new(config)? })
+    }
+
+    /// Gives each line of a statement's answer to `each`, until that says `false`.
+    pub(super) fn lines(&mut self, sql: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Error> {
+        self.http.lines(sql, each)
+    }
+
     /// Makes what is missing of database and tables.
     pub(super) fn open(config: &Config) -> Result<Self, Error> {
         let mut http = Http::new(config)?;

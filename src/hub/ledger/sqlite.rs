@@ -22,8 +22,8 @@ use crate::spool::segment::Header;
 const SCHEMA: &str = include_str!("../schema.sql");
 pub(super) const SCHEMA_VERSION: i64 = 3;
 /// "Tide" in SQLite's header, so that `file` and we know whose database it is.
-const APPLICATION_ID: i64 = 0x5469_6465;
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const APPLICATION_ID: i64 = 0x5469_6465;
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 /// Forked files of one stream that are kept with their bytes; later ones are only counted.
 const FORKS_KEPT: i64 = 16;
 /// Pages of 4 KiB that SQLite keeps in memory, and after which it moves its log into the file: fewer syncs a file.

@@ -1,6 +1,8 @@
 //! The same suite for both stores, and what is particular to each.
 
 mod clickhouse;
+
+mod report;
 mod scene;
 mod shared;
 mod sim;

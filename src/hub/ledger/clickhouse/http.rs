@@ -21,8 +21,14 @@ use crate::hub::config::ClickHouse as Config;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a statement may take.
 const STATEMENT: Duration = Duration::from_secs(60);
+/// How long the server may think about what a person asks, and how long it may be silent in its answer.
+const QUESTION: Duration = Duration::from_secs(600);
 /// Longest answer, in bytes: some ten thousand lines of the ledger.
 const ANSWER_LIMIT: usize = 8 << 20;
+/// Longest line of an answer that is read by lines, in bytes: a record with every text at its limit, all escaped, and more.
+const LINE_LIMIT: usize = 64 << 10;
+/// Bytes of such an answer that the server holds in memory; the rest waits on its disk.
+const HELD: usize = 1 << 20;
 /// Longest file with a password, in bytes.
 const PASSWORD_LIMIT: u64 = 4 << 10;
 /// As much of the server's words as is told, in characters.
@@ -95,18 +101,61 @@ impl Http {
         self.send(target, data.into()).map(drop)
     }
 
-    fn send(&mut self, target: String, body: Bytes) -> Result<Bytes, Error> {
-        #[cfg(test)]
-        if self.fuse.as_mut().is_some_and(super::super::tests::Fuse::blows_before) {
-            return Err(Error::Timeout);
-        }
+    /// A statement, each line of its answer to `each` until that says `false`. The answer may be of any length: the server
+    /// sends it from its disk once it is whole, so that none is taken for whole that is not.
+    pub(super) fn lines(&mut self, sql: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Error> {
+        let target = format!("/?wait_end_of_query=1&buffer_size={HELD}&database={}", self.database);
+        let request = self.request(target, sql.to_owned().into())?;
+        let runtime = self.runtime.as_ref().ok_or(Error::Timeout)?;
+        // A connection of its own, for it ends with an answer that nobody reads to the end.
+        runtime.block_on(async {
+            let mut connection = connect(&self.authority).await?;
+            let answer = tokio::time::timeout(QUESTION, connection.send_request(request)).await;
+            let answer = answer.map_err(|_| Error::Timeout)?.map_err(Error::Http)?;
+            if answer.status() != StatusCode::OK {
+                let words_of = Limited::new(answer.into_body(), ANSWER_LIMIT).collect().await;
+                return Err(Error::Says(words(&words_of.map_err(|_| Error::AnswerCutOff)?.to_bytes())));
+            }
+            let (mut body, mut open) = (answer.into_body(), Vec::new());
+            loop {
+                let frame = tokio::time::timeout(QUESTION, body.frame()).await.map_err(|_| Error::Timeout)?;
+                let Some(frame) = frame else { break };
+                let Ok(data) = frame.map_err(Error::Http)?.into_data() else { continue };
+                let mut rest = &data[..];
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let (line, after) = rest.split_at(end);
+                    rest = after.get(1..).unwrap_or_default();
+                    open.extend_from_slice(line);
+                    if !each(&open) {
+                        return Ok(());
+                    }
+                    open.clear();
+                }
+                open.extend_from_slice(rest);
+                if open.len() > LINE_LIMIT {
+                    return Err(Error::AnswerCutOff);
+                }
+            }
+            if open.is_empty() { Ok(()) } else { Err(Error::AnswerCutOff) }
+        })
+    }
+
+    fn request(&self, target: String, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
         let mut request = Request::builder().method(Method::POST).uri(target).header(header::HOST, &self.authority);
         for (name, value) in [("X-ClickHouse-User", &self.user), ("X-ClickHouse-Key", &self.password)] {
             if let Some(value) = value {
                 request = request.header(name, value);
             }
         }
-        let request = request.body(Full::new(body)).map_err(|_| Error::Credentials)?;
+        request.body(Full::new(body)).map_err(|_| Error::Credentials)
+    }
+
+    fn send(&mut self, target: String, body: Bytes) -> Result<Bytes, Error> {
+        #[cfg(test)]
+        if self.fuse.as_mut().is_some_and(super::super::tests::Fuse::blows_before) {
+            return Err(Error::Timeout);
+        }
+        let request = self.request(target, body)?;
         let (authority, kept) = (&self.authority, self.connection.take());
         let runtime = self.runtime.as_ref().ok_or(Error::Timeout)?;
         let answer = runtime.block_on(async {

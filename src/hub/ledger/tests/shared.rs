@@ -25,6 +25,8 @@ macro_rules! for_both_stores {
     };
 }
 
+pub(super) use for_both_stores;
+
 for_both_stores! {
     a_file_sent_many_times_over_restarts_counts_once_and_has_one_receipt,
     files_in_any_order_count_and_only_the_contiguous_number_waits,
