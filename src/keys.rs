@@ -231,7 +231,7 @@ pub fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
 /// `N` bytes from the system's random source; `None` if that source fails.
 #[must_use]
 pub fn random<const N: usize>() -> Option<[u8; N]> {
-    #[cfg(test)]
+    #[cfg(all(test, feature = "hub"))]
     if let Some(bytes) = seeded_tests::random() {
         return Some(bytes);
     }
@@ -241,7 +241,7 @@ pub fn random<const N: usize>() -> Option<[u8; N]> {
 }
 
 /// Random bytes that come again: a simulation is to be replayed to the byte.
-#[cfg(test)]
+#[cfg(all(test, feature = "hub"))]
 pub(crate) mod seeded_tests {
     use std::cell::Cell;
 
