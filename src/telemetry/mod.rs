@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// This crate's modules: what may stand in [`Config::modules`].
-const MODULES: [&str; 21] = [
+const MODULES: [&str; 22] = [
     "admin",
     "admission",
     "bundle",
@@ -54,6 +54,7 @@ const MODULES: [&str; 21] = [
     "keys",
     "policy",
     "spool",
+    "stick",
     "store",
     "telemetry",
     "throttle",
