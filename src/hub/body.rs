@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
-use super::events::Events;
+use super::events::Stream;
 
 /// Bytes of a file that are in memory at a time.
 const PIECE: usize = 64 << 10;
@@ -31,7 +31,13 @@ pub(super) type Answer = Response<AnswerBody>;
 pub(super) enum AnswerBody {
     Whole(Full<Bytes>),
     File(FileBody),
-    Events(Events),
+}
+
+/// What becomes of a request.
+pub(super) enum Reply {
+    Answer(Answer),
+    /// The connection goes over to the events of a device.
+    Events(Box<Stream>),
 }
 
 /// An answer that is in memory.
@@ -47,7 +53,6 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::File(body) => Pin::new(body).poll_frame(cx),
-            Self::Events(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
 
@@ -55,7 +60,6 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             Self::File(body) => body.is_end_stream(),
-            Self::Events(_) => false,
         }
     }
 
@@ -63,7 +67,6 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(body) => body.size_hint(),
             Self::File(body) => body.size_hint(),
-            Self::Events(_) => SizeHint::new(),
         }
     }
 }

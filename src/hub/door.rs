@@ -15,10 +15,10 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
-use super::body::{Answer, whole};
+use super::body::{Answer, Reply, whole};
 use super::bundles::Bundles;
 use super::devices::Devices;
-use super::events::{self, Stream};
+use super::events::Stream;
 use super::ingest::{Ingest, read_whole};
 use super::leases::{self, Leases};
 use super::ledger::Device;
@@ -56,18 +56,26 @@ pub(super) struct Door {
 
 impl Door {
     /// Answers one request; `key` is the one that the TLS handshake has shown.
-    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>, key: Option<&PublicKey>) -> Answer
+    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>, key: Option<&PublicKey>) -> Reply
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
+        if let Some(device) = read_events_path(request.uri().path()) {
+            return match self.events(device, &request, key) {
+                Ok(stream) => Reply::Events(Box::new(stream)),
+                Err(refusal) => Reply::Answer(self.refuse(&refusal)),
+            };
+        }
         let answer = self.route(request, key).await;
-        answer.unwrap_or_else(|refusal| {
-            let asked = refusal.is_shortage().then(|| {
-                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.seconds(Instant::now())
-            });
-            whole(refusal.answer(asked))
-        })
+        Reply::Answer(answer.unwrap_or_else(|refusal| self.refuse(&refusal)))
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Answer {
+        let asked = refusal.is_shortage().then(|| {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.seconds(Instant::now())
+        });
+        whole(refusal.answer(asked))
     }
 
     async fn route<B>(self: &Arc<Self>, request: Request<B>, key: Option<&PublicKey>) -> Result<Answer, Refusal>
@@ -86,10 +94,6 @@ impl Door {
             let bundles = self.bundles.clone().ok_or(Refusal::NotFound)?;
             self.prove(device, &request, key)?;
             return bundles.answer(device, kind, request.headers()).await;
-        }
-        if let Some(device) = read_events_path(path) {
-            self.expect(&request, Method::GET, "GET")?;
-            return self.events(device, &request, key);
         }
         if let Some(asked) = read_time_path(path) {
             self.expect(&request, Method::GET, "GET")?;
@@ -136,17 +140,18 @@ impl Door {
     }
 
     /// A stream of events, which lasts.
-    fn events<B>(&self, id: DeviceId, request: &Request<B>, key: Option<&PublicKey>) -> Result<Answer, Refusal> {
+    fn events<B>(&self, id: DeviceId, request: &Request<B>, key: Option<&PublicKey>) -> Result<Stream, Refusal> {
+        self.expect(request, Method::GET, "GET")?;
         let bundles = self.bundles.clone().ok_or(Refusal::NotFound)?;
         self.prove(id, request, key)?;
         let place = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
-        Ok(events::answer(Stream {
+        Ok(Stream {
             follower: bundles.follow(id),
             devices: self.devices.changes(),
             draining: self.draining.clone(),
             said: None,
             _place: place,
-        }))
+        })
     }
 
     /// A part of a quota. That it is the device who asks matters whatever the configuration says of proofs.

@@ -8,20 +8,19 @@
 //! ```
 //!
 //! A stream is a receiver of two watches and one timer; what it sends is made where the folder is looked through. It ends
-//! at once when the hub drains and when its device is revoked.
+//! at once when the hub drains and when its device is revoked. It takes its connection over from the HTTP server, whose
+//! buffers of 16 KiB a connection would be most of the hub's memory where ten thousand devices listen.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::Response;
-use hyper::body::{Body, Frame};
-use hyper::header;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::body::{Answer, AnswerBody};
 use super::bundles::Follower;
 use super::devices::Changes;
 use crate::spool::protocol::EVENTS_TYPE;
@@ -39,42 +38,43 @@ pub(super) struct Stream {
     pub(super) _place: OwnedSemaphorePermit,
 }
 
-/// The answer that lasts.
-pub(super) fn answer(stream: Stream) -> Answer {
-    let response = Response::builder()
-        .header(header::CONTENT_TYPE, EVENTS_TYPE)
-        .header(header::CACHE_CONTROL, "no-store")
-        .header("x-accel-buffering", "no"); // nginx would keep events back
-    response.body(AnswerBody::Events(Events(Box::pin(next(stream))))).expect("the headers are constants")
-}
+/// A date of HTTP (RFC 9110 section 5.6.7).
+const DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
-/// A stream as a body.
-pub(super) struct Events(Next);
-
-/// What is said next, and by whom from then on.
-type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Stream)>> + Send>>;
-
-impl std::fmt::Debug for Events {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Events")
+/// Tells a device what is new, until the hub drains, the device is revoked or goes away. The connection is the stream's from
+/// here to its end.
+pub(super) async fn tell(mut connection: impl AsyncRead + AsyncWrite + Unpin, mut stream: Stream) -> io::Result<()> {
+    connection.write_all(head().as_bytes()).await?;
+    loop {
+        let said = tokio::select! {
+            said = next(&mut stream) => said,
+            () = gone(&mut connection) => return Ok(()),
+        };
+        let Some(said) = said else { return connection.shutdown().await };
+        connection.write_all(&said).await?;
+        connection.flush().await?;
     }
 }
 
-impl Body for Events {
-    type Data = Bytes;
-    type Error = Infallible;
+/// The answer's head. Its body ends with the connection (RFC 9112 section 6.3).
+fn head() -> String {
+    let date = OffsetDateTime::now_utc().format(DATE).unwrap_or_default();
+    // nginx would keep events back without the last one.
+    format!(
+        "HTTP/1.1 200 OK\r\ndate: {date}\r\ncontent-type: {EVENTS_TYPE}\r\ncache-control: no-store\r\n\
+         connection: close\r\nx-accel-buffering: no\r\n\r\n"
+    )
+}
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let said = ready!(self.0.as_mut().poll(cx));
-        Poll::Ready(said.map(|(bytes, stream)| {
-            self.0 = Box::pin(next(stream));
-            Ok(Frame::data(bytes))
-        }))
-    }
+/// Resolves when the device has gone. What it says meanwhile is of no use: there is no further answer.
+async fn gone(connection: &mut (impl AsyncRead + Unpin)) {
+    let mut heard = [0; 64];
+    while connection.read(&mut heard).await.is_ok_and(|read| read > 0) {}
 }
 
 /// What it says next; `None` at its end.
-async fn next(mut stream: Stream) -> Option<(Bytes, Stream)> {
+async fn next(stream: &mut Stream) -> Option<Bytes> {
     let beat = tokio::time::sleep(BEAT);
     tokio::pin!(beat);
     let device = stream.follower.device();
@@ -86,7 +86,7 @@ async fn next(mut stream: Stream) -> Option<(Bytes, Stream)> {
         if stream.said.as_ref() != Some(&hint) {
             let bytes = Bytes::from(format!("event: bundles\ndata: {hint}\n\n"));
             stream.said = Some(hint);
-            return Some((bytes, stream));
+            return Some(bytes);
         }
         let is_silent = {
             let drained = async { drop(stream.draining.wait_for(|draining| *draining).await) };
@@ -98,7 +98,7 @@ async fn next(mut stream: Stream) -> Option<(Bytes, Stream)> {
             }
         };
         if is_silent {
-            return Some((Bytes::from_static(b": \n\n"), stream));
+            return Some(Bytes::from_static(b": \n\n"));
         }
     }
 }

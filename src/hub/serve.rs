@@ -1,27 +1,29 @@
 //! The hub's listener: accepts, speaks TLS where configured, serves HTTP/1.1, drains.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::body::Moving;
+use super::body::{Moving, Reply};
 use super::bundles::Bundles;
 use super::command;
 use super::config::{Config, Enrol, read_key};
 use super::devices::Devices;
 use super::door::Door;
+use super::events::{self, Stream};
 use super::ingest::Ingest;
 use super::leases::Leases;
 use super::ledger::{self, By, Device, Enrolled, Ledger};
@@ -179,45 +181,81 @@ impl Connection {
     async fn run(self, stream: TcpStream, peer: SocketAddr, tls: Option<Handshakes>) {
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else a slow peer seems to stand still
         let stream = Moving::new(stream, self.body_timeout);
-        let Some(tls) = tls else { return self.http(stream, peer, None).await };
-        match tokio::time::timeout(self.head_timeout, tls.accept(stream)).await {
-            Ok(Ok((stream, key))) => self.http(stream, peer, key).await,
+        let Some(tls) = tls else { return self.serve(stream, peer, None).await };
+        // In a box, as every step that a stream of events has behind it: it lasts, and would keep its place.
+        match Box::pin(tokio::time::timeout(self.head_timeout, tls.accept(stream))).await {
+            Ok(Ok((stream, key))) => self.serve(stream, peer, key).await,
             Ok(Err(error)) => debug!(%peer, %error, "no TLS connection"),
             Err(_) => debug!(%peer, "the TLS handshake took too long"),
         }
     }
 
     /// `key` is the one that the handshake has shown.
-    async fn http(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, key: Option<PublicKey>) {
-        let (door, key) = (self.door.clone(), key.map(Arc::new));
+    async fn serve(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+        key: Option<PublicKey>,
+    ) {
+        let Some((connection, stream)) = Box::pin(self.http(stream, peer, key)).await else { return };
+        if let Err(error) = events::tell(connection, *stream).await {
+            debug!(%peer, %error, "a stream of events ended early");
+        }
+    }
+
+    /// Requests and answers, until the connection's end or until it goes over to a stream of events.
+    async fn http<S>(&mut self, stream: S, peer: SocketAddr, key: Option<PublicKey>) -> Option<(S, Box<Stream>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (door, key, taken) = (self.door.clone(), key.map(Arc::new), Arc::new(Mutex::new(None)));
+        let slot = taken.clone();
         let service = service_fn(move |request| {
-            let (door, key) = (door.clone(), key.clone());
-            async move { Ok::<_, std::convert::Infallible>(door.answer(request, key.as_deref()).await) }
+            let (door, key, slot) = (door.clone(), key.clone(), slot.clone());
+            Box::pin(async move {
+                match door.answer(request, key.as_deref()).await {
+                    Reply::Answer(answer) => Ok(answer),
+                    Reply::Events(stream) => {
+                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+                        Err(TakenOver)
+                    }
+                }
+            })
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_timeout)
             .max_buf_size(HEAD_LIMIT)
             .max_headers(HEADERS_LIMIT)
             .serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
         let draining = async { drop(self.draining.wait_for(|draining| *draining).await) };
         let ended = tokio::select! {
-            result = &mut connection => Some(result),
+            result = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(result),
             () = draining => None,
         };
         let result = match ended {
             Some(result) => result,
             None => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                Pin::new(&mut connection).graceful_shutdown();
+                poll_fn(|context| connection.poll_without_shutdown(context)).await
             }
         };
+        let mut stream = connection.into_parts().io.into_inner();
+        if let Some(events) = taken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Some((stream, events));
+        }
         if let Err(error) = result {
             debug!(%peer, %error, "a connection ended early");
         }
+        let _ = stream.shutdown().await;
+        None
     }
 }
+
+/// Ends the HTTP server's part without an answer of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("a stream of events takes the connection over")]
+struct TakenOver;
 
 /// The ledger, with the listed devices in it; and all that it knows.
 fn open_ledger(

@@ -151,7 +151,7 @@ async fn a_stream_of_events_tells_each_new_hint_once_and_ends_with_the_hub_and_w
     let running = Running::start(Config { bundles: Some(bundles.clone()), events: 3, ..premises.config() }).await;
     let mine = id(&device());
     let mut stream = listen(&running, mine).await;
-    let first = hears(&mut stream, "\n\n\r\n").await;
+    let first = hears(&mut stream, "\n\n").await;
     assert!(first.contains("text/event-stream") && first.contains("event: bundles\ndata: "), "{first}");
     let begun = Instant::now();
     fs::write(bundles.join(".part"), crate::bundles::list(1)).expect("written");
@@ -164,9 +164,9 @@ async fn a_stream_of_events_tells_each_new_hint_once_and_ends_with_the_hub_and_w
     // What is nothing for devices says nothing, and the next stream begins with the same.
     fs::write(bundles.join("x.txt"), b"").expect("written");
     let mut again = listen(&running, mine).await;
-    assert_eq!(hint(&hears(&mut again, "\n\n\r\n").await), hint(&second));
+    assert_eq!(hint(&hears(&mut again, "\n\n").await), hint(&second));
     let mut third = listen(&running, mine).await;
-    hears(&mut third, "\n\n\r\n").await;
+    hears(&mut third, "\n\n").await;
     let mut full = listen(&running, mine).await;
     let answer = hears(&mut full, "Overloaded").await;
     assert!(answer.contains("503") && answer.to_lowercase().contains("retry-after: "), "{answer}");
@@ -174,14 +174,14 @@ async fn a_stream_of_events_tells_each_new_hint_once_and_ends_with_the_hub_and_w
     let begun = Instant::now();
     running.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!(hears(&mut stream, "never").await, "0\r\n\r\n", "a whole answer");
+    assert_eq!(hears(&mut stream, "never").await, "", "nothing more");
 
     let running = Running::start(Config { bundles: Some(bundles), ..premises.config() }).await;
     let mut stream = listen(&running, mine).await;
-    hears(&mut stream, "\n\n\r\n").await;
+    hears(&mut stream, "\n\n").await;
     let (code, said) = hub(&premises, &["device", "revoke", "--config", "hub.toml", &mine.to_string()]);
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(hears(&mut stream, "never").await, "0\r\n\r\n", "it ends");
+    assert_eq!(hears(&mut stream, "never").await, "", "it ends");
     let mut stream = listen(&running, mine).await;
     assert!(hears(&mut stream, "DeviceRevoked").await.contains("403"));
     running.stop().await;
