@@ -1,7 +1,8 @@
 //! The uploader's task: rounds of uploads, and the waits between them.
 //!
 //! A round asks for the time, if that is due, and sends files, oldest first, over one connection until none is left or
-//! something fails. The hub's time comes first: a backlog of months takes hours, and the device may be at 1970.
+//! something fails. While one is on its way, the spool deletes the one before it and reads the one behind it, so two are in
+//! memory at most. The hub's time comes first: a backlog of months takes hours, and the device may be at 1970.
 //! A file that the hub refuses for good (a fork, a damaged file, one by a key that this device had
 //! before) is passed over and counted, so that it does not hold up the files behind it. It stays in the
 //! spool, and is tried again once a day, after a kick and after a start: each try costs a whole upload.
@@ -20,7 +21,7 @@ use super::{Config, Error, Failure, Identity, Link, Uplink, retry};
 use crate::clock::Reading;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
-use crate::spool::backlog::{Backlog, Cursor};
+use crate::spool::backlog::{Backlog, Cursor, UsageFile};
 use crate::spool::receipt::Receipt;
 use crate::spool::segment::Unverified;
 use crate::spool::timestamp::Question;
@@ -237,8 +238,28 @@ impl<B: Backlog> Worker<B> {
             // The hub may close after a refusal.
             connection = self.ask_time(place, &mut open, &hubs, heart).await.map_err(early)?.then_some(open);
         }
-        // Reading costs the device flash and memory, so nothing is read before there is a hub to give it to.
-        while self.backlog.waiting().is_none_or(|waiting| waiting > self.refused.files) {
+        let mut done = None;
+        let sent = self.send_files(place, connection, &hubs, &mut done, heart).await;
+        self.settle(done, heart).await.map_err(early)?;
+        sent?;
+        self.status.send_modify(|status| status.failure = None);
+        self.tell_refused();
+        Ok(())
+    }
+
+    /// Sends what waits; the last file that the hub has is `done`, and the spool may still have it. Reading costs the device
+    /// flash and memory, so nothing is read before there is a hub to give it to.
+    async fn send_files(
+        &mut self,
+        place: usize,
+        mut connection: Option<Connection>,
+        hubs: &[PublicKey],
+        done: &mut Option<(Cursor, Digest)>,
+        heart: &Heart,
+    ) -> Result<(), (Failure, Option<Duration>)> {
+        let early = |failure| (failure, None);
+        let mut ahead = None;
+        while ahead.is_some() || self.more_than(u64::from(done.is_some())) {
             heart.beat(Instant::now());
             if hubs.is_empty() {
                 return Err(early(Failure::NoHubKey));
@@ -250,23 +271,33 @@ impl<B: Backlog> Worker<B> {
                 Some(open) => open,
                 none => none.insert(self.centre.connect(place).await.map_err(early)?),
             };
-            // The spool waits for its child for minutes, and has a heart of its own.
-            let file = heart.during(self.backlog.oldest(self.refused.last)).await.map_err(|_| early(Failure::Spool))?;
-            let Some(file) = file else { break };
+            let file = match ahead.take() {
+                Some(file) => file,
+                None => {
+                    self.settle(done.take(), heart).await.map_err(early)?;
+                    match self.read(self.refused.last, heart).await.map_err(early)? {
+                        Some(file) => file,
+                        None => break,
+                    }
+                }
+            };
             let (at, digest, len) = (file.at, file.digest, file.bytes.len() as u64);
             let own = DeviceId::from(self.device.id());
             // After a new key the files by the old one are still another device's, which the hub may know.
             let maker = Unverified::parse(&file.bytes).map_or(own, |file| file.claimed().device());
-            // It ends by itself as soon as nothing moves, and may take as long as it likes until then.
-            let answer = heart.during(open.put(&self.device, maker, file)).await.map_err(early)?;
-            match judge(&answer, maker, own, at, &digest, &hubs) {
+            // It ends by itself as soon as nothing moves, and may take as long as it likes until then. The spool forgets the
+            // file before it meanwhile, and reads the one behind it.
+            let sent = heart.during(open.put(&self.device, maker, file));
+            let (answer, behind) = tokio::join!(sent, self.meanwhile(done.take(), at, heart));
+            ahead = behind.map_err(early)?;
+            let answer = answer.map_err(early)?;
+            match judge(&answer, maker, own, at, &digest, hubs) {
                 Ok(_) => {
                     if answer.bundles.is_some() && answer.bundles != self.hint {
                         self.hint = answer.bundles;
                         self.wakes.bundles.notify_one();
                     }
-                    let acknowledged = heart.during(self.backlog.acknowledge(at, &digest)).await;
-                    acknowledged.map_err(|_| early(Failure::Spool))?;
+                    *done = Some((at, digest));
                     self.record_success(place, len);
                     info!(stream = %at.stream, seq = at.seq, bytes = len, "a usage file is at the hub");
                 }
@@ -279,9 +310,34 @@ impl<B: Backlog> Worker<B> {
                 Err(Judged::Stop(failure)) => return Err((failure, answer.retry_after)),
             }
         }
-        self.status.send_modify(|status| status.failure = None);
-        self.tell_refused();
         Ok(())
+    }
+
+    /// Whether files wait beside those that the hub refused and so many others.
+    fn more_than(&self, others: u64) -> bool {
+        self.backlog.waiting().is_none_or(|waiting| waiting > self.refused.files + others)
+    }
+
+    /// The oldest file after `after`. The spool waits for its child for minutes, and has a heart of its own.
+    async fn read(&self, after: Option<Cursor>, heart: &Heart) -> Result<Option<UsageFile>, Failure> {
+        heart.during(self.backlog.oldest(after)).await.map_err(|_| Failure::Spool)
+    }
+
+    /// Has the spool forget a file that is at the hub.
+    async fn settle(&self, done: Option<(Cursor, Digest)>, heart: &Heart) -> Result<(), Failure> {
+        let Some((at, digest)) = done else { return Ok(()) };
+        heart.during(self.backlog.acknowledge(at, &digest)).await.map_err(|_| Failure::Spool)
+    }
+
+    /// What the spool does while the file `at` is on its way: see [`Self::settle`]; and the next one, if there may be one.
+    async fn meanwhile(
+        &self,
+        done: Option<(Cursor, Digest)>,
+        at: Cursor,
+        heart: &Heart,
+    ) -> Result<Option<UsageFile>, Failure> {
+        self.settle(done, heart).await?;
+        if self.more_than(1) { self.read(Some(at), heart).await } else { Ok(None) }
     }
 
     /// Asks the hub what time it is; whether it said so. A hub that does not, or whom nobody believes, still gets files.
