@@ -188,12 +188,6 @@ impl SigningKey {
         message.starts_with(CLIENT_VERIFY).then(|| self.pair.sign(message).as_ref().to_vec())
     }
 
-    /// A secret for one purpose, which tells nothing of the key: HMAC-SHA256 by the seed.
-    #[must_use]
-    pub fn secret(&self, purpose: &str) -> [u8; 32] {
-        mac(&self.seed, purpose.as_bytes())
-    }
-
     /// The same key once more.
     #[must_use]
     pub fn again(&self) -> Self {
@@ -219,13 +213,6 @@ pub fn pae(media_type: &str, message: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Digest {
     Digest(bytes32(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref()))
-}
-
-/// HMAC-SHA256 (RFC 2104).
-#[must_use]
-pub fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
-    bytes32(ring::hmac::sign(&key, message).as_ref())
 }
 
 /// `N` bytes from the system's random source; `None` if that source fails.
@@ -330,7 +317,6 @@ mod tests {
         for wrong in [&pae("text/a", b"m"), &verify[1..], &CLIENT_VERIFY[..97], b""] {
             assert!(key.sign_handshake(wrong).is_none());
         }
-        assert_ne!(key.secret("a"), key.secret("b"));
     }
 
     #[test]

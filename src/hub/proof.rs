@@ -1,12 +1,12 @@
 //! Proof that whoever asks in a device's name has its key. Pure.
 //!
 //! Either the key was shown in the TLS handshake, or the request brings a signature over a challenge. A challenge is
-//! remembered by nobody: it names its moment, and a MAC under a secret of this hub's says for which device it was made.
+//! remembered by nobody: it names its moment, and a MAC under a key of this hub's says for which device it was made.
 //!
 //! ```text
 //! off  size  field
 //! 0    8     when it was made, big-endian seconds since the Unix epoch, signed
-//! 8    24    HMAC-SHA256(secret, device ‖ those 8 bytes), its first 24 bytes
+//! 8    24    HMAC-SHA256(key, device ‖ those 8 bytes), its first 24 bytes
 //! ```
 //!
 //! A proof is for one method and path, so one that was seen on its way is good for the same request again within ten
@@ -16,19 +16,19 @@ use hyper::{HeaderMap, Method};
 
 use super::refusal::Refusal;
 use crate::ids::DeviceId;
-use crate::keys::{PublicKey, SigningKey, mac};
+use crate::keys::{MacKey, PublicKey, SigningKey};
 use crate::spool::protocol::{PROOF, PROOF_TYPE, proof_message, read_proof};
 use crate::units::UnixSeconds;
 
 /// How long a challenge is good, and how far the hub's clock may be set back meanwhile, in seconds.
 const GOOD_FOR: i64 = 600;
 const SET_BACK: i64 = 60;
-/// What the secret is for.
+/// What its key is for.
 const PURPOSE: &str = "tidegate/v1/challenge";
 
 /// The hub's side of proofs.
 pub(super) struct Proofs {
-    secret: [u8; 32],
+    key: MacKey,
     is_required: bool,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Shown<'a> {
 
 impl Proofs {
     pub(super) fn new(key: &SigningKey, is_required: bool) -> Self {
-        Self { secret: key.secret(PURPOSE), is_required }
+        Self { key: key.mac_key(PURPOSE), is_required }
     }
 
     /// Whether whoever asks has proven who it is.
@@ -85,7 +85,7 @@ impl Proofs {
     fn challenge(&self, device: DeviceId, at: UnixSeconds) -> [u8; 32] {
         let mut challenge = [0; 32];
         challenge[..8].copy_from_slice(&at.to_be_bytes());
-        let tag = mac(&self.secret, &[&device.0[..], &at.to_be_bytes()].concat());
+        let tag = self.key.mac(&[&device.0, &at.to_be_bytes()]);
         challenge[8..].copy_from_slice(&tag[..24]);
         challenge
     }

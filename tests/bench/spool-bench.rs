@@ -4,13 +4,18 @@
 //! cargo run --release --example spool-bench -- DIR RATE SECONDS     RATE 0: as fast as it goes
 //! cargo run --example spool-bench -- DIR flash KIB                  bytes that each step sends to the disk, with
 //!                                                                   generations of this many KiB
-//! cargo run --release --example spool-bench -- DIR backlog MILLIONS  memory and disk with that many records waiting, and
-//!                                                                   while they are read and acknowledged
+//! cargo run --release --example spool-bench -- DIR backlog MILLIONS [HUB [URL]]
+//!                                                                   memory and disk with that many records waiting, and
+//!                                                                   while they are read and acknowledged; or sent to a
+//!                                                                   hub: its program, and a ClickHouse if it is to be one
 //! ```
+
+mod drain;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate::ids::RequestId;
@@ -32,10 +37,10 @@ fn main() -> std::process::ExitCode {
         flash(Path::new(folder), kib.parse().expect("a size"));
         return std::process::ExitCode::SUCCESS;
     }
-    if let [folder, word, millions] = &arguments[..]
+    if let [folder, word, millions, hub @ ..] = &arguments[..]
         && word == "backlog"
     {
-        backlog(Path::new(folder), millions.parse().expect("a number"));
+        backlog(Path::new(folder), millions.parse().expect("a number"), hub);
         return std::process::ExitCode::SUCCESS;
     }
     let [folder, rate, seconds] = &arguments[..] else { panic!("spool-bench DIR RATE SECONDS") };
@@ -91,12 +96,12 @@ fn run(folder: &Path, rate: u64, seconds: u64) {
 }
 
 /// Fills the spool as months without a hub do, and empties it as an uploader does.
-fn backlog(folder: &Path, millions: u64) {
+fn backlog(folder: &Path, millions: u64, hub: &[String]) {
     let key = SigningKey::from_seed(&[7; 32]).expect("a key");
     let program = Program { path: "/proc/self/exe".into(), arguments: vec!["spool-child".into()] };
     fs::create_dir_all(folder).expect("a folder");
     let config = Config { backlog_limit: Bytes(1 << 40), ..Config::default() };
-    let spool = Spool::start(&config, folder, &key, program, 1).expect("it starts");
+    let spool = Arc::new(Spool::start(&config, folder, &key, program, 1).expect("it starts"));
     let mut intake = spool.intake(0);
     let (mut most, mut next) = (0, 0);
     let disk = || taken(&folder.join("generations"));
@@ -132,6 +137,11 @@ fn backlog(folder: &Path, millions: u64) {
         memory().0
     );
 
+    if let Some((hub, sink)) = hub.split_first() {
+        drain::drain(&spool, folder, &key, next, Path::new(hub), sink.first().map(String::as_str));
+        println!("disk {} KiB at the end", disk() >> 10);
+        return spool.stop();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (mut files, mut bytes, mut ratio) = (0u64, 0u64, 0f64);
     let begun = Instant::now();
@@ -236,12 +246,18 @@ fn memory() -> (u64, usize) {
         .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
         .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
         .collect();
-    let resident = |pid: &str| -> u64 {
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-    };
-    (resident("self") + children.iter().map(|pid| resident(pid)).sum::<u64>(), children.len())
+    // The hub of `drain` is none of the device's.
+    let is_ours =
+        |pid: &&String| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| !name.contains("hub"));
+    let resident = |pid: &str| memory_of(pid, "VmRSS:");
+    (resident("self") + children.iter().filter(is_ours).map(|pid| resident(pid)).sum::<u64>(), children.len())
+}
+
+/// Kilobytes of a process, by the word of procfs.
+fn memory_of(pid: &str, word: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(word));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// utime, stime of this process and of its ended children, in clock ticks of 10 ms.
