@@ -161,6 +161,7 @@ impl Hub {
             connections.shutdown().await;
         }
         tending.shutdown().await;
+        door.devices.tell(&writer);
         drop((door, writer));
         // The last writer is gone, so the thread ends with what it has begun.
         let joined = tokio::task::spawn_blocking(move || writer_thread.join()).await;

@@ -11,7 +11,7 @@ use tidegate::bundle::keyfile::AuthorKey;
 use tidegate::hub::{Config, DeviceEntry, Hub};
 use tidegate::ids::{DeviceId, Digest, RequestId, StreamId, hex};
 use tidegate::keys::{SigningKey, sha256};
-use tidegate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
+use tidegate::spool::backlog::{Backlog, Cursor, Stock, Unavailable, UsageFile};
 use tidegate::spool::record::{Client, Outcome, Row, UsageRecord};
 use tidegate::spool::segment::{Builder, Place};
 use tidegate::units::{Span, TimeQuality};
@@ -123,8 +123,10 @@ impl Shelf {
 }
 
 impl Backlog for Shelf {
-    fn waiting(&self) -> Option<u64> {
-        Some(self.len() as u64)
+    fn waiting(&self) -> Option<Stock> {
+        let files = self.0.lock().expect("no test panics with it");
+        let bytes = files.iter().map(|file| file.bytes.len() as u64).sum();
+        Some(Stock { files: files.len() as u64, bytes })
     }
 
     async fn oldest(&self, after: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {
