@@ -149,6 +149,8 @@ pub(crate) struct Premises(tempfile::TempDir);
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// The fleet page's.
+    pub(crate) fleet: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -189,12 +191,12 @@ impl Premises {
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
         let hub = Hub::bind(config).await.expect("the hub starts");
-        let address = hub.local_addr().expect("it listens");
+        let (address, fleet) = (hub.local_addr().expect("it listens"), hub.fleet_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             hub.serve(async { drop(stopped.await) }).await.expect("the hub ends well");
         });
-        Self { address, stop, task }
+        Self { address, fleet, stop, task }
     }
 
     pub(crate) async fn stop(self) {
