@@ -1,7 +1,7 @@
 -- The hub's tables in ClickHouse, version 1. The hub embeds this file and makes at its start whatever is missing, so
 -- there is nothing to do by hand. It keeps to what ClickHouse 18.16 and today's have in common.
 --
--- Read the views: records, roll_ups, gaps, daily, streams, forks, fleet. Ids are raw bytes in the tables and
+-- Read the views: records, roll_ups, gaps, daily, streams, forks, fleet, waiting. Ids are raw bytes in the tables and
 -- hexadecimal text in the views. Times are milliseconds since the Unix epoch.
 --
 -- Nothing is ever changed in place, and whoever writes may die between any two statements: every table takes the same
@@ -51,6 +51,15 @@ CREATE TABLE IF NOT EXISTS marks (
     mark        UInt8,              -- 1 contiguous, 2 highest, 3 contact_ms; 4 the same of no stream
     value       UInt64
 ) ENGINE = ReplacingMergeTree(value) ORDER BY (device, stream, mark);
+
+-- What waits on a device, as it told last. A hint.
+CREATE TABLE IF NOT EXISTS backlogs (
+    device      FixedString(16),
+    told_ms     UInt64,             -- when it told that
+    files       UInt64,
+    bytes       UInt64,
+    oldest_s    Nullable(Int64)     -- nothing in them is older, by the device's clock, in seconds
+) ENGINE = ReplacingMergeTree(told_ms) ORDER BY device;
 
 -- Files that contradict the chain: kept apart, never counted.
 CREATE TABLE IF NOT EXISTS fork_counts (
@@ -222,6 +231,10 @@ FROM (
     GROUP BY d, s
 ) AS a
 ANY LEFT JOIN (SELECT device AS d, name FROM devices FINAL) AS b USING d;
+
+CREATE VIEW IF NOT EXISTS waiting AS
+SELECT lower(hex(d)) AS device, told_ms, files, bytes, oldest_s
+FROM (SELECT device AS d, told_ms, files, bytes, oldest_s FROM backlogs FINAL);
 
 CREATE VIEW IF NOT EXISTS forks AS
 SELECT lower(hex(d)) AS device, lower(hex(s)) AS stream, seq, lower(hex(g)) AS digest, reason, n AS times

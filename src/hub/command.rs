@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::bundles::read_root;
 use super::config::{Config, Error as ConfigError, device_key, read_key};
+use super::fleet::Page;
 use super::ledger::{By, Device, Enrolled, Ledger};
 use super::tls::Handshakes;
 use super::{Error, config};
@@ -26,8 +27,9 @@ pub fn check(config: &Config) -> Vec<Error> {
     for folder in [&config.bundles, &config.requests].into_iter().flatten() {
         wrong.extend(fs::read_dir(folder).err().map(|source| unreadable(folder, source)));
     }
-    if let Some(tls) = &config.tls {
-        wrong.extend(Handshakes::open(tls).err().map(Error::from));
+    let tls = config.tls.as_ref().map(Handshakes::open).transpose().map_err(|error| wrong.push(error.into()));
+    if let Ok(tls) = tls {
+        wrong.extend(Page::open(config, tls.as_ref()).err().map(Error::from));
     }
     let parent = config.database.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match (fs::metadata(&config.database), key) {

@@ -70,6 +70,21 @@ pub enum Error {
         /// The root document.
         root: PathBuf,
     },
+    /// The fleet page's password would travel in clear: give the hub `[tls]`, or let the page listen on 127.0.0.1 and come to
+    /// it by an SSH tunnel or through a proxy that ends TLS.
+    #[error(
+        "fleet.listen is {0}, which is not this machine, and the hub has no [tls]: the password would travel in clear; \
+         add [tls], or listen on 127.0.0.1 and reach it by an SSH tunnel or a proxy"
+    )]
+    FleetInClear(SocketAddr),
+    /// Write a longer one into the file, on one line.
+    #[error("{path}: the fleet page's password has fewer than {least} bytes")]
+    Password {
+        /// Its file.
+        path: PathBuf,
+        /// Fewest bytes.
+        least: usize,
+    },
     /// A quota's name, limit or share is not sound, or another one has its name: see `docs/hub.md`.
     #[error("quota {0:?}: its name, limit or share is not sound, or it is there twice")]
     Quota(String),
@@ -108,6 +123,8 @@ pub struct Config {
     pub devices: Vec<DeviceEntry>,
     /// TLS; without it, something in front of the hub ends it, or the files travel in clear (they stay signed).
     pub tls: Option<Tls>,
+    /// The fleet page; there is none without it.
+    pub fleet: Option<Fleet>,
     /// Connections at the same time; more wait in the listening socket. Each takes a file descriptor.
     pub connections: usize,
     /// Streams of events at the same time, of those connections; more get 503, and such devices ask now and then.
@@ -199,6 +216,23 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+/// The fleet page's listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fleet {
+    /// In clear on this machine alone; elsewhere with the hub's certificate.
+    #[serde(default = "Fleet::default_listen")]
+    pub listen: SocketAddr,
+    /// A file with the page's password, on one line.
+    pub password_file: PathBuf,
+}
+
+impl Fleet {
+    fn default_listen() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8446))
+    }
+}
+
 /// A ClickHouse server, by its HTTP interface.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -235,6 +269,7 @@ impl Default for Config {
             quotas: Vec::new(),
             devices: Vec::new(),
             tls: None,
+            fleet: None,
             connections: 12_288,
             events: 10_240,
             rate: 200,
@@ -332,7 +367,9 @@ mod tests {
         let shown: String =
             text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
         assert!(
-            parse(&shown).is_ok_and(|config| config.quotas.len() == 1 && config.tls.is_some()),
+            parse(&shown).is_ok_and(|config| config.quotas.len() == 1
+                && config.tls.is_some()
+                && config.fleet.is_some_and(|fleet| fleet.listen == Fleet::default_listen())),
             "{:?}",
             parse(&shown)
         );

@@ -5,19 +5,23 @@
 //! Renewed from the ledger's change counter while the hub runs.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::HeaderMap;
+use hyper::header::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::bundles::List;
 use super::config::device_key;
-use super::ledger::{By, Device, Enrolled};
+use super::ledger::{By, Device, Enrolled, Heard};
 use super::refusal::Refusal;
 use super::writer::Writer;
+use crate::clock::Reading;
 use crate::ids::DeviceId;
+use crate::spool::backlog::Waits;
 use crate::spool::protocol::DEVICE_KEY;
 
 /// Most devices that `enrol = "any"` lets in.
@@ -43,15 +47,23 @@ pub(super) struct Devices {
     /// Whether whoever comes with its own key is let in.
     guests: bool,
     roll: watch::Sender<Arc<Roll>>,
-    /// Those that were heard of since the ledger was told.
-    heard: Mutex<HashSet<DeviceId>>,
+    /// Those that were heard of since the ledger was told, and what of their backlog.
+    heard: Mutex<HashMap<DeviceId, Option<(Waits, i64)>>>,
+    /// How many hints of a backlog could not be read.
+    unread: AtomicU64,
 }
 
 impl Devices {
     pub(super) fn new(listed: HashMap<DeviceId, Device>, guests: bool) -> Self {
         let listed: HashMap<_, _> = listed.into_iter().map(|(id, device)| (id, Arc::new(device))).collect();
         let roll = Roll { enrolled: listed.clone(), revoked: HashSet::new() };
-        Self { listed, guests, roll: watch::Sender::new(Arc::new(roll)), heard: Mutex::default() }
+        Self {
+            listed,
+            guests,
+            roll: watch::Sender::new(Arc::new(roll)),
+            heard: Mutex::default(),
+            unread: AtomicU64::new(0),
+        }
     }
 
     /// Takes over what the ledger has now.
@@ -67,15 +79,28 @@ impl Devices {
         self.roll.send_replace(Arc::new(roll));
     }
 
-    /// A device that is known has shown that it is there.
-    pub(super) fn hear(&self, id: DeviceId) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    /// A device that is known has shown that it is there, and `told` what waits on it.
+    pub(super) fn hear(&self, id: DeviceId, told: Option<&HeaderValue>) {
+        let waits = told.and_then(|told| {
+            let waits = told.to_str().ok().and_then(Waits::read);
+            self.unread.fetch_add(u64::from(waits.is_none()), Ordering::Relaxed);
+            Some((waits?, Reading::now().wall_ms))
+        });
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = heard.entry(id).or_default();
+        *before = waits.or(*before);
+    }
+
+    /// How many hints of a backlog could not be read since the start.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// Tells the ledger who was heard of; where it is busy, the next time.
-    fn tell(&self, writer: &Writer) {
+    pub(super) fn tell(&self, writer: &Writer) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if !heard.is_empty() && writer.touch(heard.iter().copied().collect()) {
+        let told = heard.iter().map(|(device, waits)| Heard { device: *device, waits: *waits }).collect();
+        if !heard.is_empty() && writer.touch(told) {
             heard.clear();
         }
     }

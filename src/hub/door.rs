@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::body::{Answer, Reply, whole};
 use super::bundles::Bundles;
+use super::config::device_key;
 use super::devices::Devices;
 use super::events::Stream;
 use super::ingest::{Ingest, read_whole};
@@ -32,8 +33,8 @@ use crate::clock::Reading;
 use crate::ids::DeviceId;
 use crate::keys::PublicKey;
 use crate::spool::protocol::{
-    BUNDLES_HINT, LEASE_TYPE, RECEIPT_TYPE, REQUESTS, read_bundle_path, read_events_path, read_lease_path,
-    read_time_path, read_usage_path,
+    BACKLOG, BUNDLES_HINT, DEVICE_KEY, LEASE_TYPE, RECEIPT_TYPE, REQUESTS, read_bundle_path, read_events_path,
+    read_lease_path, read_time_path, read_usage_path,
 };
 
 /// Everything that requests share.
@@ -134,7 +135,7 @@ impl Door {
         let shown = Shown { key, method: request.method(), path: request.uri().path(), headers: request.headers() };
         self.proofs.check(&owner, shown, now())?;
         if self.proofs.are_required() {
-            self.devices.hear(id); // else anybody could say so
+            self.devices.hear(id, request.headers().get(BACKLOG)); // else anybody could say so
         }
         Ok(())
     }
@@ -200,6 +201,9 @@ impl Door {
     {
         let (id, at) = read_usage_path(request.uri().path()).ok_or(Refusal::NotFound)?;
         self.expect(&request, Method::PUT, "PUT")?;
+        // Of a device that sends what an older key signed, the older one has no backlog.
+        let shown = request.headers().get(DEVICE_KEY).and_then(|value| value.to_str().ok()).and_then(device_key);
+        let told = shown.filter(|key| DeviceId::from(key.id()) == id).and(request.headers().get(BACKLOG).cloned());
         let taken = match self.device(id, &request) {
             Ok(device) => self.ingest.take(&device, &self.devices, at, request).await,
             Err(refusal) => Err(refusal),
@@ -211,6 +215,9 @@ impl Door {
                 warn!(device = %id, stream = %at.stream, seq = at.seq, name, unsaid, "a usage file is refused");
             }
         })?;
+        if told.is_some() {
+            self.devices.hear(id, told.as_ref());
+        }
         let mut response = Response::builder().header(header::CONTENT_TYPE, RECEIPT_TYPE);
         if let Some(bundles) = &self.bundles {
             response = response.header(BUNDLES_HINT, bundles.list().hint(id));

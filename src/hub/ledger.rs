@@ -14,6 +14,7 @@ mod sqlite;
 use super::config::Config;
 use crate::ids::DeviceId;
 use crate::keys::{PublicKey, SigningKey};
+use crate::spool::backlog::Waits;
 use crate::spool::chain::{Known, Link, Verdict};
 use crate::spool::receipt::Receipt;
 use crate::spool::segment::Verified;
@@ -107,6 +108,14 @@ pub struct Enrolled {
     pub is_revoked: bool,
 }
 
+/// A device that was heard of beside its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) device: DeviceId,
+    /// What it told of its backlog last, and when that was, in milliseconds since the Unix epoch.
+    pub(super) waits: Option<(Waits, i64)>,
+}
+
 /// A verified file of `device`, with all its bytes.
 #[derive(Debug)]
 pub(super) struct Incoming<'a> {
@@ -154,8 +163,8 @@ trait Store: std::fmt::Debug + Send {
     /// Another number whenever devices have changed, whoever changed them.
     fn changes(&mut self) -> Result<u64, Error>;
 
-    /// These devices were heard of.
-    fn touch(&mut self, devices: &[DeviceId], now_ms: i64) -> Result<(), Error>;
+    /// These devices were heard of. What one told earlier stands where it tells nothing now.
+    fn touch(&mut self, heard: &[Heard], now_ms: i64) -> Result<(), Error>;
 }
 
 /// The store and the key that signs receipts.
@@ -210,8 +219,8 @@ impl Ledger {
     }
 
     /// See [`Store::touch`].
-    pub(super) fn touch(&mut self, devices: &[DeviceId], now_ms: i64) -> Result<(), Error> {
-        self.store.touch(devices, now_ms)
+    pub(super) fn touch(&mut self, heard: &[Heard], now_ms: i64) -> Result<(), Error> {
+        self.store.touch(heard, now_ms)
     }
 }
 

@@ -6,6 +6,7 @@
 //!               ├─▶ time ─▶ signed time; leases ─▶ signed part of a quota
 //!               ├─▶ bundles: what devices fetch; events: that there is something new
 //!               └─▶ requests: what devices ask to be, for a person
+//! fleet: a page for people, on a listener of its own
 //! ```
 //!
 //! A file is taken only from the device whose key signed it, and acknowledged only when it is durable.
@@ -22,6 +23,7 @@ mod devices;
 mod door;
 mod events;
 mod export;
+mod fleet;
 mod import;
 mod ingest;
 mod leases;
@@ -41,7 +43,7 @@ mod writer;
 use std::net::SocketAddr;
 
 pub use command::{add_device, check, devices, revoke_device};
-pub use config::{Config, DeviceEntry, Enrol, Quota, Tls, Window, read_key};
+pub use config::{Config, DeviceEntry, Enrol, Fleet, Quota, Tls, Window, read_key};
 pub use export::{Export, Exported, Streams, export_wso2};
 pub use import::{Error as ImportError, Imported, Outcome, import, usage_key};
 pub use ledger::{By, Device, Enrolled};

@@ -1,5 +1,5 @@
--- The hub's database, version 3. Ids are blobs in the tables and hexadecimal text in the views; read the views:
--- streams, records, roll_ups, gaps, daily, fleet. Times are milliseconds since the Unix epoch.
+-- The hub's database, version 4. Ids are blobs in the tables and hexadecimal text in the views; read the views:
+-- streams, records, roll_ups, gaps, daily, fleet, waiting. Times are milliseconds since the Unix epoch.
 
 -- Devices whose files are taken.
 CREATE TABLE devices (
@@ -187,3 +187,31 @@ SELECT date(s.day * 86400, 'unixepoch') AS day, s.api, s.application, lower(hex(
        CAST(total(s.bytes_out) AS INTEGER) AS bytes_out
 FROM sums s JOIN files f USING (file) WHERE f.covered IS NULL
 GROUP BY s.day, s.api, s.application, f.device, s.outcome;
+
+-- Since version 4.
+-- What waits on a device, as it told last. A hint.
+CREATE TABLE backlogs (
+    device      BLOB    NOT NULL PRIMARY KEY,
+    told_ms     INTEGER NOT NULL,               -- when it told that
+    files       INTEGER NOT NULL,
+    bytes       INTEGER NOT NULL,
+    oldest_s    INTEGER                         -- nothing in them is older, by the device's clock, in seconds
+) STRICT, WITHOUT ROWID;
+
+-- Sums of what counts, kept up with each file, for the fleet page: they say what `daily` and `gaps` say.
+CREATE TABLE outcomes (
+    day         INTEGER NOT NULL,               -- days since the Unix epoch
+    outcome     TEXT    NOT NULL,
+    requests    INTEGER NOT NULL,
+    PRIMARY KEY (day, outcome)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tallies (
+    device      BLOB    NOT NULL PRIMARY KEY,
+    requests    INTEGER NOT NULL,
+    gaps        INTEGER NOT NULL,               -- whose records were counted
+    lost        INTEGER NOT NULL,               -- records in those
+    unknown     INTEGER NOT NULL                -- gaps in which nobody can know
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW waiting AS
+SELECT lower(hex(device)) AS device, told_ms, files, bytes, oldest_s FROM backlogs;

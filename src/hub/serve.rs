@@ -24,6 +24,7 @@ use super::config::{Config, Enrol, read_key};
 use super::devices::Devices;
 use super::door::Door;
 use super::events::{self, Stream};
+use super::fleet::Page;
 use super::ingest::Ingest;
 use super::leases::Leases;
 use super::ledger::{self, By, Device, Enrolled, Ledger};
@@ -40,13 +41,13 @@ use crate::ids::DeviceId;
 use crate::keys::{PublicKey, SigningKey};
 
 /// Largest request head, in bytes.
-const HEAD_LIMIT: usize = 16 << 10;
+pub(super) const HEAD_LIMIT: usize = 16 << 10;
 /// Most header lines of a request.
-const HEADERS_LIMIT: usize = 32;
+pub(super) const HEADERS_LIMIT: usize = 32;
 /// Bytes that may wait in the system for a slow peer; Linux doubles it.
 const SEND_BUFFER: usize = 32 << 10;
 /// After a failed accept (no more file descriptors, mostly): enough for a connection to end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A hub that listens and has opened its ledger.
 #[derive(Debug)]
@@ -57,6 +58,7 @@ pub struct Hub {
     drain: watch::Sender<bool>,
     writer: Writer,
     writer_thread: std::thread::JoinHandle<()>,
+    fleet: Option<(Page, TcpListener)>,
     config: Config,
 }
 
@@ -66,6 +68,7 @@ impl Hub {
         let tls = config.tls.as_ref().map(Handshakes::open).transpose()?;
         let key = read_key(&config.key_file)?;
         command::fits_root(&config, &key)?;
+        let page = Page::open(&config, tls.as_ref())?;
         let listed = config.devices()?;
         // A store may wait for a server.
         let (opening, signer, all) = (config.clone(), key.again(), listed.clone());
@@ -88,6 +91,10 @@ impl Hub {
             .transpose()
             .map_err(ledger::Error::from)?;
         let listener = TcpListener::bind(config.listen).await.map_err(|source| Error::Listen(config.listen, source))?;
+        let fleet = match page {
+            Some(page) => page.bind().await.map(|listener| Some((page, listener)))?,
+            None => None,
+        };
         let (writer, writer_thread) = Writer::start(ledger, config.uploads).map_err(Error::Thread)?;
         let rates = Rates::new(config.device_files, config.device_bytes.0);
         let (drain, draining) = watch::channel(false);
@@ -105,7 +112,13 @@ impl Hub {
             strangers: Mutex::default(),
             askers: Mutex::default(),
         };
-        Ok(Self { listener, tls, door: Arc::new(door), drain, writer, writer_thread, config })
+        Ok(Self { listener, tls, door: Arc::new(door), drain, writer, writer_thread, fleet, config })
+    }
+
+    /// Where the fleet page listens, if there is one.
+    #[must_use]
+    pub fn fleet_addr(&self) -> Option<SocketAddr> {
+        self.fleet.as_ref().and_then(|(_, listener)| listener.local_addr().ok())
     }
 
     /// Where it listens.
@@ -115,7 +128,7 @@ impl Hub {
 
     /// Serves until `shutdown` resolves, then lets open requests end. What a client was told is durable.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { listener, tls, door, drain, writer, writer_thread, config } = self;
+        let Self { listener, tls, door, drain, writer, writer_thread, fleet, config } = self;
         let slots = Arc::new(Semaphore::new(config.connections));
         let mut connections = JoinSet::new();
         let mut tending = JoinSet::new();
@@ -124,6 +137,10 @@ impl Hub {
         }
         let (known, teller) = (Arc::clone(&door), writer.clone());
         tending.spawn(async move { known.devices.tend(teller).await });
+        if let Some((page, listener)) = fleet {
+            info!(address = ?listener.local_addr().ok(), "the fleet page is at /fleet");
+            tending.spawn(page.serve(listener, Arc::clone(&door), door.draining.clone()));
+        }
         tokio::pin!(shutdown);
         let ended = loop {
             let accepted = async {
@@ -161,6 +178,7 @@ impl Hub {
             connections.shutdown().await;
         }
         tending.shutdown().await;
+        door.devices.tell(&writer);
         drop((door, writer));
         // The last writer is gone, so the thread ends with what it has begun.
         let joined = tokio::task::spawn_blocking(move || writer_thread.join()).await;

@@ -8,9 +8,8 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::ledger::{Device, Enrolled, Error, Incoming, Ledger, Taken};
+use super::ledger::{Device, Enrolled, Error, Heard, Incoming, Ledger, Taken};
 use crate::clock::Reading;
-use crate::ids::DeviceId;
 use crate::spool::segment::Verified;
 
 /// Most files in a batch, and bytes after which it has no further one; those in memory are limited before.
@@ -34,7 +33,7 @@ type Devices = (u64, Vec<Enrolled>);
 enum Order {
     Take(Box<Job>),
     DevicesSince(Option<u64>, oneshot::Sender<Option<Option<Devices>>>),
-    Touch(Vec<DeviceId>),
+    Touch(Vec<Heard>),
 }
 
 /// The way to the thread.
@@ -68,8 +67,8 @@ impl Writer {
     }
 
     /// These devices were heard of. `false` where the thread is busy: tell it again.
-    pub(super) fn touch(&self, devices: Vec<DeviceId>) -> bool {
-        self.0.try_send(Order::Touch(devices)).is_ok()
+    pub(super) fn touch(&self, heard: Vec<Heard>) -> bool {
+        self.0.try_send(Order::Touch(heard)).is_ok()
     }
 
     /// Returns when the thread is gone, which only a defect makes happen while this handle lives.
@@ -92,8 +91,8 @@ fn run(mut ledger: Ledger, mut orders: mpsc::Receiver<Order>) {
                     let devices = devices_since(&mut ledger, known).inspect_err(say);
                     let _ = reply.send(devices.ok());
                 }
-                Order::Touch(devices) => {
-                    let _ = ledger.touch(&devices, Reading::now().wall_ms).inspect_err(say);
+                Order::Touch(heard) => {
+                    let _ = ledger.touch(&heard, Reading::now().wall_ms).inspect_err(say);
                 }
             }
         }

@@ -23,29 +23,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::disk;
-
-/// Some files, and their bytes together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub(super) struct Stock {
-    pub files: u64,
-    pub bytes: u64,
-}
-
-impl Stock {
-    /// This many more.
-    pub(super) fn add(&mut self, more: Self) {
-        self.files = self.files.saturating_add(more.files);
-        self.bytes = self.bytes.saturating_add(more.bytes);
-    }
-
-    /// What is left of it without `other`.
-    pub(super) fn without(self, other: Self) -> Self {
-        Self { files: self.files.saturating_sub(other.files), bytes: self.bytes.saturating_sub(other.bytes) }
-    }
-}
+use crate::spool::backlog::Stock;
 
 /// A generation's folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::ids::{Digest, StreamId};
 use crate::keys::SigningKey;
-use crate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
+use crate::spool::backlog::{Backlog, Cursor, Stock, Unavailable, UsageFile};
 use crate::spool::lane::Lane;
 pub use crate::spool::writer::Waiting;
 use crate::spool::writer::{Command, Shared, Writer};
@@ -169,9 +169,9 @@ impl Drop for Spool {
 }
 
 impl Backlog for Spool {
-    fn waiting(&self) -> Option<u64> {
+    fn waiting(&self) -> Option<Stock> {
         let waiting = self.waiting.borrow();
-        waiting.is_known.then_some(waiting.files)
+        waiting.is_known.then_some(Stock { files: waiting.files, bytes: waiting.bytes })
     }
 
     async fn oldest(&self, after: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {

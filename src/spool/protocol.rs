@@ -20,6 +20,10 @@
 //!   then the same request again, and any other on this connection, with
 //!   Tidegate-Proof: 64 hex "." 128 hex   the challenge, and the key's signature over PAE(`PROOF_TYPE`, `proof_message`)
 //!
+//! Any request of a device may tell what waits on it. It is a hint: a hub takes it where the request proves itself (a file
+//! that it took, a proof), shows it to people, decides nothing by it, and passes over one that it cannot read.
+//!   Tidegate-Backlog: files=12, bytes=34567, oldest=1764000000    see `backlog::Waits`
+//!
 //! GET /v1/bundles/{device: 32 hex}/{enrolment|revocation|permit|policy}
 //!   Tidegate-Device-Key: 64 hex
 //!   If-None-Match: "64 hex", …           what the device has of that kind, or refused
@@ -70,6 +74,8 @@ pub const HINT_LIMIT: usize = 64;
 pub const CHALLENGE: &str = "tidegate-challenge";
 /// Request header with the answer to it: see [`proof`].
 pub const PROOF: &str = "tidegate-proof";
+/// Request header of a device: what waits on it, as [`Waits`](super::backlog::Waits) writes it. A hint.
+pub const BACKLOG: &str = "tidegate-backlog";
 /// Media type of what a device signs to prove that it has its key.
 pub const PROOF_TYPE: &str = "application/vnd.tidegate.proof.v1";
 /// Media type of a usage file.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::clock::Reading;
 use crate::spool::Program;
+use crate::spool::backlog::Stock;
 use crate::spool::child::Link;
-use crate::spool::generations::Stock;
 use crate::spool::suspects::Suspects;
 use crate::spool::wire::{Known, Reply, Report, Request, Setup};
 

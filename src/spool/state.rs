@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk;
 use crate::ids::{Digest, KeyId};
+use crate::spool::backlog::Stock;
 use crate::spool::counts::Sum;
-use crate::spool::generations::Stock;
 use crate::spool::losses::Heard;
 use crate::spool::record::{Gap, GapReason};
 use crate::store::generation::Key;

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
-use crate::spool::generations::Stock;
+use crate::spool::backlog::Stock;
 use crate::spool::segment::FILE_LIMIT;
 
 /// One tombstone, by its name.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
 use crate::spool::WhenFull;
-use crate::spool::generations::Stock;
+use crate::spool::backlog::Stock;
 use crate::spool::losses::Losses;
 use crate::spool::segment::FILE_LIMIT;
 

@@ -60,7 +60,7 @@ pub trait Source {
 
 impl Source for Arc<Spool> {
     fn waiting(&self) -> Option<u64> {
-        Spool::waiting(self)
+        Spool::waiting(self).map(|waiting| waiting.files)
     }
 
     async fn next(&self, after: Option<Cursor>) -> Result<Option<UsageFile>, SourceFailed> {

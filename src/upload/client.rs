@@ -30,7 +30,8 @@ use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::spool::backlog::UsageFile;
 use crate::spool::protocol::{
-    BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, PROOF, REQUEST_TYPE, REQUESTS, SIGNATURE, USAGE_TYPE, time_path, usage_path,
+    BACKLOG, BUNDLES_HINT, DEVICE_KEY, HINT_LIMIT, PROOF, REQUEST_TYPE, REQUESTS, SIGNATURE, USAGE_TYPE, time_path,
+    usage_path,
 };
 use crate::spool::segment::SIGNATURE_LEN;
 use crate::spool::timestamp::Question;
@@ -156,6 +157,7 @@ impl Client {
             sender,
             authority: self.authority(),
             identity: self.identity.clone(),
+            uplink: Arc::clone(&self.uplink),
             challenge: None,
             request_timeout: self.request_timeout,
             progress,
@@ -185,6 +187,7 @@ pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
     identity: Option<Identity>,
+    uplink: Arc<Uplink>,
     /// What the hub wants each request's proof to be over.
     challenge: Option<[u8; 32]>,
     request_timeout: Duration,
@@ -244,8 +247,7 @@ impl Connection {
         path: &str,
         known: &[Digest],
     ) -> Result<Response<Incoming>, Failure> {
-        let mut request =
-            self.proven(Request::get(path)).header(header::HOST, &self.authority).header(DEVICE_KEY, hex(device.raw()));
+        let mut request = self.by(device, Request::get(path));
         if !known.is_empty() {
             let tags: Vec<String> = known.iter().map(|digest| format!("\"{digest}\"")).collect();
             request = request.header(header::IF_NONE_MATCH, tags.join(", "));
@@ -278,6 +280,15 @@ impl Connection {
         challenge.is_some()
     }
 
+    /// With what every request says: whose it is, its proof, what waits.
+    fn by(&self, device: &PublicKey, request: Builder) -> Builder {
+        let request = self.proven(request).header(header::HOST, &self.authority).header(DEVICE_KEY, hex(device.raw()));
+        match self.uplink.waits() {
+            Some(waits) => request.header(BACKLOG, waits.to_string()),
+            None => request,
+        }
+    }
+
     /// With the proof that the hub wants. A usage file is its own.
     fn proven(&self, request: Builder) -> Builder {
         let (Some(identity), Some(challenge)) = (&self.identity, &self.challenge) else { return request };
@@ -296,12 +307,7 @@ impl Connection {
     }
 
     async fn exchange(&mut self, request: Builder, device: &PublicKey, body: Bytes) -> Result<Answer, Failure> {
-        let request = self
-            .proven(request)
-            .header(header::HOST, &self.authority)
-            .header(DEVICE_KEY, hex(device.raw()))
-            .body(Full::from(body))
-            .map_err(|_| Failure::Connect)?;
+        let request = self.by(device, request).body(Full::from(body)).map_err(|_| Failure::Connect)?;
         self.sender.ready().await.map_err(|_| Failure::Closed)?;
         let response = self.sender.send_request(request).await.map_err(|_| Failure::Closed)?;
         let status = response.status();

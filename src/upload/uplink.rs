@@ -23,6 +23,7 @@ use super::{Config, Error, Failure};
 use crate::clock::Reading;
 use crate::disk;
 use crate::keys::random;
+use crate::spool::backlog::{Stock, Waits};
 use crate::telemetry::Heart;
 use crate::units::UnixSeconds;
 
@@ -61,6 +62,8 @@ pub struct Uplink {
     origin: Instant,
     /// How often a link came up.
     links: watch::Sender<u64>,
+    /// What waits on this device, once that is known; every request tells it.
+    waits: Mutex<Option<Waits>>,
 }
 
 #[derive(Debug)]
@@ -100,6 +103,7 @@ impl Uplink {
             file,
             origin: Instant::now(),
             links: watch::Sender::new(0),
+            waits: Mutex::default(),
         }))
     }
 
@@ -144,6 +148,18 @@ impl Uplink {
     pub(super) fn open_by_hand(&self) {
         let until = Reading::now().boot.saturating_add(BY_HAND);
         *self.by_hand.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// So much waits, and nothing older than `oldest`; where that is not known now, than it was last.
+    pub(super) fn tell(&self, stock: Stock, oldest: Option<UnixSeconds>) {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = oldest.or(waits.and_then(|waits| waits.oldest)).filter(|_| stock.files > 0);
+        *waits = Some(Waits { stock, oldest });
+    }
+
+    /// What was told last.
+    pub(super) fn waits(&self) -> Option<Waits> {
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Most bytes that may pass now, or how long none may.

@@ -21,7 +21,7 @@ use super::{Config, Error, Failure, Identity, Link, Uplink, retry};
 use crate::clock::Reading;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, random};
-use crate::spool::backlog::{Backlog, Cursor, UsageFile};
+use crate::spool::backlog::{Backlog, Cursor, Stock, UsageFile};
 use crate::spool::receipt::Receipt;
 use crate::spool::segment::Unverified;
 use crate::spool::timestamp::Question;
@@ -101,6 +101,14 @@ struct Refused {
     files: u64,
     by_another_key: u64,
     since: Option<tokio::time::Instant>,
+}
+
+/// A file that the hub has, and the spool perhaps too.
+#[derive(Debug, Clone, Copy)]
+struct Done {
+    at: Cursor,
+    digest: Digest,
+    bytes: u64,
 }
 
 /// What a round came to.
@@ -229,8 +237,12 @@ impl<B: Backlog> Worker<B> {
         let hubs = self.hubs.borrow_and_update().clone();
         let mut connection = None;
         let is_old = self.refused.since.is_some_and(|since| since.elapsed() >= REFUSED_AGAIN);
-        if is_old || self.backlog.waiting().is_some_and(|waiting| waiting < self.refused.files) {
+        let waiting = self.backlog.waiting();
+        if is_old || waiting.is_some_and(|waiting| waiting.files < self.refused.files) {
             self.refused = Refused::default();
+        }
+        if let Some(waiting) = waiting {
+            self.uplink.tell(waiting, None);
         }
         if !hubs.is_empty() && self.asked.is_none_or(|asked| asked.elapsed() >= TIME_AGAIN) {
             heart.beat(Instant::now());
@@ -254,7 +266,7 @@ impl<B: Backlog> Worker<B> {
         place: usize,
         mut connection: Option<Connection>,
         hubs: &[PublicKey],
-        done: &mut Option<(Cursor, Digest)>,
+        done: &mut Option<Done>,
         heart: &Heart,
     ) -> Result<(), (Failure, Option<Duration>)> {
         let early = |failure| (failure, None);
@@ -284,7 +296,15 @@ impl<B: Backlog> Worker<B> {
             let (at, digest, len) = (file.at, file.digest, file.bytes.len() as u64);
             let own = DeviceId::from(self.device.id());
             // After a new key the files by the old one are still another device's, which the hub may know.
-            let maker = Unverified::parse(&file.bytes).map_or(own, |file| file.claimed().device());
+            let parsed = Unverified::parse(&file.bytes);
+            let maker = parsed.as_ref().map_or(own, |file| file.claimed().device());
+            if let Some(waiting) = self.backlog.waiting() {
+                // The files behind this one begin where it ends.
+                let end = parsed.as_ref().ok().map(|file| file.claimed().last_ms.max(0) / 1_000);
+                let gone =
+                    Stock { files: 1 + u64::from(done.is_some()), bytes: len + done.map_or(0, |done| done.bytes) };
+                self.uplink.tell(waiting.without(gone), end);
+            }
             // It ends by itself as soon as nothing moves, and may take as long as it likes until then. The spool forgets the
             // file before it meanwhile, and reads the one behind it.
             let sent = heart.during(open.put(&self.device, maker, file));
@@ -297,7 +317,7 @@ impl<B: Backlog> Worker<B> {
                         self.hint = answer.bundles;
                         self.wakes.bundles.notify_one();
                     }
-                    *done = Some((at, digest));
+                    *done = Some(Done { at, digest, bytes: len });
                     self.record_success(place, len);
                     info!(stream = %at.stream, seq = at.seq, bytes = len, "a usage file is at the hub");
                 }
@@ -315,7 +335,7 @@ impl<B: Backlog> Worker<B> {
 
     /// Whether files wait beside those that the hub refused and so many others.
     fn more_than(&self, others: u64) -> bool {
-        self.backlog.waiting().is_none_or(|waiting| waiting > self.refused.files + others)
+        self.backlog.waiting().is_none_or(|waiting| waiting.files > self.refused.files + others)
     }
 
     /// The oldest file after `after`. The spool waits for its child for minutes, and has a heart of its own.
@@ -324,18 +344,13 @@ impl<B: Backlog> Worker<B> {
     }
 
     /// Has the spool forget a file that is at the hub.
-    async fn settle(&self, done: Option<(Cursor, Digest)>, heart: &Heart) -> Result<(), Failure> {
-        let Some((at, digest)) = done else { return Ok(()) };
+    async fn settle(&self, done: Option<Done>, heart: &Heart) -> Result<(), Failure> {
+        let Some(Done { at, digest, .. }) = done else { return Ok(()) };
         heart.during(self.backlog.acknowledge(at, &digest)).await.map_err(|_| Failure::Spool)
     }
 
     /// What the spool does while the file `at` is on its way: see [`Self::settle`]; and the next one, if there may be one.
-    async fn meanwhile(
-        &self,
-        done: Option<(Cursor, Digest)>,
-        at: Cursor,
-        heart: &Heart,
-    ) -> Result<Option<UsageFile>, Failure> {
+    async fn meanwhile(&self, done: Option<Done>, at: Cursor, heart: &Heart) -> Result<Option<UsageFile>, Failure> {
         self.settle(done, heart).await?;
         if self.more_than(1) { self.read(Some(at), heart).await } else { Ok(None) }
     }

@@ -4,6 +4,7 @@
 mod bundles;
 mod devices;
 mod enrol;
+mod fleet;
 mod herd;
 mod http;
 mod leases;

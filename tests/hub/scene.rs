@@ -11,7 +11,7 @@ use tidegate::bundle::keyfile::AuthorKey;
 use tidegate::hub::{Config, DeviceEntry, Hub};
 use tidegate::ids::{DeviceId, Digest, RequestId, StreamId, hex};
 use tidegate::keys::{SigningKey, sha256};
-use tidegate::spool::backlog::{Backlog, Cursor, Unavailable, UsageFile};
+use tidegate::spool::backlog::{Backlog, Cursor, Stock, Unavailable, UsageFile};
 use tidegate::spool::record::{Client, Outcome, Row, UsageRecord};
 use tidegate::spool::segment::{Builder, Place};
 use tidegate::units::{Span, TimeQuality};
@@ -123,8 +123,10 @@ impl Shelf {
 }
 
 impl Backlog for Shelf {
-    fn waiting(&self) -> Option<u64> {
-        Some(self.len() as u64)
+    fn waiting(&self) -> Option<Stock> {
+        let files = self.0.lock().expect("no test panics with it");
+        let bytes = files.iter().map(|file| file.bytes.len() as u64).sum();
+        Some(Stock { files: files.len() as u64, bytes })
     }
 
     async fn oldest(&self, after: Option<Cursor>) -> Result<Option<UsageFile>, Unavailable> {
@@ -147,6 +149,8 @@ pub(crate) struct Premises(tempfile::TempDir);
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// The fleet page's.
+    pub(crate) fleet: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -187,12 +191,12 @@ impl Premises {
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
         let hub = Hub::bind(config).await.expect("the hub starts");
-        let address = hub.local_addr().expect("it listens");
+        let (address, fleet) = (hub.local_addr().expect("it listens"), hub.fleet_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             hub.serve(async { drop(stopped.await) }).await.expect("the hub ends well");
         });
-        Self { address, stop, task }
+        Self { address, fleet, stop, task }
     }
 
     pub(crate) async fn stop(self) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate::hub::{Config as HubConfig, DeviceEntry, Tls};
-use tidegate::ids::{Digest, StreamId, hex};
+use tidegate::ids::{DeviceId, Digest, StreamId, hex};
 use tidegate::keys::sha256;
 use tidegate::spool::backlog::{Cursor, UsageFile};
 use tidegate::spool::receipt::Receipt;
@@ -14,7 +14,8 @@ use tidegate::upload::{Config, Failure, Link};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, file, file_of, hub_key, key, large_file};
+use crate::http::raw;
+use crate::scene::{DEADLINE, Premises, Running, Shelf, chain, device, file, file_of, hub_key, key, large_file, path};
 use crate::uploader::{Uploader, config};
 
 fn plain(address: SocketAddr) -> Config {
@@ -214,4 +215,41 @@ async fn over_tls_usage_goes_to_the_pinned_hub_and_to_no_other() {
     issued.until(|status| status.files == 3).await;
     hub.stop().await;
     assert_eq!(premises.number("SELECT count(*) FROM records"), 30);
+}
+
+#[tokio::test]
+async fn the_hub_hears_what_waits_on_a_device_and_is_not_misled_by_what_cannot_be_read_or_is_refused() {
+    let premises = Premises::new();
+    let hub = Running::start(premises.config()).await;
+    let (waiting, id) = ("SELECT files * 1000000 + bytes FROM waiting", DeviceId::from(device().public().id()));
+    let files = chain(4);
+    let put = async |seq: usize, key: &str, told: &str| {
+        let headers = format!("Tidegate-Device-Key: {key}\r\nTidegate-Backlog: {told}\r\n");
+        let path = path(&device(), seq as u64);
+        let answer = raw(hub.address, &crate::http::put(&path, &headers, &files[seq - 1].bytes)).await;
+        crate::http::status(&answer).to_owned()
+    };
+    let own = hex(device().public().raw());
+    assert_eq!(put(1, &own, "files=7, bytes=900, oldest=5").await, "200");
+    assert_eq!(put(2, &own, "files=6").await, "200", "a hint is no reason to refuse usage");
+    assert_eq!(
+        put(2, &hex(key(2).public().raw()), "files=5, bytes=1").await,
+        "200",
+        "another key's: not this device's"
+    );
+    // What is refused tells nothing.
+    let forged = crate::http::put(&path(&device(), 3), "Tidegate-Backlog: files=99, bytes=1\r\n", b"no usage file");
+    assert_eq!(crate::http::status(&raw(hub.address, &forged).await), "422");
+    hub.stop().await;
+    assert_eq!(premises.number(waiting), 7_000_900);
+    assert_eq!(premises.number(&format!("SELECT oldest_s FROM waiting WHERE device = '{id}'")), 5);
+    // The uploader's own word: after its last file nothing waits, and one that is passed over still does.
+    let hub = Running::start(premises.config()).await;
+    let fork = file(&device(), 1, None, 77);
+    let left = i64::try_from(fork.bytes.len()).expect("a file is small");
+    let shelf = Shelf::of(vec![fork, files[2].clone(), files[3].clone()]);
+    let mut uploader = Uploader::start(plain(hub.address), shelf, hub_key().public());
+    uploader.until(|status| status.files == 2 && status.passed_over == 1).await;
+    hub.stop().await;
+    assert_eq!(premises.number(waiting), 1_000_000 + left);
 }

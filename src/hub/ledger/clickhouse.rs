@@ -26,9 +26,10 @@ use self::binary::Rows;
 use self::http::Http;
 use self::near::{Near, Stream, number, unhexed};
 use super::super::config::ClickHouse as Config;
-use super::{By, Device, Enrolled, Error as LedgerError, Incoming, Judged, Store, is_apart, known};
+use super::{By, Device, Enrolled, Error as LedgerError, Heard, Incoming, Judged, Store, is_apart, known};
 use crate::ids::DeviceId;
 use crate::keys::{KeyAlg, PublicKey, random};
+use crate::spool::backlog::Waits;
 use crate::spool::chain::{self, Link, Verdict};
 
 const TABLES: &str = include_str!("../../../config/clickhouse.sql");
@@ -355,12 +356,20 @@ impl Store for ClickHouse {
         Ok(number(std::str::from_utf8(&answer).map_err(|_| Error::Answer)?.trim())?)
     }
 
-    fn touch(&mut self, devices: &[DeviceId], now_ms: i64) -> Result<(), LedgerError> {
-        let mut rows = Rows::default();
-        for device in devices {
-            rows.raw(&device.0).raw(&[0; 8]).raw(&[4]).u64(u64::try_from(now_ms).unwrap_or(0));
+    fn touch(&mut self, heard: &[Heard], now_ms: i64) -> Result<(), LedgerError> {
+        let (mut contacts, mut backlogs) = (Rows::default(), Rows::default());
+        for Heard { device, waits } in heard {
+            contacts.raw(&device.0).raw(&[0; 8]).raw(&[4]).u64(u64::try_from(now_ms).unwrap_or(0));
+            if let Some((Waits { stock, oldest }, told_ms)) = waits {
+                backlogs.raw(&device.0).u64(u64::try_from(*told_ms).unwrap_or(0)).u64(stock.files).u64(stock.bytes);
+                backlogs.is_null(oldest.is_none());
+                if let Some(oldest) = oldest {
+                    backlogs.i64(*oldest);
+                }
+            }
         }
-        Ok(self.insert("marks", "device,stream,mark,value", rows)?)
+        self.insert("marks", "device,stream,mark,value", contacts)?;
+        Ok(self.insert("backlogs", "device,told_ms,files,bytes,oldest_s", backlogs)?)
     }
 }
 

@@ -5,6 +5,7 @@
 mod daily;
 mod from_2;
 mod rows;
+mod tally;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -13,14 +14,17 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{By, Device, Enrolled, Error, Incoming, Judged, Store, int, is_apart, known};
+use super::{By, Device, Enrolled, Error, Heard, Incoming, Judged, Store, int, is_apart, known};
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{KeyAlg, PublicKey};
+use crate::spool::backlog::Waits;
 use crate::spool::chain::{self, Link, Verdict};
 use crate::spool::segment::Header;
 
 const SCHEMA: &str = include_str!("../schema.sql");
-pub(super) const SCHEMA_VERSION: i64 = 3;
+pub(super) const SCHEMA_VERSION: i64 = 4;
+/// What follows in the schema is what version 3 had not.
+const SINCE_4: &str = "-- Since version 4.\n";
 /// "Tide" in SQLite's header, so that `file` and we know whose database it is.
 pub(super) const APPLICATION_ID: i64 = 0x5469_6465;
 pub(super) const BUSY: Duration = Duration::from_secs(10);
@@ -102,12 +106,20 @@ impl Store for Sqlite {
         query.query_row([], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(Error::from)
     }
 
-    fn touch(&mut self, devices: &[DeviceId], now_ms: i64) -> Result<(), Error> {
-        let sql = "INSERT INTO contacts VALUES (?1,?2)
-                   ON CONFLICT DO UPDATE SET contact_ms = max(contact_ms, excluded.contact_ms)";
+    fn touch(&mut self, heard: &[Heard], now_ms: i64) -> Result<(), Error> {
+        let contact = "INSERT INTO contacts VALUES (?1,?2)
+                       ON CONFLICT DO UPDATE SET contact_ms = max(contact_ms, excluded.contact_ms)";
+        let backlog = "INSERT INTO backlogs VALUES (?1,?2,?3,?4,?5)
+                       ON CONFLICT DO UPDATE SET told_ms = excluded.told_ms, files = excluded.files,
+                                                 bytes = excluded.bytes, oldest_s = excluded.oldest_s
+                       WHERE told_ms <= excluded.told_ms";
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for device in devices {
-            transaction.prepare_cached(sql)?.execute(params![device.0, now_ms])?;
+        for Heard { device, waits } in heard {
+            transaction.prepare_cached(contact)?.execute(params![device.0, now_ms])?;
+            if let Some((Waits { stock, oldest }, told_ms)) = waits {
+                let (files, bytes) = (int(stock.files), int(stock.bytes));
+                transaction.prepare_cached(backlog)?.execute(params![device.0, told_ms, files, bytes, oldest])?;
+            }
         }
         Ok(transaction.commit()?)
     }
@@ -126,7 +138,12 @@ fn create(db: &mut Connection) -> Result<(), Error> {
     } else if version > SCHEMA_VERSION {
         return Err(Error::NewerSchema(version));
     } else if version < SCHEMA_VERSION {
-        from_2::bring_forward(&transaction, SCHEMA)?;
+        let (_, since_4) = SCHEMA.split_once(SINCE_4).ok_or(Error::Damaged("schema"))?;
+        match version {
+            3 => transaction.execute_batch(since_4)?,
+            _ => from_2::bring_forward(&transaction, SCHEMA)?,
+        }
+        tally::fill(&transaction)?;
     }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     Ok(transaction.commit()?)
@@ -164,6 +181,7 @@ fn take_one(db: &Transaction<'_>, incoming: &Incoming<'_>, now_ms: i64) -> Resul
             } else {
                 cover(db, header, &link, file_number)?;
                 rows::insert(db, file_number, file)?;
+                tally::add(db, file_number)?;
             }
         }
         Verdict::Repeat => {
@@ -276,6 +294,14 @@ fn cover(db: &Connection, header: &Header, link: &Link, number: i64) -> Result<(
              AND covered IS NULL",
         )?
         .execute(params![device, stream, seq, number])?;
+    }
+    // What this line covers lies within its numbers.
+    let mut covered = db.prepare_cached(
+        "SELECT file FROM files WHERE device=?1 AND stream=?2 AND seq BETWEEN ?3 AND ?4 AND covered = ?5",
+    )?;
+    let mut covered = covered.query(params![device, stream, first, seq, number])?;
+    while let Some(line) = covered.next()? {
+        tally::take_away(db, line.get(0)?)?;
     }
     Ok(())
 }

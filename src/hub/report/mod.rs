@@ -3,7 +3,7 @@
 //! Reads through the views that both stores have, row by row: memory does not grow with what was used. It may run beside
 //! a hub, and needs neither its key nor a running one. Called by `tidegate-hub report`.
 
-mod devices;
+pub(in crate::hub) mod devices;
 mod gaps;
 mod period;
 mod sheet;
@@ -190,12 +190,12 @@ fn cells(keys: &[By], row: &Fields, names: &Names) -> Vec<Cell> {
 
 /// How much usage is lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Lost {
+pub(in crate::hub) struct Lost {
     /// Gaps whose records were counted, and how many records.
-    counted: u64,
-    records: u64,
+    pub(in crate::hub) counted: u64,
+    pub(in crate::hub) records: u64,
     /// Gaps in which nobody can know.
-    unknown: u64,
+    pub(in crate::hub) unknown: u64,
 }
 
 impl Lost {

@@ -6,8 +6,9 @@
 use super::{Error, Ledger, Result, damaged, put};
 use crate::ids::{Digest, StreamId};
 use crate::keys;
+use crate::spool::backlog::Stock;
 use crate::spool::backlog::{Cursor, UsageFile};
-use crate::spool::generations::{Name, Stock};
+use crate::spool::generations::Name;
 use crate::spool::segment::FILE_LIMIT;
 use crate::spool::state::{BEFORE_FILES, DRAINED, Drained, Entry, generation_gap};
 use crate::spool::wire::Report;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::ids::StreamId;
 use crate::keys::SigningKey;
-use crate::spool::backlog::{Unavailable, UsageFile};
+use crate::spool::backlog::{Stock, Unavailable, UsageFile};
 use crate::telemetry::{Heartbeats, Standstill};
 use crate::upload::client::Client;
 
@@ -92,7 +92,7 @@ fn an_address_that_would_send_usage_in_clear_needs_to_be_asked_for() {
 struct Mute(AtomicU32);
 
 impl Backlog for Mute {
-    fn waiting(&self) -> Option<u64> {
+    fn waiting(&self) -> Option<Stock> {
         None
     }
 

@@ -54,7 +54,7 @@ impl Rows {
         self.raw(&number.to_le_bytes())
     }
 
-    fn is_null(&mut self, is_null: bool) -> &mut Self {
+    pub(super) fn is_null(&mut self, is_null: bool) -> &mut Self {
         self.raw(&[u8::from(is_null)])
     }
 

@@ -2,12 +2,13 @@
 
 use std::fs;
 
-use super::super::{By as EnrolledBy, Device};
+use super::super::{By as EnrolledBy, Device, Heard};
 use super::scene::*;
 use super::shared::for_both_stores;
 use crate::hub::export::{Export, Streams, export_wso2};
 use crate::hub::report::{By, Format, Period, Query, Subject, report};
 use crate::ids::{DeviceId, Digest};
+use crate::spool::backlog::{Stock, Waits};
 use crate::spool::record::{Gap, GapReason, Outcome, Row, UsageRecord};
 use crate::spool::segment::{Builder, Place, open};
 use crate::units::Span;
@@ -154,6 +155,8 @@ fn a_device_is_told_with_its_bundle_its_holes_and_its_silence(site: &Site) {
     let wide = tombstone(&chain, 8, 9, 0);
     take(&mut ledger, &wide, 3_000);
     take(&mut ledger, &file(1, None, 9), 4_000);
+    let waits = Waits { stock: Stock { files: 3, bytes: 900 }, oldest: Some(7) };
+    ledger.touch(&[Heard { device: device().id(), waits: Some((waits, 4_000)) }], 4_000).expect("it is written");
     let (names, lines, _) = told(site, &query(Subject::Devices, &[]));
     let field =
         |line: &[String], name: &str| line[names.iter().position(|column| column == name).expect("a column")].clone();
@@ -164,6 +167,10 @@ fn a_device_is_told_with_its_bundle_its_holes_and_its_silence(site: &Site) {
     assert_eq!((field(till, "name"), field(till, "standing")), ("till".into(), "enrolled".into()));
     assert_eq!(field(till, "last_contact"), "1970-01-01T00:00:04Z");
     assert_eq!((field(till, "missing"), field(till, "forks")), ("5".into(), "1".into()));
+    assert_eq!((field(till, "waiting"), field(till, "waiting_bytes")), ("3".into(), "900".into()));
+    assert!(field(till, "waiting_for").parse::<u64>().is_ok_and(|seconds| seconds > 1_700_000_000), "since 1970");
+    assert_eq!(field(till, "told"), "1970-01-01T00:00:04Z");
+    assert_eq!((field(quay, "waiting"), field(quay, "waiting_for"), field(quay, "told")), Default::default());
     // A tombstone says of no bundle; the file before it did.
     assert_eq!(field(till, "bundle"), "");
     take(&mut ledger, &file_with(10, Some(chain[8].0.digest()), Some(policy), &row), 5_000);

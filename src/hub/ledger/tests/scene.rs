@@ -167,7 +167,27 @@ impl Site {
 
     /// Requests and sums that count.
     pub(super) fn counted(&self) -> (i64, i64) {
+        self.check_sums();
         (self.number("SELECT count(*) FROM records"), self.number("SELECT coalesce(sum(count), 0) FROM roll_ups"))
+    }
+
+    /// The sums that SQLite keeps up with each file say what the views say of all.
+    fn check_sums(&self) {
+        if self.config.clickhouse.is_some() {
+            return;
+        }
+        let days = "date(day * 86400, 'unixepoch'), outcome, requests FROM outcomes WHERE requests > 0";
+        let daily = "day, outcome, sum(requests) FROM daily GROUP BY day, outcome";
+        let tallies =
+            "lower(hex(device)), requests, gaps, lost, unknown FROM tallies WHERE requests + gaps + unknown > 0";
+        let views = "device, sum(r), sum(g), sum(l), sum(u) FROM (
+                         SELECT device, requests AS r, 0 AS g, 0 AS l, 0 AS u FROM daily
+                         UNION ALL SELECT device, 0, count IS NOT NULL, coalesce(count, 0), count IS NULL FROM gaps
+                     ) GROUP BY device";
+        for (kept, told) in [(days, daily), (tallies, views)] {
+            let [kept, told] = [kept, told].map(|of| self.lines(&format!("SELECT {of} ORDER BY 1, 2")));
+            assert_eq!(kept, told);
+        }
     }
 
     /// Those of one stream.

@@ -3,6 +3,7 @@
 use super::super::*;
 use super::scene::*;
 use crate::ids::Digest;
+use crate::spool::backlog::{Stock, Waits};
 use crate::spool::receipt::Receipt;
 
 macro_rules! for_both_stores {
@@ -37,6 +38,7 @@ for_both_stores! {
     daily_use_is_what_the_records_say_after_repeats_and_tombstones,
     a_repeat_is_signed_with_the_key_that_the_hub_has_now_and_keeps_its_time,
     devices_are_enrolled_renamed_and_revoked_and_each_is_a_change,
+    of_what_a_device_tells_of_its_backlog_the_last_stands,
     every_column_says_what_the_record_said,
 }
 
@@ -207,8 +209,9 @@ fn devices_are_enrolled_renamed_and_revoked_and_each_is_a_change(site: &Site) {
     assert!(is_change(&mut ledger));
     assert_eq!(ledger.devices().expect("it answers"), [Enrolled { is_revoked: false, ..expected }]);
     assert!(!other.store.revoke(DeviceId([7; 16]), 4).expect("it answers"));
-    ledger.touch(&[device.id()], 123).expect("it is written");
-    ledger.touch(&[device.id()], 100).expect("it is written");
+    let heard = Heard { device: device.id(), waits: None };
+    ledger.touch(&[heard], 123).expect("it is written");
+    ledger.touch(&[heard], 100).expect("it is written");
     assert_eq!(site.number("SELECT contact_ms FROM fleet"), 123);
 }
 
@@ -226,4 +229,27 @@ fn every_column_says_what_the_record_said(site: &Site) {
     assert_eq!(site.lines(row), [expected]);
     let gap = "SELECT device, stream, seq, row, reason, from_ms, to_ms, count FROM gaps";
     assert_eq!(site.lines(gap), [format!("{device}|{STREAM}|1|3|unclean_stop|5|6|\\N")]);
+}
+
+fn of_what_a_device_tells_of_its_backlog_the_last_stands(site: &Site) {
+    let mut ledger = site.ledger();
+    let told = |files, oldest, at_ms| {
+        let waits = Waits { stock: Stock { files, bytes: files * 100 }, oldest };
+        Heard { device: device().id(), waits: Some((waits, at_ms)) }
+    };
+    let waiting = || site.lines("SELECT told_ms, files, bytes, coalesce(oldest_s, -1) FROM waiting");
+    assert!(waiting().is_empty());
+    for (heard, expected) in [
+        (told(3, Some(77), 10), "10|3|300|77"),
+        (Heard { waits: None, ..told(0, None, 0) }, "10|3|300|77"),
+        (told(1 << 52, None, 20), "20|4503599627370496|450359962737049600|-1"),
+        (told(9, Some(1), 15), "20|4503599627370496|450359962737049600|-1"),
+        (told(0, None, 30), "30|0|0|-1"),
+    ] {
+        ledger.touch(&[heard], 40).expect("it is written");
+        assert_eq!(waiting(), [expected]);
+    }
+    let id = device().id().to_string();
+    assert_eq!(site.lines("SELECT device, told_ms FROM waiting"), [format!("{id}|30")]);
+    assert_eq!(site.number("SELECT contact_ms FROM fleet"), 40);
 }

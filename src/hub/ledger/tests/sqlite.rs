@@ -8,11 +8,25 @@ use super::super::sqlite::Sqlite;
 use super::super::*;
 use super::scene::*;
 use crate::ids::RequestId;
-use crate::spool::record::{Client, Row, UsageRecord};
+use crate::spool::record::{Client, Gap, GapReason, Outcome, RollUp, Row, UsageRecord};
 use crate::spool::segment::{Builder, Place, open};
 
 /// Version 2 as it was.
 const VERSION_2: &str = include_str!("version-2.sql");
+/// And version 3.
+const VERSION_3: &str = include_str!("version-3.sql");
+
+const GAP: Gap = Gap { reason: GapReason::Dropped, from_ms: 5, to_ms: 6, count: None };
+const SUM: RollUp<'_> = RollUp {
+    from_ms: 1,
+    to_ms: 2,
+    outcome: Outcome::Admitted,
+    count: 0,
+    bytes_in: 0,
+    bytes_out: 0,
+    api: "petstore",
+    application: "till",
+};
 
 fn sqlite(site: &Site) -> Sqlite {
     Sqlite::open(&site.path()).expect("it opens")
@@ -60,6 +74,21 @@ fn sums_that_no_integer_holds_stop_at_its_end_and_do_not_break_the_daily_view() 
     let one = (open(&bytes, &key(1).public()).expect("it opens"), bytes);
     take(&mut ledger, &one, 0);
     assert_eq!(site.lines("SELECT requests, bytes_out FROM daily"), [format!("3|{}", i64::MAX)]);
+    // The same of sums that are kept up, and none of them keeps a file out.
+    let mut files = vec![one];
+    for seq in 2..=4 {
+        let previous = files.last().map(|(file, _): &Sealed| file.digest());
+        let mut builder = Builder::new();
+        let most = RollUp { count: u64::MAX, ..SUM };
+        builder.push(&Row::RollUp(most)).expect("there is room");
+        builder.push(&Row::Gap(Gap { count: Some(u64::MAX), ..GAP })).expect("there is room");
+        let bytes = builder.seal(&Place { seq, previous, ..place }, &key(1)).expect("it seals");
+        files.push((open(&bytes, &key(1).public()).expect("it opens"), bytes));
+        assert!(matches!(take(&mut ledger, &files[files.len() - 1], 0), Taken::Kept { .. }));
+    }
+    let most = i64::MAX;
+    assert_eq!(site.lines("SELECT requests, gaps, lost, unknown FROM tallies"), [format!("{most}|3|{most}|0")]);
+    assert!(matches!(take(&mut ledger, &tombstone(&files, 1, 4, 0), 0), Taken::Kept { .. }));
 }
 
 #[test]
@@ -69,8 +98,8 @@ fn another_programs_database_and_a_newer_hubs_are_left_alone() {
     assert!(matches!(Sqlite::open(&site.path()), Err(Error::Foreign)));
     let site = Site::sqlite();
     drop(site.ledger());
-    Connection::open(site.path()).and_then(|db| db.pragma_update(None, "user_version", 4)).expect("it is set");
-    assert!(matches!(Sqlite::open(&site.path()), Err(Error::NewerSchema(4))));
+    Connection::open(site.path()).and_then(|db| db.pragma_update(None, "user_version", 5)).expect("it is set");
+    assert!(matches!(Sqlite::open(&site.path()), Err(Error::NewerSchema(5))));
 }
 
 /// A database of version 2 with one file of `chain`, as that version wrote it.
@@ -167,6 +196,36 @@ fn a_database_of_version_2_or_1_is_brought_forward_with_all_that_is_in_it() {
     drop(db);
     drop(site.ledger());
     assert_eq!(views.map(|view| site.lines(view)), before);
+}
+
+#[test]
+fn a_database_of_version_3_gets_what_it_had_not_and_its_sums_are_right() {
+    let site = Site::sqlite();
+    let files = chain(5);
+    let mut ledger = site.ledger();
+    for file in files.iter().take(4).chain([&tombstone(&files, 2, 3, 0)]) {
+        take(&mut ledger, file, 0);
+    }
+    drop(ledger);
+    let schema = "SELECT name, sql FROM sqlite_schema ORDER BY name";
+    let sums =
+        ["SELECT * FROM outcomes ORDER BY 1, 2", "SELECT hex(device), requests, gaps, lost, unknown FROM tallies"];
+    let (fresh, before) = (site.lines(schema), sums.map(|of| site.lines(of)));
+    assert_eq!(site.number("SELECT sum(requests) FROM outcomes"), 12);
+    // As version 3 had it: what came since goes.
+    let db = Connection::open(site.path()).expect("it opens");
+    let older =
+        "DROP VIEW waiting; DROP TABLE backlogs; DROP TABLE outcomes; DROP TABLE tallies; PRAGMA user_version = 3";
+    db.execute_batch(older).expect("it is made older");
+    drop(db);
+    let then = Site::sqlite();
+    Connection::open(then.path()).and_then(|db| db.execute_batch(VERSION_3)).expect("it is SQL");
+    assert_eq!(site.lines(schema), then.lines(schema), "the control: that is version 3");
+    let mut ledger = site.ledger();
+    assert_eq!((site.lines(schema), sums.map(|of| site.lines(of))), (fresh, before));
+    take(&mut ledger, &files[4], 0);
+    take(&mut ledger, &tombstone(&files, 1, 5, 0), 0);
+    assert_eq!(site.counted(), (0, 15));
 }
 
 #[test]
