@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
+use super::reader::Reader;
 use crate::disk;
 
 /// Largest settings file, in bytes.
@@ -114,7 +115,7 @@ pub(super) fn load<T: Serialize + DeserializeOwned + Default>(
             }
         }
     }
-    let settings = match T::deserialize(Value::Table(merged)) {
+    let settings = match T::deserialize(Reader(Value::Table(merged))) {
         Ok(settings) => is_known.then_some(settings),
         Err(error) => {
             let message = error.message().to_owned();
@@ -220,7 +221,7 @@ fn try_alone<T: DeserializeOwned>(path: &[String], value: &Value, known: &Table)
     unknown_name(path, known)?;
     let mut alone = Table::new();
     insert(&mut alone, path, value.clone());
-    T::deserialize(Value::Table(alone)).map(drop).map_err(|error| error.message().to_owned())
+    T::deserialize(Reader(Value::Table(alone))).map(drop).map_err(|error| error.message().to_owned())
 }
 
 /// A name that no setting has, with the nearest that one has. Members that are absent by default

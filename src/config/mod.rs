@@ -4,6 +4,7 @@
 //! is the policy's, and comes signed. No setting can turn a verification off. Called by `tidegated`.
 
 mod load;
+mod reader;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
