@@ -115,11 +115,11 @@ impl Doors {
             tokio::select! {
                 () = &mut stop => return,
                 accepted = self.socket.accept() => match accepted {
-                    Ok((stream, _)) => _ = connections.spawn(converse(stream, Arc::clone(&answers), Peer::Socket, slot)),
+                    Ok((stream, _)) => _ = connections.spawn(converse(Box::new(stream), Arc::clone(&answers), Peer::Socket, slot)),
                     Err(error) => pause(&error).await,
                 },
                 accepted = accept_port(self.port.as_ref()) => match accepted {
-                    Ok(stream) => _ = connections.spawn(converse(stream, Arc::clone(&answers), Peer::Port, slot)),
+                    Ok(stream) => _ = connections.spawn(converse(Box::new(stream), Arc::clone(&answers), Peer::Port, slot)),
                     Err(error) => pause(&error).await,
                 },
             }
@@ -203,13 +203,13 @@ enum Peer {
     Port,
 }
 
+/// A connection of either door: so what serves it is compiled once.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 /// Serves one connection within its time.
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    answers: Arc<dyn Answers>,
-    peer: Peer,
-    _slot: OwnedSemaphorePermit,
-) {
+async fn converse(stream: Box<dyn Stream>, answers: Arc<dyn Answers>, peer: Peer, _slot: OwnedSemaphorePermit) {
     let service = service_fn(|request| {
         let answers = Arc::clone(&answers);
         async move { Ok::<_, Infallible>(respond(request, peer, answers.as_ref()).await) }

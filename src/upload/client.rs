@@ -132,11 +132,11 @@ impl Client {
             proxy.tunnel(&mut stream, &self.authority()).await?;
         }
         match &self.tls {
-            None => self.http(stream, progress).await,
+            None => self.http(Box::new(stream), progress).await,
             Some((handshakes, name)) => {
                 let connector = TlsConnector::from(handshakes.next());
                 match connector.connect(name.clone(), stream).await {
-                    Ok(stream) => self.http(stream, progress).await,
+                    Ok(stream) => self.http(Box::new(stream), progress).await,
                     Err(error) if handshakes.failed(&error) => Box::pin(self.handshake()).await,
                     Err(_) => Err(Failure::Tls),
                 }
@@ -144,11 +144,7 @@ impl Client {
         }
     }
 
-    async fn http(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        progress: Progress,
-    ) -> Result<Connection, Failure> {
+    async fn http(&self, stream: Box<dyn Stream>, progress: Progress) -> Result<Connection, Failure> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Connect)?;
         let mut task = JoinSet::new();
         // Its end shows as an error of the next request.
@@ -165,6 +161,11 @@ impl Client {
         })
     }
 }
+
+/// A connection with TLS or without: so what speaks HTTP on it is compiled once.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Client {
     /// Host and port, as HTTP writes them.
