@@ -133,6 +133,9 @@ impl Ledger {
         let generations = Generations::open(&setup.folder)?;
         let tombstones = Tombstones::open(&setup.folder)?;
         let (boot, builder) = (lane::boot_id(), Builder::new());
+        // `collect` would bring a sort of its own, 6 KB of code.
+        let mut left = BTreeMap::new();
+        left.extend(known.left.iter().copied());
         let mut ledger = Self {
             setup,
             key,
@@ -145,7 +148,7 @@ impl Ledger {
             at: None,
             fresh: None,
             before: Stock::default(),
-            left: known.left.iter().copied().collect(),
+            left,
             state: State::default(),
             told: ToldSums::new(),
             builder,

@@ -202,9 +202,11 @@ impl Throttle {
 
     /// Locks the stripes of all places, each once, in one order for all threads.
     fn lock<'t>(&'t self, places: &[Place], held: &mut heapless::Vec<Held<'t>, MAX_CHARGES>) {
-        let mut order: heapless::Vec<(bool, usize), MAX_CHARGES> =
-            places.iter().map(|place| (place.quota, place.stripe)).collect();
-        order.sort_unstable();
+        let mut order: heapless::Vec<(bool, usize), MAX_CHARGES> = heapless::Vec::new();
+        for place in places.iter().map(|place| (place.quota, place.stripe)) {
+            let at = order.iter().position(|other| *other > place).unwrap_or(order.len());
+            order.insert(at, place).expect("at most one lock a place");
+        }
         for &(quota, index) in &order {
             if held.last().is_some_and(|held| (held.quota, held.index) == (quota, index)) {
                 continue;
