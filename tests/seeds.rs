@@ -15,11 +15,12 @@ use std::path::PathBuf;
 
 use named::{NAMED, manifest};
 use targets::world::{self, GOLDEN};
-use targets::{TARGETS, blobs, container, documents, manifest as manifests, roots, start, token};
+use targets::{TARGETS, blobs, container, documents, manifest as manifests, roots, start, token, usage};
 use tidegate::bundle::canonical::NotCanonical;
 use tidegate::bundle::container::BundleType;
 use tidegate::bundle::root::{Role, RootDocument};
 use tidegate::bundle::{EntryKind, canonical, compile, pack};
+use tidegate::spool::segment;
 use tidegate::token::{Circumstances, TimeVerdict, TokenError, VerifiedClaims};
 
 fn folder(target: &str) -> PathBuf {
@@ -163,6 +164,14 @@ fn a_document_of_another_device_is_found_out() {
     let (other, mine) = (world::key(1).public(), world::key(9).public());
     // Whoever asks for another key's word would not believe the golden receipt.
     finds(other, mine, |key| documents::as_it_comes(&own, &key));
+}
+
+#[test]
+fn a_usage_file_of_another_device_or_with_other_rows_is_found_out() {
+    let (other, mine) = (world::key(1).public(), world::key(9).public());
+    finds(other, mine.clone(), |key| usage::as_it_comes(&usage::GOLDEN[0], &key));
+    let file = |at: usize| segment::open(&usage::GOLDEN[at], &mine).expect("it opens");
+    finds(file(1), file(0), |file| usage::believed(&usage::GOLDEN[0], &file, &mine));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tidegate::bundle::{canonical, pack, reset};
 
 use crate::targets::token::{CERTIFICATE, MALLORY, OLD, STOLEN, sign};
 use crate::targets::world::{AT, GOLDEN, device, payload};
-use crate::targets::{blobs, documents, start, token};
+use crate::targets::{blobs, documents, start, token, usage};
 
 /// One seed.
 pub struct Named {
@@ -24,7 +24,10 @@ pub struct Named {
 
 /// All of them.
 pub static NAMED: LazyLock<Vec<Named>> = LazyLock::new(|| {
-    [containers(), manifests(), roots(), tokens(), entries(), papers(), starts()].into_iter().flatten().collect()
+    [containers(), manifests(), roots(), tokens(), entries(), papers(), starts(), files()]
+        .into_iter()
+        .flatten()
+        .collect()
 });
 
 type Seeds = Vec<Named>;
@@ -477,4 +480,85 @@ fn starts() -> Seeds {
     ];
     all.extend((0..).zip(names).map(|(number, name)| (true, name, file(number, 2, b""))));
     seeds("start", all)
+}
+
+/// Columns of these sections, the others empty.
+fn columns(sections: &[(usize, &[u8])]) -> Vec<u8> {
+    let section = |at: usize| sections.iter().find(|(number, _)| *number == at).map_or(&[][..], |(_, bytes)| bytes);
+    let all = || (0..19).map(section);
+    let len = |section: &[u8]| u32::try_from(section.len()).expect("a short section").to_be_bytes();
+    all().flat_map(len).chain(all().flatten().copied()).collect()
+}
+
+fn files() -> Seeds {
+    let [golden, second, tombstone] = &*usage::GOLDEN;
+    let laid = |flags: u8, first: u8, rest: &[u8]| [&[flags, first][..], rest].concat();
+    let made = |rest: &[u8]| laid(0, 0, rest);
+    let header = |file: &[u8]| file[24..][..usize::from(file[15])].to_vec();
+    let with_header = |flags: u8, header: &[u8], rest: &[u8]| {
+        let len = u8::try_from(header.len()).expect("a short header");
+        [&[usage::HEADER | flags, len][..], header, rest].concat()
+    };
+    let frame = |file: &[u8]| {
+        let len = usize::try_from(u32::from_be_bytes(file[16..20].try_into().expect("a length"))).expect("short");
+        let body = &file[24 + usize::from(file[15])..][..len];
+        [&file[20..24], body].concat()
+    };
+    let own = frame(golden);
+    let mut flipped = golden.clone();
+    flipped[100] ^= 1;
+    let mut longer = own.clone();
+    longer[3] ^= 1;
+    let mut less = header(golden);
+    let at = less.len() - 14;
+    less[at] -= 1; // requests: before others (1) and two times (6 each)
+    let many = |entry: &[u8], times: usize| entry.repeat(times);
+    let gap = [&[11, 2, 1, 0, 2, 1][..], &[0xff; 4], &[0x0f]].concat();
+    let bomb = |raw: &[u8]| {
+        let frame = zstd::bulk::compress(raw, 19).expect("it compresses");
+        laid(usage::BODY, 0, &[&u32::try_from(raw.len()).expect("short").to_be_bytes()[..], &frame].concat())
+    };
+    let zeros = columns(&[(0, &many(&[0; 5], 10_000)), (1, &many(&[0; 4], 10_000)), (2, &many(&[0], 10_000))]);
+    let with_a_row = |rows: usize| columns(&[(18, &many(&[6, 2, 6, 1, 4, 1, 7], rows))]);
+    seeds(
+        "usage",
+        vec![
+            (true, "golden", golden.clone()),
+            (true, "golden-second", second.clone()),
+            (true, "golden-tombstone", tombstone.clone()),
+            (false, "flipped-bit", flipped),
+            (false, "cut-off", golden[..golden.len() - 1].to_vec()),
+            (false, "longer", [&golden[..], &[0]].concat()),
+            (true, "signed", made(&usage::columns(0))),
+            (true, "signed-later", laid(0, 7, &usage::columns(1))),
+            (true, "signed-tombstone", laid(usage::TOMBSTONE, 0x24, &usage::columns(2))),
+            (false, "signed-tombstone-with-requests", laid(usage::TOMBSTONE, 0, &usage::columns(0))),
+            (false, "signed-by-another", laid(usage::ANOTHER_KEY, 0, &usage::columns(0))),
+            (false, "signed-and-altered", laid(usage::ALTERED, 0, &usage::columns(0))),
+            (true, "signed-with-its-header", with_header(usage::BODY, &header(golden), &own)),
+            (false, "signed-with-one-request-less", with_header(usage::BODY, &less, &own)),
+            (false, "signed-with-the-header-of-another", with_header(usage::BODY, &header(second), &own)),
+            (true, "signed-with-its-body", laid(usage::BODY, 0, &own)),
+            (false, "signed-with-another-length", laid(usage::BODY, 0, &longer)),
+            (false, "signed-with-two-frames", laid(usage::BODY, 0, &[&own[..], &own[4..]].concat())),
+            (false, "signed-nothing", made(&columns(&[]))),
+            (false, "signed-short-table", made(&[0; 75])),
+            (true, "signed-one-gap", made(&with_a_row(1))),
+            (false, "signed-a-gap-of-a-long-number", made(&columns(&[(18, &gap)]))),
+            (
+                false,
+                "signed-a-dictionary-too-long",
+                bomb(&columns(&[(2, &many(&[0], 10_001)), (18, &with_a_row(1)[76..])])),
+            ),
+            (true, "signed-the-most-rows", bomb(&with_a_row(10_000))),
+            (false, "signed-a-row-too-many", bomb(&with_a_row(10_001))),
+            (false, "signed-full-dictionaries-of-nothing", bomb(&zeros)),
+            (
+                true,
+                "signed-full-dictionaries",
+                bomb(&[&zeros[..72], &7_u32.to_be_bytes(), &zeros[76..], &with_a_row(1)[76..]].concat()),
+            ),
+            (false, "signed-all-zeros", bomb(&vec![0; 2 << 20])),
+        ],
+    )
 }

@@ -12,13 +12,14 @@ pub mod roots;
 pub mod rules;
 pub mod start;
 pub mod token;
+pub mod usage;
 pub mod world;
 
 /// A target, and its name, which is that of its folder of seeds.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("container", container::run),
     ("manifest", manifest::run),
     ("roots", roots::run),
@@ -26,4 +27,5 @@ pub const TARGETS: [Target; 7] = [
     ("blobs", blobs::run),
     ("documents", documents::run),
     ("start", start::run),
+    ("usage", usage::run),
 ];
