@@ -77,7 +77,9 @@ impl Ledger {
         let mut gaps: Vec<Gap> = lost.iter().map(|(name, at)| generation_gap(name.first_ms, *at, None)).collect();
         // The state is an older one if the generation that had the last is lost, or came back without its last commit.
         let is_behind = lost.iter().any(|(name, _)| newest.is_none_or(|newest| newest.number < name.number));
-        let mark = read_mark(&self.setup.folder).filter(|(mark, _)| mark.sealed.files > self.state.sealed.files);
+        let mark = read_mark(&self.setup.folder);
+        let is_marked = mark.as_ref().is_some_and(|(mark, told)| *mark == self.state && *told == self.told);
+        let mark = mark.filter(|(mark, _)| mark.sealed.files > self.state.sealed.files);
         let is_set_back = mark.as_ref().is_some_and(|(mark, _)| [0, mark.stream].contains(&self.state.stream));
         if is_set_back && !is_behind {
             self.notes.push("the newest generation has lost its last commits".into());
@@ -103,6 +105,10 @@ impl Ledger {
                 self.begin(first_ms)?;
             }
             self.write(Changes::default())?;
+            self.mark();
+        } else if !is_marked && self.state.sealed.files > 0 {
+            // A crash came before it was written, or a power cut took it. Nobody else would make it good before the next
+            // file, and until then a damaged generation would take with it how far the logs are told.
             self.mark();
         }
         self.left_over = true;

@@ -180,6 +180,38 @@ fn a_generation_set_back_in_time_is_noticed_by_the_mark_and_its_numbers_are_not_
     assert_eq!((first.at.stream.0, second.at.seq), (stream, 1));
 }
 
+/// Ten rows of a log that is still written are sealed, and a power cut takes the mark; after `starts` starts the generation
+/// is damaged. How often rows are told, and how many gaps of generations.
+fn told_without_a_mark(starts: u32) -> (u64, usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, bytes) = write_log(folder.path(), 1, 10);
+    let mut ledger = open(folder.path());
+    let live = vec![(1, bytes.len() as u64 - HEAD as u64)];
+    assert_eq!(ledger.seal(&Seal { live, ..seal() }).expect("it seals").rows, 10);
+    let file = ledger.oldest(None, 1).expect("it reads").expect("the hub gets it");
+    let told = u64::from(segment::open(&file.bytes, &ledger.key.public()).expect("it verifies").header().requests);
+    drop(ledger);
+    fs::remove_file(folder.path().join("mark")).expect("it was not synced");
+    for _ in 0..starts {
+        drop(open(folder.path()));
+    }
+    let generations = Generations::open(folder.path()).expect("it opens");
+    let name = generations.list().expect("it lists")[0];
+    fs::write(generations.path(name).join("db"), vec![0x5a; 1 << 20]).expect("it writes");
+    let books = drain(&mut open(folder.path()));
+    (told + books.requests, books.gaps.iter().filter(|gap| gap.reason == GapReason::GenerationLost).count())
+}
+
+#[test]
+fn a_mark_that_a_power_cut_took_is_there_again_after_the_next_start() {
+    assert_eq!(told_without_a_mark(1), (10, 1));
+}
+
+#[test]
+fn negative_control_without_a_mark_a_damaged_generation_takes_the_cursors_with_it() {
+    assert_eq!(told_without_a_mark(0), (20, 1), "both are lost at once, so the same is told twice");
+}
+
 #[test]
 fn a_damaged_generation_anywhere_in_the_row_becomes_a_gap_and_the_others_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
