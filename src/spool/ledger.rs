@@ -414,6 +414,8 @@ fn has_room(folder: &Path) -> Result<()> {
     if disk::free_bytes(folder)? < ROOM { Err(Error::Refused(DISK_FULL)) } else { Ok(()) }
 }
 
+#[cfg(all(test, feature = "hub"))]
+mod model_tests;
 #[cfg(test)]
 mod retain_tests;
 #[cfg(all(test, feature = "hub"))]

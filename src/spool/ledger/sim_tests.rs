@@ -1,4 +1,4 @@
-//! The device's half of the simulation in `hub::ledger::tests::sim`: a real intake, real open logs and sums, the real
+//! The device's half of the simulation in `hub::ledger::tests::sim`, and what `model_tests` tries: a real intake, real open logs and sums, the real
 //! ledger, on a disk that loses what was not synced when the power goes, and in a process that dies at any step.
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use crate::spool::intake::{Batch, Intake};
 use crate::spool::lane::{Lane, OpenLog, Sums};
 use crate::spool::log::{self, Found, PREAMBLE, Preamble};
 use crate::spool::losses::Losses;
-use crate::spool::record::{SAMPLE, UsageRecord};
+use crate::spool::record::{Gap, GapReason, SAMPLE, UsageRecord};
 use crate::spool::wire::Seed;
 
 /// Size at which a log is followed by the next: a few requests.
@@ -95,16 +95,16 @@ struct Torn {
 /// A device.
 #[derive(Debug)]
 pub(crate) struct Device {
-    setup: Setup,
-    boot: BootId,
+    pub(super) setup: Setup,
+    pub(super) boot: BootId,
     pub(crate) now_ms: i64,
-    ledger: Option<Ledger>,
-    intake: Option<(Intake, Sender<Arc<OpenLog>>)>,
+    pub(super) ledger: Option<Ledger>,
+    pub(super) intake: Option<(Intake, Sender<Arc<OpenLog>>)>,
     /// Logs of this run, with what of them is synced.
     logs: Vec<(Arc<OpenLog>, u64)>,
     next_log: u32,
     counts_synced: Option<Vec<u8>>,
-    losses: Losses,
+    pub(super) losses: Losses,
     faults: Arc<Faults>,
     left: Vec<(u32, Stock)>,
     unsynced: Option<u32>,
@@ -114,6 +114,10 @@ pub(crate) struct Device {
     pub(crate) cuts: u32,
     /// Requests that only a count of the daemon tells.
     pub(crate) uncounted: u64,
+    /// Somebody else has taken the disk's room.
+    pub(super) is_disk_full: bool,
+    /// Something planted has damaged what is on the disk.
+    pub(super) is_damaged: bool,
 }
 
 impl Device {
@@ -138,6 +142,8 @@ impl Device {
             lost: 0,
             cuts: 0,
             uncounted: 0,
+            is_disk_full: false,
+            is_damaged: false,
         };
         device.start();
         device
@@ -161,12 +167,19 @@ impl Device {
         self.next_log = last + 1;
         self.logs.clear();
         let (mut sums, is_damaged) = Sums::read(&open, 0);
-        assert!(!is_damaged, "a power cut of this disk damages no sums");
+        if is_damaged {
+            // As the writer does.
+            assert!(self.is_damaged, "a power cut of this disk damages no sums");
+            let (reason, to_ms) = (GapReason::LogDamaged, self.now_ms);
+            self.losses.note(Gap { reason, from_ms: 0, to_ms, count: None });
+            self.losses.save(&self.setup.folder).expect("it writes");
+        }
         sums.make(&open, 0).expect("it writes");
         self.counts_synced = fs::read(self.counts()).ok();
         let lane = Lane::default();
         lane.limit.store(u64::MAX, Ordering::Relaxed);
         lane.refusals_limit.store(u64::MAX, Ordering::Relaxed);
+        lane.disk_full.store(self.is_disk_full, Ordering::Relaxed);
         let (sender, spares) = channel();
         let log = Some(self.make_log());
         let (budget, held) = (Budget::new(0, 1), Batch::default());
@@ -251,6 +264,7 @@ impl Device {
                 self.ledger = None;
                 None
             }
+            Err(Error::Refused(DISK_FULL)) if self.is_disk_full => None,
             Err(error) => {
                 self.failed(&error);
                 None
@@ -470,7 +484,7 @@ fn undo(before: &Path, at: &Path, generations: Option<&Path>) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).expect("it lists") {
         let path = entry.expect("an entry").path();
