@@ -415,6 +415,8 @@ fn has_room(folder: &Path) -> Result<()> {
 }
 
 #[cfg(all(test, feature = "hub"))]
+mod golden_tests;
+#[cfg(all(test, feature = "hub"))]
 mod model_tests;
 #[cfg(test)]
 mod retain_tests;
