@@ -105,7 +105,7 @@ fn place(seq: u64, first: u64) -> Place {
         stream: STREAM,
         seq,
         previous: (first > 1).then_some(Digest([0xa1; 32])),
-        policy: (seq % 2 == 0).then_some(Digest([0xb2; 32])),
+        policy: seq.is_multiple_of(2).then_some(Digest([0xb2; 32])),
     }
 }
 
@@ -477,7 +477,7 @@ impl<'a> Section<'a> {
     fn signed(&mut self) -> Option<i64> {
         let value = self.varint()?;
         let half = (value / 2).cast_signed();
-        Some(if value % 2 == 0 { half } else { -1 - half })
+        Some(if value.is_multiple_of(2) { half } else { -1 - half })
     }
 
     fn texts<const N: usize>(&mut self) -> Option<[&'a str; N]> {
