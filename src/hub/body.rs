@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
+use rustix::net::sockopt::set_tcp_quickack;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -123,7 +125,7 @@ fn read(mut file: File, length: usize) -> io::Result<(File, Bytes)> {
     Ok((file, piece.into()))
 }
 
-/// A connection that ends when nothing of what is to be sent has moved for `limit`. What the system has taken and not
+/// A device's connection: acknowledged at once, and it ends when nothing of what is to be sent has moved for `limit`. What the system has taken and not
 /// sent yet cannot be seen from here, so its buffer is to be small.
 #[derive(Debug)]
 pub(super) struct Moving<S> {
@@ -149,9 +151,15 @@ impl<S> Moving<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Moving<S> {
+impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Moving<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            // A device holds few bytes on their way, so that it sees them move: each acknowledgement that the system puts off,
+            // by 40 ms, is a pause of its upload. The system forgets this soon.
+            let _ = set_tcp_quickack(&self.stream, true);
+        }
+        read
     }
 }
 

@@ -198,6 +198,7 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: TcpStream, peer: SocketAddr, tls: Option<Handshakes>) {
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else a slow peer seems to stand still
+        let _ = stream.set_nodelay(true); // else an answer in two parts waits for the device's acknowledgement of the first
         let stream = Moving::new(stream, self.body_timeout);
         let Some(tls) = tls else { return self.serve(stream, peer, None).await };
         // In a box, as every step that a stream of events has behind it: it lasts, and would keep its place.

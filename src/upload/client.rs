@@ -126,6 +126,7 @@ impl Client {
                 (failure, _) => failure,
             })?;
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER); // else progress is seen less finely
+        let _ = stream.set_nodelay(true); // else the end of each file waits for an acknowledgement that is put off, 40 ms
         let progress = Progress::new();
         let mut stream = Watched::new(stream, progress.clone(), Arc::clone(&self.uplink));
         if let Some(proxy) = proxy {
