@@ -4,10 +4,11 @@
 //! cargo run --release --example spool-bench -- DIR RATE SECONDS     RATE 0: as fast as it goes
 //! cargo run --example spool-bench -- DIR flash KIB                  bytes that each step sends to the disk, with
 //!                                                                   generations of this many KiB
-//! cargo run --release --example spool-bench -- DIR backlog MILLIONS [HUB [URL]]
+//! cargo run --release --example spool-bench -- DIR backlog MILLIONS [HUB [DEVICES [URL]]]
 //!                                                                   memory and disk with that many records waiting, and
 //!                                                                   while they are read and acknowledged; or sent to a
-//!                                                                   hub: its program, and a ClickHouse if it is to be one
+//!                                                                   hub, of that many devices at once: its program, and
+//!                                                                   a ClickHouse if it is to be one
 //! ```
 
 mod drain;
@@ -22,7 +23,7 @@ use tidegate::ids::RequestId;
 use tidegate::keys::SigningKey;
 use tidegate::spool::backlog::{Backlog as _, UsageFile};
 use tidegate::spool::record::{Client, Outcome, UsageRecord};
-use tidegate::spool::{Config, Program, Spool, child};
+use tidegate::spool::{Config, Program, Spool, Status, child};
 use tidegate::units::{Bytes, Span, TimeQuality};
 
 fn main() -> std::process::ExitCode {
@@ -95,16 +96,32 @@ fn run(folder: &Path, rate: u64, seconds: u64) {
     spool.stop();
 }
 
-/// Fills the spool as months without a hub do, and empties it as an uploader does.
+/// Fills spools as months without a hub do, and empties them as uploaders do.
 fn backlog(folder: &Path, millions: u64, hub: &[String]) {
-    let key = SigningKey::from_seed(&[7; 32]).expect("a key");
+    let [hub, more @ ..] = hub else { return alone(folder, millions) };
+    let devices: u8 = more.first().map_or(1, |devices| devices.parse().expect("a number of devices"));
+    let fill = |number| {
+        let key = SigningKey::from_seed(&[7 + number; 32]).expect("a key");
+        (fill(&folder.join(format!("device-{number}")), &key, millions), key)
+    };
+    let devices: Vec<drain::Device> = (0..devices).map(fill).collect();
+    let records = devices.iter().map(|(spool, _)| spool.status().appended).sum();
+    drain::drain(&devices, folder, records, Path::new(hub), more.get(1).map(String::as_str));
+    for (number, (spool, _)) in devices.iter().enumerate() {
+        let left = taken(&folder.join(format!("device-{number}/generations"))) >> 10;
+        println!("device {number}: summed {}, disk {left} KiB at the end", spool.status().rolled_up);
+        spool.stop();
+    }
+}
+
+/// A spool with a backlog of its own. Prints what it took.
+fn fill(folder: &Path, key: &SigningKey, millions: u64) -> Arc<Spool> {
     let program = Program { path: "/proc/self/exe".into(), arguments: vec!["spool-child".into()] };
     fs::create_dir_all(folder).expect("a folder");
     let config = Config { backlog_limit: Bytes(1 << 40), ..Config::default() };
-    let spool = Arc::new(Spool::start(&config, folder, &key, program, 1).expect("it starts"));
+    let spool = Arc::new(Spool::start(&config, folder, key, program, 1).expect("it starts"));
     let mut intake = spool.intake(0);
     let (mut most, mut next) = (0, 0);
-    let disk = || taken(&folder.join("generations"));
     for million in 1..=millions {
         let begun = Instant::now();
         while next < million * 1_000_000 {
@@ -119,7 +136,7 @@ fn backlog(folder: &Path, millions: u64, hub: &[String]) {
         }
         if million % 10 == 0 || million == millions {
             let (status, seconds) = (spool.status(), begun.elapsed().as_secs_f64());
-            let ratio = disk() as f64 / status.bytes.max(1) as f64;
+            let ratio = taken(&folder.join("generations")) as f64 / status.bytes.max(1) as f64;
             println!(
                 "{million} M records: {} files, {} MB, disk {ratio:.2} times that; memory at most {most} KB, the last million in {seconds:.1} s",
                 status.files,
@@ -130,22 +147,19 @@ fn backlog(folder: &Path, millions: u64, hub: &[String]) {
     drop(intake);
     spool.seal_now();
     std::thread::sleep(Duration::from_secs(3));
-    println!(
-        "summed {}, lost {}; idle with the backlog: {} KB",
-        spool.status().rolled_up,
-        spool.status().lost,
-        memory().0
-    );
+    let Status { rolled_up, lost, .. } = spool.status();
+    println!("summed {rolled_up}, lost {lost}; idle with the backlog: {} KB", memory().0);
+    spool
+}
 
-    if let Some((hub, sink)) = hub.split_first() {
-        drain::drain(&spool, folder, &key, next, Path::new(hub), sink.first().map(String::as_str));
-        println!("disk {} KiB at the end", disk() >> 10);
-        return spool.stop();
-    }
+/// Fills one and empties it without a hub.
+fn alone(folder: &Path, millions: u64) {
+    let key = SigningKey::from_seed(&[7; 32]).expect("a key");
+    let spool = fill(folder, &key, millions);
+    let disk = || taken(&folder.join("generations"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let (mut files, mut bytes, mut ratio) = (0u64, 0u64, 0f64);
+    let (mut files, mut bytes, mut ratio, mut most) = (0u64, 0u64, 0f64, 0);
     let begun = Instant::now();
-    most = 0;
     while let Some(file) = runtime.block_on(spool.oldest(None)).expect("it answers") {
         runtime.block_on(spool.acknowledge(file.at, &file.digest)).expect("it answers");
         (files, bytes, most) = (files + 1, bytes + file.bytes.len() as u64, most.max(memory().0));
@@ -158,7 +172,7 @@ fn backlog(folder: &Path, millions: u64, hub: &[String]) {
     println!(
         "{files} files, {bytes} bytes, read and acknowledged in {seconds:.1} s: {:.0} records a second; memory at most {most} KB, \
          disk at most {ratio:.2} times what was left, {} KiB at the end",
-        next as f64 / seconds,
+        millions as f64 * 1e6 / seconds,
         disk() >> 10,
     );
     spool.stop();

@@ -33,8 +33,8 @@ use crate::spool::backlog::Waits;
 use crate::spool::chain::{self, Link, Verdict};
 
 const TABLES: &str = include_str!("../../../config/clickhouse.sql");
-/// Bytes of rows in one insert; a little more, by one row.
-const INSERT: usize = 4 << 20;
+/// Bytes of rows in one insert; a little more, by one row. Some seventy thousand requests: the server makes files of each.
+const INSERT: usize = 16 << 20;
 /// Forked files of one stream that are kept with their bytes; later ones are only counted.
 const FORKS_KEPT: u64 = 16;
 
@@ -135,8 +135,8 @@ impl ClickHouse {
         self.http.insert(&format!("INSERT INTO {table} ({columns}) FORMAT RowBinary"), rows.0)
     }
 
-    /// Step 1: a verdict for each file, those before it in the batch taken for held.
-    fn judge(&mut self, batch: &[Incoming<'_>], now_ms: i64) -> Result<Vec<Entry>, Error> {
+    /// Step 1: a verdict for each file, those before it in the batch taken for held; and how far each stream has come.
+    fn judge(&mut self, batch: &[Incoming<'_>], now_ms: i64) -> Result<(Vec<Entry>, BTreeMap<Stream, u64>), Error> {
         let links: Vec<(Stream, Link)> = batch.iter().map(of).collect();
         let mut near = Near::read(&mut self.http, &links)?;
         let contiguous = near::contiguous(&mut self.http, links.iter().map(|(stream, _)| *stream))?;
@@ -152,7 +152,7 @@ impl ClickHouse {
             }
             entries.push(Entry { link, stream, verdict, received_ms: held_ms.unwrap_or(now_ms), claim });
         }
-        Ok(entries)
+        Ok((entries, contiguous))
     }
 
     /// Step 2.
@@ -238,15 +238,15 @@ impl ClickHouse {
         Ok(())
     }
 
-    /// Step 5: how far each stream has come. A mark that is missing is made good by the next file, or by a repeat.
-    fn write_marks(&mut self, entries: &[Entry], now_ms: i64) -> Result<(), Error> {
+    /// Step 5: how far each stream has come, which was `before` at least. A mark that is missing is made good by the next
+    /// file, or by a repeat.
+    fn write_marks(&mut self, entries: &[Entry], before: BTreeMap<Stream, u64>, now_ms: i64) -> Result<(), Error> {
         let mut highest: BTreeMap<Stream, u64> = BTreeMap::new();
         for entry in entries {
             let seq = if is_apart(entry.verdict) { 0 } else { entry.link.seq };
             let so_far = highest.entry(entry.stream).or_default();
             *so_far = seq.max(*so_far);
         }
-        let before = near::contiguous(&mut self.http, highest.keys().copied())?;
         let contiguous = near::walk(&mut self.http, highest.keys().copied(), before)?;
         let mut rows = Rows::default();
         for (stream, highest) in highest {
@@ -302,14 +302,14 @@ impl ClickHouse {
 
 impl Store for ClickHouse {
     fn take(&mut self, batch: &[Incoming<'_>], now_ms: i64) -> Result<Vec<Judged>, LedgerError> {
-        let mut entries = self.judge(batch, now_ms)?;
+        let (mut entries, before) = self.judge(batch, now_ms)?;
         self.write_rows(batch, &entries)?;
         self.write_claims(batch, &entries, now_ms, false)?;
         if self.judge_again(&mut entries)? {
             self.write_claims(batch, &entries, now_ms, true)?;
         }
         self.write_forks(batch, &entries, now_ms)?;
-        self.write_marks(&entries, now_ms)?;
+        self.write_marks(&entries, before, now_ms)?;
         for device in batch.iter().map(|incoming| incoming.device).filter(|device| device.came_by_itself) {
             self.enrol(device, By::Any, now_ms)?;
         }
