@@ -12,6 +12,8 @@ use crate::ids::DeviceId;
 /// Most devices that are counted at a time; one more is not held back.
 const MOST: usize = 65_536;
 const MINUTE: Duration = Duration::from_secs(60);
+/// A full table is looked through no more often than this.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// What each device has brought.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(super) struct Rates {
     files: Duration,
     bytes: f64,
     ahead: HashMap<DeviceId, [Instant; 2]>,
+    /// When it was last looked through for those within their rate.
+    swept: Option<Instant>,
 }
 
 impl Rates {
@@ -26,13 +30,16 @@ impl Rates {
     pub(super) fn new(files: u32, bytes: u64) -> Self {
         let files = MINUTE.checked_div(files).unwrap_or_default();
         let bytes = if bytes == 0 { 0.0 } else { MINUTE.as_secs_f64() / bytes as f64 };
-        Self { files, bytes, ahead: HashMap::new() }
+        Self { files, bytes, ahead: HashMap::new(), swept: None }
     }
 
     /// Counts a file of `length` bytes; or in how many seconds it may come.
     pub(super) fn take(&mut self, device: DeviceId, length: usize, now: Instant) -> Result<(), u64> {
-        if self.ahead.len() >= MOST {
-            self.ahead.retain(|_, at| at.iter().any(|at| *at > now));
+        if self.ahead.len() >= MOST && !self.ahead.contains_key(&device) {
+            if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP) {
+                self.ahead.retain(|_, at| at.iter().any(|at| *at > now));
+                self.swept = Some(now);
+            }
             if self.ahead.len() >= MOST {
                 return Ok(());
             }
@@ -80,6 +87,7 @@ mod tests {
             assert_eq!(rates.take(id(number), 1, begun), Ok(()));
         }
         assert_eq!(rates.ahead.len(), MOST);
+        assert!(rates.take(id(0), 1, begun).is_err(), "who is in it is limited");
         assert_eq!(rates.take(id(200_000), 1, begun + Duration::from_secs(61)), Ok(()));
         assert_eq!(rates.ahead.len(), 1);
     }
