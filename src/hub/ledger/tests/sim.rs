@@ -9,12 +9,18 @@
 //! A seed gives the whole run, to the byte: `TIDEGATE_SIM_SEED=7 cargo test --lib sim::one_seed -- --nocapture` replays one,
 //! and `TMPDIR=/dev/shm cargo test --lib sim::many_seeds -- --ignored --nocapture` looks through 10,000.
 
+mod books;
+mod random;
+mod seen;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::Connection;
 
+use self::random::Random;
+use self::seen::{Seen, tell, total};
 use super::super::*;
 use super::scene::{self, Site};
 use crate::ids::Digest;
@@ -44,33 +50,6 @@ enum Packet {
     Receipt(usize, Vec<u8>),
 }
 
-/// SplitMix64.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit.max(1) as u64).expect("below a usize")
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn take<T>(&mut self, from: &mut Vec<T>) -> Option<T> {
-        let at = self.below(from.len());
-        (!from.is_empty()).then(|| from.swap_remove(at))
-    }
-}
-
 struct World {
     random: Random,
     flaw: Flaw,
@@ -93,22 +72,6 @@ struct World {
     added_up: u64,
     trace: String,
     seen: Seen,
-}
-
-/// What a run has met, so that a search that searches nothing shows.
-#[derive(Debug, Default, Clone, Copy)]
-struct Seen {
-    files: u64,
-    tombstones: u64,
-    covered: u64,
-    repeats: u64,
-    ahead: u64,
-    cuts: u64,
-    lost: u64,
-    faults: u64,
-    copies: u64,
-    keys: u64,
-    requests: u64,
 }
 
 impl World {
@@ -418,84 +381,6 @@ impl World {
             *now = if is_lost { 0 } else { *now + jump };
         }
     }
-
-    /// All comes in: what still runs stops in order, every file goes to the hub and every receipt back.
-    fn drain(&mut self) {
-        for at in 0..self.spools.len() {
-            self.spools[at].stop();
-            let mut idle = 0;
-            for round in 0.. {
-                assert!(round < 2_000, "it never ends");
-                let rows = self.spools[at].seal();
-                let Some(file) = self.spools[at].oldest(None) else {
-                    let (files, left_over) = self.spools[at].waiting();
-                    if rows == Some(0) && files == 0 && !left_over {
-                        break;
-                    }
-                    idle += 1;
-                    assert!(idle < 20, "{rows:?} rows, {files} files that nobody sees, {left_over}");
-                    continue;
-                };
-                self.sent[at] = Some((file.at, file.digest));
-                let sent = self.as_sent(file);
-                let receipt = self.take(vec![sent]).pop().expect("the hub takes it");
-                self.receive(at, &receipt);
-            }
-        }
-        // What comes late changes nothing.
-        while let Some(packet) = self.random.take(&mut self.air) {
-            self.arrive(packet);
-        }
-        while !self.sticks.is_empty() {
-            self.import();
-        }
-        while let Some(packet) = self.random.take(&mut self.by_hand) {
-            self.arrive(packet);
-        }
-        for spool in &mut self.spools {
-            assert_eq!(spool.waiting().0, 0, "the device is empty");
-        }
-    }
-
-    fn balance(&mut self) {
-        let db = Connection::open(self.site.path()).expect("it opens");
-        let number = |sql: &str| -> u64 {
-            let number: i64 = db.query_row(sql, [], |row| row.get(0)).expect("it answers");
-            u64::try_from(number).expect("nothing is negative")
-        };
-        let lost: u64 = self.spools.iter().map(|spool| spool.lost).sum();
-        let cuts: u64 = self.spools.iter().map(|spool| u64::from(spool.cuts)).sum();
-        let uncounted: u64 = self.spools.iter().map(|spool| spool.uncounted).sum();
-        let generated = self.requests + uncounted;
-        let (told, sums) =
-            (number("SELECT count(*) FROM records"), number("SELECT coalesce(sum(count), 0) FROM roll_ups"));
-        let exact = number("SELECT coalesce(sum(count), 0) FROM gaps");
-        let unknown = number("SELECT count(*) FROM gaps WHERE count IS NULL");
-        let counted = if self.flaw == Flaw::AddsUp { self.added_up } else { told + sums + exact };
-        self.say(format_args!("{told} told, {sums} summed, {exact} in gaps, {unknown} unknown gaps, {lost} lost"));
-        assert_eq!(
-            counted + lost,
-            generated,
-            "{told} told, {sums} summed, {exact} in gaps, {lost} lost by {cuts} cuts"
-        );
-        assert!(cuts > 0 || unknown == 0, "{unknown} gaps of which nobody knows, and the power never went");
-        assert!(lost == 0 || unknown > 0, "{lost} requests are gone, and nothing says so");
-        assert_eq!(number("SELECT count(DISTINCT request_id) FROM records"), told, "a request is told twice");
-        assert_eq!(number("SELECT coalesce(sum(requests), 0) FROM daily"), told + sums, "by days it is another sum");
-        assert_eq!(number("SELECT count(*) FROM forks"), 0);
-        assert_eq!(number("SELECT count(*) FROM gap_rows WHERE count < 0 OR from_ms > to_ms"), 0, "a gap turned round");
-        assert_eq!(number("SELECT count(*) FROM roll_up_rows WHERE count < 0 OR from_ms > to_ms"), 0);
-        // Each number up to the highest is there, or under a tombstone.
-        assert_eq!(number("SELECT count(*) FROM chains WHERE contiguous <> highest"), 0, "a hole that nobody made");
-        for digest in &self.receipts {
-            let held =
-                db.query_row("SELECT count(*) FROM files WHERE digest = ?1", [digest.0], |row| row.get::<_, i64>(0));
-            assert_eq!(held.ok(), Some(1), "a receipt for what the hub does not have");
-        }
-        self.seen.cuts = cuts;
-        self.seen.lost = lost;
-        self.seen.requests = generated;
-    }
 }
 
 /// The whole life of one seed: the digest of all that happened, and what was met.
@@ -546,30 +431,6 @@ fn search(seeds: std::ops::Range<u64>, flaw: Flaw) -> (Vec<u64>, Vec<Seen>) {
         seen.extend(part.1);
     }
     (failed, seen)
-}
-
-fn total(seen: &[Seen], what: impl Fn(&Seen) -> u64) -> u64 {
-    seen.iter().map(what).sum()
-}
-
-fn tell(seen: &[Seen]) -> String {
-    let sum = |what: fn(&Seen) -> u64| total(seen, what);
-    format!(
-        "{} seeds: {} requests, {} lost by {} power cuts; {} files at the hub, of them {} tombstones, {} covered, {} \
-         repeats, {} ahead; {} faults, {} copied cards, {} new keys",
-        seen.len(),
-        sum(|seen| seen.requests),
-        sum(|seen| seen.lost),
-        sum(|seen| seen.cuts),
-        sum(|seen| seen.files),
-        sum(|seen| seen.tombstones),
-        sum(|seen| seen.covered),
-        sum(|seen| seen.repeats),
-        sum(|seen| seen.ahead),
-        sum(|seen| seen.faults),
-        sum(|seen| seen.copies),
-        sum(|seen| seen.keys)
-    )
 }
 
 #[test]
