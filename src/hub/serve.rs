@@ -46,6 +46,9 @@ pub(super) const HEAD_LIMIT: usize = 16 << 10;
 pub(super) const HEADERS_LIMIT: usize = 32;
 /// Bytes that may wait in the system for a slow peer; Linux doubles it.
 const SEND_BUFFER: usize = 32 << 10;
+/// Most connections that speak HTTP at a time; a further one waits for its turn, and streams of events no longer do. Each
+/// has some 20 KB of buffers meanwhile, which a herd of ten thousand would take together.
+const SPEAKING: usize = 512;
 /// After a failed accept (no more file descriptors, mostly): enough for a connection to end.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -130,6 +133,7 @@ impl Hub {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { listener, tls, door, drain, writer, writer_thread, fleet, config } = self;
         let slots = Arc::new(Semaphore::new(config.connections));
+        let turns = Arc::new(Semaphore::new(SPEAKING));
         let mut connections = JoinSet::new();
         let mut tending = JoinSet::new();
         if let Some(bundles) = &door.bundles {
@@ -158,6 +162,7 @@ impl Hub {
                             draining: door.draining.clone(),
                             head_timeout: config.head_timeout.0,
                             body_timeout: config.body_timeout.0,
+                            turns: turns.clone(),
                             _slot: slot,
                         };
                         connections.spawn(connection.run(stream, peer, tls.clone()));
@@ -192,6 +197,7 @@ struct Connection {
     draining: watch::Receiver<bool>,
     head_timeout: Duration,
     body_timeout: Duration,
+    turns: Arc<Semaphore>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -216,7 +222,9 @@ impl Connection {
         peer: SocketAddr,
         key: Option<PublicKey>,
     ) {
+        let turn = self.turns.clone().acquire_owned().await.expect("the semaphore is never closed");
         let Some((connection, stream)) = Box::pin(self.http(stream, peer, key)).await else { return };
+        drop(turn);
         if let Err(error) = events::tell(connection, *stream).await {
             debug!(%peer, %error, "a stream of events ended early");
         }
