@@ -15,8 +15,9 @@ import time
 
 run, daemon, hub, minutes = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
 HUB_PORT = 19310
-tokens = (run / "tokens").read_text().split()
+tokens = [json.loads(line)["token"] for line in (run / "tokens").open()]
 processes = []
+failed = []  # what the threads met that must not be
 
 
 def start(*command, log):
@@ -120,8 +121,8 @@ socket = "{self.folder}/admin.sock"
             answer = connection.getresponse()
             answer.read()
             if answer.status != 200:
-                print(f"device {self.port}: {answer.status}", file=sys.stderr)
-                os._exit(1)
+                failed.append(f"device {self.port}: {answer.status}")
+                return
             self.sent += 1
             self.ending.wait(max(0, begun + self.sent / self.rate - time.monotonic()))
 
@@ -165,6 +166,14 @@ enrol = "any"
     sys.exit("the hub does not listen")
 
 
+def rest(seconds):
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if failed:
+            sys.exit("\n".join(failed))
+        time.sleep(min(1, left))
+
+
 def zstd(data, level):
     return len(subprocess.run(["zstd", f"-{level}", "-c"], input=data, check=True, capture_output=True).stdout)
 
@@ -205,10 +214,10 @@ try:
     threads = [threading.Thread(target=device.ask, daemon=True) for device in devices if device.rate]
     for thread in threads:
         thread.start()
-    time.sleep(60)  # what a start writes is not counted
+    rest(60)  # what a start writes is not counted
     before = [(device.disk.written(device.process), device.sent) for device in devices]
     print(f"{minutes:g} minutes", file=sys.stderr)
-    time.sleep(minutes * 60)
+    rest(minutes * 60)
     after = [(device.disk.written(device.process), device.sent) for device in devices]
     by = "block device" if devices[0].disk.loop else "process"
     print(f"| requests a second | hub | written in {minutes:g} min ({by}) | a record | a day |\n|---|---|---|---|---|")
