@@ -159,11 +159,11 @@ enrol = "any"
 """)
     process = start(hub, "run", "--config", folder / "hub.toml", log=folder / "log")
     for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", HUB_PORT)) == 0:
-                return process, folder / "usage.sqlite"
         time.sleep(0.1)
-    sys.exit("the hub does not listen")
+        with socket.socket() as probe:
+            if process.poll() is None and probe.connect_ex(("127.0.0.1", HUB_PORT)) == 0:
+                return folder / "usage.sqlite"
+    sys.exit(f"the hub does not listen: see {folder}/log")
 
 
 def rest(seconds):
@@ -207,7 +207,7 @@ def counted(database, device):
 
 devices = []
 try:
-    hub_process, database = start_hub()
+    database = start_hub()
     rates = [0, 1, 10, 100]
     devices = [Device(number, rate, with_hub)
                for number, (rate, with_hub) in enumerate((rate, with_hub) for with_hub in (False, True) for rate in rates)]
