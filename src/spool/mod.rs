@@ -99,7 +99,7 @@ pub struct Config {
     pub unauthenticated_records: u32,
     /// Most bytes of records that wait to be sealed; above it they are only counted.
     pub open_limit: Bytes,
-    /// Most disk that sealed files take, some three times their own bytes. At least two generations and a file.
+    /// Most disk that sealed files take, some three times their own bytes. At least three generations and a file.
     pub backlog_limit: Bytes,
     /// What becomes of usage when that is taken.
     pub when_full: WhenFull,
@@ -146,7 +146,7 @@ impl Config {
     #[must_use]
     pub fn check(&self) -> Vec<Unfit> {
         const MIB: u64 = 1 << 20;
-        let least = self.generation_size.0.saturating_mul(2).saturating_add(segment::FILE_LIMIT as u64);
+        let least = self.generation_size.0.saturating_mul(3).saturating_add(segment::FILE_LIMIT as u64);
         let sizes = |low, high| Bytes(low)..=Bytes(high);
         let (soon, day) = (Span::millis(100), Span::hours(24));
         let sealing = "less makes a file of each request, more keeps usage from the hub";
@@ -165,7 +165,7 @@ impl Config {
                 "backlog_limit",
                 self.backlog_limit,
                 sizes(least, 1 << 40),
-                "less than two generations and a file fill up with what has left already",
+                "less than three generations and a file fill up with what has left already, and with a damaged one that is kept",
             ),
             within("free_floor", self.free_floor, sizes(0, 1 << 40), "no disk has so much"),
             within("log_size", self.log_size, sizes(64 << 10, 256 * MIB), "less makes a file of each request"),

@@ -185,9 +185,9 @@ fn damaged_sums_are_a_gap_also_if_the_daemon_stops_before_it_can_tell() {
 }
 
 #[test]
-fn a_backlog_that_two_generations_and_a_file_fill_is_no_setting() {
+fn a_backlog_that_three_generations_and_a_file_fill_is_no_setting() {
     let with = |limit| Config { generation_size: Bytes(16 << 20), backlog_limit: Bytes(limit), ..Config::default() };
-    let least = (32 << 20) + segment::FILE_LIMIT as u64;
+    let least = (48 << 20) + segment::FILE_LIMIT as u64;
     assert_eq!(with(least).check(), []);
     assert_eq!(with(least - 1).check().iter().map(|unfit| unfit.key).collect::<Vec<_>>(), ["backlog_limit"]);
     assert_eq!(with(16 << 20).check().len(), 1);
