@@ -24,6 +24,7 @@ mod door;
 mod events;
 mod export;
 mod fleet;
+mod http;
 mod import;
 mod ingest;
 mod leases;

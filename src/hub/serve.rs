@@ -1,15 +1,12 @@
 //! The hub's listener: accepts, speaks TLS where configured, serves HTTP/1.1, drains.
 
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +22,7 @@ use super::devices::Devices;
 use super::door::Door;
 use super::events::{self, Stream};
 use super::fleet::Page;
+use super::http;
 use super::ingest::Ingest;
 use super::leases::Leases;
 use super::ledger::{self, By, Device, Enrolled, Ledger};
@@ -40,10 +38,6 @@ use crate::clock::Reading;
 use crate::ids::DeviceId;
 use crate::keys::{PublicKey, SigningKey};
 
-/// Largest request head, in bytes.
-pub(super) const HEAD_LIMIT: usize = 16 << 10;
-/// Most header lines of a request.
-pub(super) const HEADERS_LIMIT: usize = 32;
 /// Bytes that may wait in the system for a slow peer; Linux doubles it.
 const SEND_BUFFER: usize = 32 << 10;
 /// Most connections that speak HTTP at a time; a further one waits for its turn, and streams of events no longer do. Each
@@ -249,25 +243,7 @@ impl Connection {
                 }
             })
         });
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.head_timeout)
-            .max_buf_size(HEAD_LIMIT)
-            .max_headers(HEADERS_LIMIT)
-            .serve_connection(TokioIo::new(stream), service);
-        let draining = async { drop(self.draining.wait_for(|draining| *draining).await) };
-        let ended = tokio::select! {
-            result = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(result),
-            () = draining => None,
-        };
-        let result = match ended {
-            Some(result) => result,
-            None => {
-                Pin::new(&mut connection).graceful_shutdown();
-                poll_fn(|context| connection.poll_without_shutdown(context)).await
-            }
-        };
-        let mut stream = connection.into_parts().io.into_inner();
+        let (mut stream, result) = http::speak(stream, service, self.head_timeout, &mut self.draining).await;
         if let Some(events) = taken.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Some((stream, events));
         }

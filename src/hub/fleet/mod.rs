@@ -22,13 +22,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -39,8 +37,9 @@ use super::Error;
 use super::body::Moving;
 use super::config::{self, Config, read_file};
 use super::door::Door;
+use super::http;
 use super::seldom::Seldom;
-use super::serve::{ACCEPT_PAUSE, HEAD_LIMIT, HEADERS_LIMIT};
+use super::serve::ACCEPT_PAUSE;
 use super::tls::Handshakes;
 use crate::keys::sha256;
 
@@ -146,7 +145,7 @@ impl Page {
         let (stream, tls) = (Moving::new(stream, self.config.body_timeout.0), self.tls.clone());
         let service = service_fn(move |request| {
             let (page, door) = (Arc::clone(&self), Arc::clone(&door));
-            async move { Ok::<_, Infallible>(page.answer(&request, peer, &door).await) }
+            Box::pin(async move { Ok::<_, Infallible>(page.answer(&request, peer, &door).await) })
         });
         let Some(tls) = tls else { return speak(stream, peer, service, head_timeout, draining).await };
         match tokio::time::timeout(head_timeout, tls.accept(stream)).await {
@@ -232,40 +231,22 @@ impl Page {
     }
 }
 
-/// Speaks HTTP/1.1 on a connection until either side has enough, or the hub drains.
-async fn speak<S, B>(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+/// Speaks HTTP on a connection, and ends it.
+async fn speak<S, F>(
+    stream: S,
     peer: SocketAddr,
-    service: S,
+    service: F,
     head_timeout: Duration,
     mut draining: watch::Receiver<bool>,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Unpin> + Unpin,
 {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(HEAD_LIMIT)
-        .max_headers(HEADERS_LIMIT)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let draining = async { drop(draining.wait_for(|draining| *draining).await) };
-    let ended = tokio::select! {
-        result = &mut connection => Some(result),
-        () = draining => None,
-    };
-    let result = match ended {
-        Some(result) => result,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    let (mut stream, result) = http::speak(stream, service, head_timeout, &mut draining).await;
     if let Err(error) = result {
         debug!(%peer, %error, "a connection ended early");
     }
+    let _ = stream.shutdown().await;
 }
 
 /// What the page may do: its own script and style, known by their digests, and ask where it came from.
