@@ -4,9 +4,13 @@ use std::net::IpAddr;
 
 use super::{DICTIONARIES, Halves, Malformed, SECTIONS, TABLE_LEN, client, split};
 use crate::ids::RequestId;
-use crate::spool::record::{Client, Outcome, Pseudonym, Row, TEXT_LIMIT, UsageRecord};
+use crate::spool::record::{Client, METHOD_LIMIT, NAME_LIMIT, Outcome, Pseudonym, Row, TEXT_LIMIT, UsageRecord};
 use crate::spool::segment::ROWS_LIMIT;
 use crate::units::TimeQuality;
+
+/// Of each text of an endpoint and of a caller, in bytes, in the order of [`Dictionaries`].
+const ENDPOINT_LIMITS: [usize; 5] = [NAME_LIMIT, NAME_LIMIT, TEXT_LIMIT, METHOD_LIMIT, NAME_LIMIT];
+const CALLER_LIMITS: [usize; 4] = [NAME_LIMIT, NAME_LIMIT, NAME_LIMIT, TEXT_LIMIT];
 
 /// What rows have in common, each entry once.
 #[derive(Debug, Clone, Default)]
@@ -75,8 +79,8 @@ impl<'a> Rows<'a> {
         let [d0, d1, d2, d3, d4, at, i0, i1, i2, i3, i4, bytes_in, bytes_out, upstream, own, tag, whole, step, others] =
             sections;
         let dictionaries = Dictionaries {
-            endpoints: d0.entries(|input| input.strings(TEXT_LIMIT))?,
-            callers: d1.entries(|input| input.strings(TEXT_LIMIT))?,
+            endpoints: d0.entries(|input| input.strings(ENDPOINT_LIMITS))?,
+            callers: d1.entries(|input| input.strings(CALLER_LIMITS))?,
             principals: d2.entries(|input| input.string(TEXT_LIMIT))?,
             clients: d3.entries(Input::client)?,
             endings: d4.entries(Input::ending)?,
@@ -278,9 +282,9 @@ impl<'a> Input<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| Malformed)
     }
 
-    fn strings<const N: usize>(&mut self, limit: usize) -> Result<[&'a str; N], Malformed> {
+    fn strings<const N: usize>(&mut self, limits: [usize; N]) -> Result<[&'a str; N], Malformed> {
         let mut strings = [""; N];
-        for text in &mut strings {
+        for (text, limit) in strings.iter_mut().zip(limits) {
             *text = self.string(limit)?;
         }
         Ok(strings)

@@ -214,6 +214,43 @@ fn a_signed_body_of_garbage_is_refused_without_a_panic() {
     assert_eq!(judge(&fat), Err(Error::ColumnsMalformed));
 }
 
+// Names 128 bytes, methods 24, route, issuer and principal 256: as docs/usage-format.md has them.
+#[test]
+fn a_signed_text_that_is_longer_than_the_format_allows_is_refused() {
+    let small = small();
+    let parsed = Unverified::parse(&small).expect("it parses");
+    let raw = zstd::bulk::decompress(parsed.body, parsed.raw_len).expect("it decompresses");
+    let judge = |dictionary: usize, lengths: &[usize]| {
+        let mut sections: Vec<&[u8]> = Vec::new();
+        let mut rest = &raw[76..];
+        for length in raw[..76].as_chunks::<4>().0 {
+            let (section, after) = rest.split_at(u32::from_be_bytes(*length) as usize);
+            sections.push(section);
+            rest = after;
+        }
+        let entry: Vec<u8> = lengths.iter().flat_map(|length| text_of(*length)).collect();
+        sections[dictionary] = &entry;
+        let mut changed: Vec<u8> = sections.iter().flat_map(|section| (section.len() as u32).to_be_bytes()).collect();
+        changed.extend(sections.concat());
+        let body = zstd::bulk::compress(&changed, LEVEL).expect("it compresses");
+        open(&forged(changed.len(), &body, |_| ()), &key().public()).map(|_| ())
+    };
+    for (dictionary, limits) in [(0, &[128, 128, 256, 24, 128][..]), (1, &[128, 128, 128, 256]), (2, &[256])] {
+        assert_eq!(judge(dictionary, limits), Ok(()), "the control opens");
+        for place in 0..limits.len() {
+            let mut lengths = limits.to_vec();
+            lengths[place] += 1;
+            assert_eq!(judge(dictionary, &lengths), Err(Error::ColumnsMalformed), "{dictionary}: {lengths:?}");
+        }
+    }
+}
+
+/// A text of so many bytes as it stands in a dictionary.
+fn text_of(length: usize) -> Vec<u8> {
+    let head = if length < 0x80 { vec![length as u8] } else { vec![length as u8 | 0x80, (length >> 7) as u8] };
+    [head, vec![b'a'; length]].concat()
+}
+
 fn text(max: usize) -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
