@@ -125,8 +125,8 @@ fn read(mut file: File, length: usize) -> io::Result<(File, Bytes)> {
     Ok((file, piece.into()))
 }
 
-/// A device's connection: acknowledged at once, and it ends when nothing of what is to be sent has moved for `limit`. What the system has taken and not
-/// sent yet cannot be seen from here, so its buffer is to be small.
+/// A device's connection: acknowledged at once, and it ends when nothing of what is to be sent has moved for `limit`.
+/// What the system has taken and not sent yet cannot be seen from here, so its buffer is to be small.
 #[derive(Debug)]
 pub(super) struct Moving<S> {
     stream: S,

@@ -3,8 +3,9 @@
 //!
 //! The folder's time is looked at four times a second, and what lies in it when that has changed, and now and then; by
 //! heads, on a thread that may wait for the disk. Requests take the last list as it is. Labels of devices are those of
-//! their enrolments in the same folder. Nothing is verified here but whose word an enrolment is, where the hub was given
-//! the root. Devices verify, and whoever can write the folder can at most keep newer bundles from them. A file is put in by a rename, as everywhere.
+//! their enrolments in the same folder. Nothing is verified here but whose word an enrolment is, where the hub was
+//! given the root. Devices verify, and whoever can write the folder can at most keep newer bundles from them. A file is
+//! put in by a rename, as everywhere.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

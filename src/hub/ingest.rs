@@ -2,8 +2,8 @@
 //!
 //! What can be refused without the body is refused without it: an upload that shows the file's signature has a place only
 //! after that was checked over the file's head, and those that do not share half of the places, for anybody can name a
-//! device. No step takes more memory than the
-//! limits of a usage file, and only a fixed number of files is in memory at once.
+//! device. No step takes more memory than the limits of a usage file, and only a fixed number of files is in memory at
+//! once.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};

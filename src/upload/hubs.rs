@@ -27,7 +27,8 @@ struct Hub {
 }
 
 impl Hubs {
-    /// The hubs that `config` names, if it names any, for the device of `identity`. Checks their addresses and pins; reads the authority file.
+    /// The hubs that `config` names, if it names any, for the device of `identity`. Checks their addresses and pins;
+    /// reads the authority file.
     pub(super) fn new(
         config: &Config,
         uplink: &Arc<Uplink>,

@@ -6,10 +6,9 @@
 //!    └────────────────────┘
 //! ```
 //!
-//! One task of its own, which holds two usage files at most: it can never slow a request. Another one fetches bundles (`pull`),
-//! and one hears when there are new ones (`events`). A file is
-//! acknowledged, and so deleted, only for a receipt that names it and that a hub key signed. Called by
-//! the daemon; `request` by the operator's command.
+//! One task of its own, which holds two usage files at most: it can never slow a request. Another one fetches bundles
+//! (`pull`), and one hears when there are new ones (`events`). A file is acknowledged, and so deleted, only for a receipt
+//! that names it and that a hub key signed. Called by the daemon; `request` by the operator's command.
 
 mod client;
 mod events;

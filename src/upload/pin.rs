@@ -1,8 +1,9 @@
 //! Who may be the hub: a certificate with a pinned key, or one that a pinned authority issued.
 //!
-//! A device may stand at 1970, so certificate dates are advisory: they keep usage from the hub only where
-//! there is no moment at which all of a chain's certificates were valid. Everything else of the TLS handshake is checked, and whoever it is, only a receipt by the
-//! root's `hub` role frees a usage file. Never accepts a certificate without a pin.
+//! A device may stand at 1970, so certificate dates are advisory: they keep usage from the hub only where there is no
+//! moment at which all of a chain's certificates were valid. Everything else of the TLS handshake is checked, and
+//! whoever it is, only a receipt by the root's `hub` role frees a usage file. Never accepts a certificate without a
+//! pin.
 
 use std::sync::Arc;
 

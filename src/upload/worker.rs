@@ -3,9 +3,9 @@
 //! A round asks for the time, if that is due, and sends files, oldest first, over one connection until none is left or
 //! something fails. While one is on its way, the spool deletes the one before it and reads the one behind it, so two are in
 //! memory at most. The hub's time comes first: a backlog of months takes hours, and the device may be at 1970.
-//! A file that the hub refuses for good (a fork, a damaged file, one by a key that this device had
-//! before) is passed over and counted, so that it does not hold up the files behind it. It stays in the
-//! spool, and is tried again once a day, after a kick and after a start: each try costs a whole upload.
+//! A file that the hub refuses for good (a fork, a damaged file, one by a key that this device had before) is passed over
+//! and counted, so that it does not hold up the files behind it. It stays in the spool, and is tried again once a day,
+//! after a kick and after a start: each try costs a whole upload.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

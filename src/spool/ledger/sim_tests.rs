@@ -1,5 +1,6 @@
-//! The device's half of the simulation in `hub::ledger::tests::sim`, and what `model_tests` tries: a real intake, real open logs and sums, the real
-//! ledger, on a disk that loses what was not synced when the power goes, and in a process that dies at any step.
+//! The device's half of the simulation in `hub::ledger::tests::sim`, and what `model_tests` tries: a real intake, real
+//! open logs and sums, the real ledger, on a disk that loses what was not synced when the power goes, and in a process
+//! that dies at any step.
 
 use std::collections::BTreeSet;
 use std::path::Path;
