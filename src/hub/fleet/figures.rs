@@ -9,7 +9,6 @@ use serde::Serialize;
 use time::format_description::well_known::Iso8601;
 use time::{Duration, OffsetDateTime};
 
-use crate::clock::Reading;
 use crate::hub::bundles::List;
 use crate::hub::config::Config;
 use crate::hub::ledger::reader::{Dialect, Reader, exact_sum};
@@ -85,10 +84,9 @@ struct Line(
     u64,            // requests
 );
 
-/// Reads them. Blocks for the store.
-pub(super) fn read(config: &Config, list: Option<&List>, unread: u64) -> Result<Vec<u8>, Error> {
+/// Reads them as of `now_ms`. Blocks for the store.
+pub(in crate::hub) fn read(config: &Config, list: Option<&List>, unread: u64, now_ms: i64) -> Result<Vec<u8>, Error> {
     let mut reader = Reader::open(config)?;
-    let now_ms = Reading::now().wall_ms;
     let known = devices::read(&mut reader, None, true)?;
     let mut totals = Totals::default();
     for device in known.values() {

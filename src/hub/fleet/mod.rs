@@ -10,7 +10,7 @@
 //!
 //! Invariant: reading the figures takes at most a twentieth of the time, however large the store has become.
 
-mod figures;
+pub(super) mod figures;
 mod password;
 
 use std::convert::Infallible;
@@ -41,6 +41,7 @@ use super::http;
 use super::seldom::Seldom;
 use super::serve::ACCEPT_PAUSE;
 use super::tls::Handshakes;
+use crate::clock::Reading;
 use crate::keys::sha256;
 
 const PAGE: &str = include_str!("page.html");
@@ -212,7 +213,9 @@ impl Page {
         let config = self.config.clone();
         let (list, unread) = (door.bundles.as_ref().map(|bundles| bundles.list()), door.devices.unread());
         let begun = Instant::now();
-        let read = tokio::task::spawn_blocking(move || figures::read(&config, list.as_deref(), unread));
+        let read = tokio::task::spawn_blocking(move || {
+            figures::read(&config, list.as_deref(), unread, Reading::now().wall_ms)
+        });
         match read.await.ok()? {
             Ok(json) => {
                 let (json, took) = (Bytes::from(json), begun.elapsed());

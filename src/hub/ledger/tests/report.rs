@@ -6,6 +6,7 @@ use super::super::{By as EnrolledBy, Device, Heard};
 use super::scene::*;
 use super::shared::for_both_stores;
 use crate::hub::export::{Export, Streams, export_wso2};
+use crate::hub::fleet::figures;
 use crate::hub::report::{By, Format, Period, Query, Subject, report};
 use crate::ids::{DeviceId, Digest};
 use crate::spool::backlog::{Stock, Waits};
@@ -19,6 +20,7 @@ for_both_stores! {
     gaps_that_were_counted_and_gaps_that_nobody_can_know_are_told_apart,
     a_device_is_told_with_its_bundle_its_holes_and_its_silence,
     an_export_has_an_event_for_each_record_that_counts_and_says_what_it_has_not,
+    the_pages_figures_are_those_of_what_counts,
 }
 
 fn query(subject: Subject, by: &[By]) -> Query {
@@ -179,6 +181,57 @@ fn a_device_is_told_with_its_bundle_its_holes_and_its_silence(site: &Site) {
     assert_eq!((now.len(), field(&now[1], "bundle")), (2, policy.to_string()));
     // Never heard of is silent however long one asks; 1970 is not, for a thousand years.
     assert_eq!(silent(Span::hours(24 * 365 * 1_000)).len(), 1);
+}
+
+fn the_pages_figures_are_those_of_what_counts(site: &Site) {
+    const HOUR_MS: i64 = 3_600_000;
+    // Noon of 2026-03-03.
+    let now_ms = 1_772_539_200_000;
+    let mut ledger = site.ledger();
+    let other = Device { key: key(2).public(), name: "quay".into(), came_by_itself: false };
+    ledger.enrol(&other, EnrolledBy::Command, 0).expect("it is written");
+    ledger.revoke(other.id(), 5).expect("it is written");
+    let at = |at_ms, outcome| Row::Request(UsageRecord { at_ms, outcome, ..record(1) });
+    let gap = |count| Row::Gap(Gap { reason: GapReason::Dropped, from_ms: now_ms, to_ms: now_ms, count });
+    let first =
+        file_with(1, None, None, &[at(now_ms, Outcome::Admitted), at(now_ms, Outcome::TokenExpired), gap(Some(9))]);
+    // The page shows 30 days; what is older, or of a clock that runs ahead, counts without a bar.
+    let yesterday = at(now_ms - 24 * HOUR_MS, Outcome::RateLimited);
+    let aside = [at(now_ms - 31 * 24 * HOUR_MS, Outcome::Admitted), at(now_ms + 24 * HOUR_MS, Outcome::Admitted)];
+    let second = file_with(2, Some(first.0.digest()), None, &[yesterday, aside[0], aside[1], gap(None)]);
+    for file in [&first, &second, &first, &file(1, None, 9)] {
+        take(&mut ledger, file, now_ms - 2 * HOUR_MS);
+    }
+    let told = || {
+        let json = figures::read(&site.config, None, 7, now_ms).expect("it reads");
+        serde_json::from_slice::<serde_json::Value>(&json).expect("JSON")
+    };
+    let before = told();
+    let lines = before["devices"].as_array().expect("lines");
+    assert_eq!((&lines[0][1], &lines[0][2], lines.len()), (&"quay".into(), &"revoked".into(), 2));
+    assert_eq!((&lines[1][1], &lines[1][2]), (&"till".into(), &"enrolled".into()));
+    // Nothing is missing; one gap of nine, one that nobody can know, one fork; it told of no backlog.
+    let numbers = |line: &serde_json::Value| [7, 8, 9, 10, 11, 12, 16].map(|field| line[field].as_u64());
+    assert_eq!(numbers(&lines[1]), [Some(0), Some(1), Some(9), Some(1), Some(1), None, Some(5)]);
+    let total = |told: &serde_json::Value, name: &str| told["totals"][name].as_u64().expect("a number");
+    let names = ["devices", "revoked", "hour", "day", "silent", "gaps", "backlog", "requests"];
+    assert_eq!(names.map(|name| total(&before, name)), [1, 1, 0, 1, 0, 1, 0, 5]);
+    assert_eq!((&before["unread"], &before["first_day"]), (&7.into(), &"2026-02-02".into()));
+    let days = before["days"].as_array().expect("days");
+    let sums: Vec<Vec<u64>> = days.iter().map(|day| serde_json::from_value(day.clone()).expect("sums")).collect();
+    assert_eq!(sums[29], [1, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(sums[28], [0, 0, 0, 1, 0, 0, 0]);
+    assert_eq!((sums.len(), sums[..28].concat().iter().sum::<u64>()), (30, 0));
+    // What a tombstone stands for counts no more, and its sum does, on its own day; what the device tells is shown.
+    take(&mut ledger, &tombstone(&[first, second], 1, 2, 0), now_ms);
+    let waits = Waits { stock: Stock { files: 3, bytes: 900 }, oldest: Some(7) };
+    ledger.touch(&[Heard { device: device().id(), waits: Some((waits, now_ms)) }], now_ms).expect("it is written");
+    let after = told();
+    assert_eq!(names.map(|name| total(&after, name)), [1, 1, 1, 1, 0, 1, 1, 6]);
+    assert_eq!(["files", "bytes", "oldest"].map(|name| total(&after, name)), [3, 900, 7]);
+    let till = &after["devices"][1];
+    assert_eq!(numbers(till), [0, 0, 0, 0, 1, 3, 6].map(Some));
+    assert!(after["days"].to_string().chars().all(|one| !one.is_ascii_digit() || one == '0'), "{}", after["days"]);
 }
 
 fn an_export_has_an_event_for_each_record_that_counts_and_says_what_it_has_not(site: &Site) {
