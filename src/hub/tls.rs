@@ -57,15 +57,16 @@ impl Handshakes {
         Ok(Self { keyed: config(Arc::new(RawKeys(Arc::clone(&provider))))?, plain: config(Arc::new(NoClientAuth))? })
     }
 
-    /// Shakes hands; the key that was shown.
-    pub(super) async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, Option<PublicKey>)>
+    /// Shakes hands; the key that was shown. In a box, for it is large and each step that it is handed through would keep a
+    /// place for it.
+    pub(super) async fn accept<S>(&self, stream: S) -> io::Result<(Box<TlsStream<S>>, Option<PublicKey>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let offered = begun.client_hello().client_cert_types().unwrap_or_default();
         let config = if offered.contains(&CertificateType::RawPublicKey) { &self.keyed } else { &self.plain };
-        let stream = begun.into_stream(Arc::clone(config)).await?;
+        let stream = Box::new(begun.into_stream(Arc::clone(config)).await?);
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let key = shown.and_then(|spki| PublicKey::from_spki(spki).ok());
         Ok((stream, key))

@@ -173,7 +173,9 @@ fn herd(devices: u32) {
     println!("it drained within {:.1?}", begun.elapsed());
     assert!(status.success() && begun.elapsed() < Duration::from_secs(10), "{status}");
     drop(served);
-    assert!(peak < 512 << 10, "{peak} kB");
+    // What an unoptimised build keeps of each connection is several times as much.
+    let most = if cfg!(debug_assertions) { 512 << 10 } else { 100 << 10 };
+    assert!(peak < most, "{peak} kB");
 }
 
 #[test]
