@@ -128,7 +128,7 @@ socket = "{self.folder}/admin.sock"
 
 
 def burst(device, seconds):
-    """As near to 10,000 a second as a hundred connections come that each wait between their requests."""
+    """As near to 10,000 a second as connections come that each wait between their requests."""
     script = run / "burst.lua"
     heads = "".join(f'"{token}",\n' for token in tokens)
     script.write_text("local tokens = {\n" + heads + """}
@@ -140,7 +140,7 @@ function request()
 end
 """)
     address = f"http://127.0.0.1:{device.port}"
-    wrk = ["wrk", "-t1", "-c100", f"-d{seconds}s", "-s", script, address]
+    wrk = ["wrk", "-t1", "-c130", f"-d{seconds}s", "-s", script, address]
     out = subprocess.run(wrk, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         sys.exit(out)
