@@ -42,7 +42,7 @@ use crate::keys::{PublicKey, SigningKey};
 const SEND_BUFFER: usize = 32 << 10;
 /// Most connections that speak HTTP at a time; a further one waits for its turn, and streams of events no longer do. Each
 /// has some 20 KB of buffers meanwhile, which a herd of ten thousand would take together.
-const SPEAKING: usize = 512;
+const SPEAKING: usize = 1_024;
 /// After a failed accept (no more file descriptors, mostly): enough for a connection to end.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
