@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
-use hyper::{Method, Request, Response, StatusCode, header};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
@@ -122,6 +122,12 @@ impl Door {
     fn device<B>(&self, id: DeviceId, request: &Request<B>) -> Result<Arc<Device>, Refusal> {
         let list = self.bundles.as_ref().map(|bundles| bundles.list());
         self.devices.find(id, request.headers(), list.as_deref())
+    }
+
+    /// Whether a key is an enrolled device's.
+    pub(super) fn knows(&self, key: &PublicKey) -> bool {
+        let list = self.bundles.as_ref().map(|bundles| bundles.list());
+        self.devices.find(DeviceId::from(key.id()), &HeaderMap::new(), list.as_deref()).is_ok()
     }
 
     /// That it is that device who asks. To fetch it is enough that anybody's enrolment lies in the folder.

@@ -40,9 +40,10 @@ use crate::keys::{PublicKey, SigningKey};
 
 /// Bytes that may wait in the system for a slow peer; Linux doubles it.
 const SEND_BUFFER: usize = 32 << 10;
-/// Most connections that speak HTTP at a time; a further one waits for its turn, and streams of events no longer do. Each
-/// has some 20 KB of buffers meanwhile, which a herd of ten thousand would take together.
-const SPEAKING: usize = 1_024;
+/// Most connections that speak HTTP at a time, of devices by their handshake and of all others; a further one waits for
+/// its turn, and streams of events no longer do. Each has some 20 KB of buffers meanwhile, which a herd of ten thousand
+/// would take together.
+const SPEAKING: usize = 512;
 /// After a failed accept (no more file descriptors, mostly): enough for a connection to end.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -127,7 +128,7 @@ impl Hub {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { listener, tls, door, drain, writer, writer_thread, fleet, config } = self;
         let slots = Arc::new(Semaphore::new(config.connections));
-        let turns = Arc::new(Semaphore::new(SPEAKING));
+        let turns = Turns::default();
         let mut connections = JoinSet::new();
         let mut tending = JoinSet::new();
         if let Some(bundles) = &door.bundles {
@@ -185,13 +186,34 @@ impl Hub {
     }
 }
 
+/// Who may speak HTTP now. Whoever shows no device's key can keep only their like waiting.
+#[derive(Debug, Clone)]
+struct Turns {
+    devices: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let speaking = || Arc::new(Semaphore::new(SPEAKING));
+        Self { devices: speaking(), others: speaking() }
+    }
+}
+
+impl Turns {
+    async fn take(&self, is_device: bool) -> OwnedSemaphorePermit {
+        let turns = if is_device { &self.devices } else { &self.others };
+        Arc::clone(turns).acquire_owned().await.expect("the semaphore is never closed")
+    }
+}
+
 /// One accepted connection.
 struct Connection {
     door: Arc<Door>,
     draining: watch::Receiver<bool>,
     head_timeout: Duration,
     body_timeout: Duration,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -216,7 +238,7 @@ impl Connection {
         peer: SocketAddr,
         key: Option<PublicKey>,
     ) {
-        let turn = self.turns.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let turn = self.turns.take(key.as_ref().is_some_and(|key| self.door.knows(key))).await;
         let Some((connection, stream)) = Box::pin(self.http(stream, peer, key)).await else { return };
         drop(turn);
         if let Err(error) = events::tell(connection, *stream).await {

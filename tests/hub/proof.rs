@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -17,6 +18,7 @@ use tidegate::hub::{Config, DeviceEntry, Tls};
 use tidegate::ids::{DeviceId, Digest, hex};
 use tidegate::keys::{SigningKey, sha256};
 use tidegate::spool::protocol::{PROOF_TYPE, proof, proof_message};
+use tidegate::units::Span;
 use tidegate::upload;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -65,20 +67,15 @@ fn proven(answer: &[u8], by: &SigningKey, method: &str, path: &str) -> String {
     format!("Tidegate-Proof: {}\r\n", proof(&challenge, &signature))
 }
 
-/// One request over TLS by rustls' own means: `shown` is the key that is shown, and the one that signs.
-async fn over_tls(
-    hub: SocketAddr,
-    tls: &Tls,
-    shown: Option<(&SigningKey, &SigningKey)>,
-    request: &[u8],
-) -> std::io::Result<Vec<u8>> {
+/// rustls' own client: `shown` is the key that is shown, and the one that signs.
+fn connector(tls: &Tls, shown: Option<(&SigningKey, &SigningKey)>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&tls.certificate).expect("PEM")).expect("a certificate");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("sound")
         .with_root_certificates(roots);
-    let config = match shown {
+    TlsConnector::from(Arc::new(match shown {
         None => builder.with_no_client_auth(),
         Some((shown, signs)) => {
             // RFC 8410, 7: a private key without its public one.
@@ -89,10 +86,19 @@ async fn over_tls(
             let certified = Arc::new(CertifiedKey::new(vec![spki], signs));
             builder.with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(certified)))
         }
-    };
+    }))
+}
+
+/// One request over TLS by such a client.
+async fn over_tls(
+    hub: SocketAddr,
+    tls: &Tls,
+    shown: Option<(&SigningKey, &SigningKey)>,
+    request: &[u8],
+) -> std::io::Result<Vec<u8>> {
     let name = ServerName::try_from("127.0.0.1").expect("an address");
     let stream = TcpStream::connect(hub).await.expect("the hub listens");
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let mut stream = connector(tls, shown).connect(name, stream).await?;
     stream.write_all(request).await?;
     let mut answer = Vec::new();
     tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it closes")?;
@@ -121,6 +127,33 @@ async fn the_key_of_the_handshake_opens_what_is_its_devices_and_nothing_else() {
     let header = proven(&answer, &mine, "GET", &policy_of(&mine));
     let answer = over_tls(hub.address, &tls, None, &get(&policy_of(&mine), &header)).await.expect("it answers");
     assert_eq!(refusal(&answer), told("404", "NotFound"));
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn who_shows_no_devices_key_and_says_nothing_keeps_no_device_waiting() {
+    let premises = Premises::new();
+    let (tls, _) = certificate(&premises);
+    let hub =
+        Running::start(Config { tls: Some(tls.clone()), head_timeout: Span::secs(60), ..strict(&premises) }).await;
+    // As many as may speak at a time, by a stranger's key and by none, and one more: their turns are all taken.
+    let (mine, stranger) = (device(), key(3));
+    let connector = [connector(&tls, None), connector(&tls, Some((&stranger, &stranger)))];
+    let mut held = Vec::new();
+    for number in 0..513 {
+        let stream = TcpStream::connect(hub.address).await.expect("the hub listens");
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        held.push(connector[number % 2].connect(name, stream).await.expect("it shakes hands"));
+    }
+    let request = get(&policy_of(&mine), "");
+    let ask = |shown| over_tls(hub.address, &tls, shown, &request);
+    let soon = tokio::time::timeout(DEADLINE, ask(Some((&mine, &mine)))).await;
+    assert_eq!(refusal(&soon.expect("it has its turn").expect("it answers")), told("404", "NotFound"));
+    // The control: one of their like has none, until one of them goes.
+    let mut waits = Box::pin(ask(None));
+    tokio::time::timeout(Duration::from_secs(2), &mut waits).await.expect_err("all turns are taken");
+    drop(held);
+    assert_eq!(refusal(&waits.await.expect("it answers")), told("401", "ProofRequired"));
     hub.stop().await;
 }
 
