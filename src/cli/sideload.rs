@@ -50,6 +50,9 @@ pub(super) struct Sideload {
     /// credential.
     #[arg(long, value_name = "FILE")]
     device_key: Option<PathBuf>,
+    /// A folder for the receipts, where they are not to be beside the files: the stick is mounted read-only.
+    #[arg(long, value_name = "DIR")]
+    receipts: Option<PathBuf>,
     /// How long the daemon may take for each file, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u64,
@@ -101,7 +104,8 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
             taken += 1;
             permitted = permitted.or(candidate.permits);
         }
-        if let Err(error) = put_beside(&candidate.path, &bytes) {
+        let receipts = arguments.receipts.as_ref().and_then(|folder| Some(folder.join(candidate.path.file_name()?)));
+        if let Err(error) = put_beside(receipts.as_ref().unwrap_or(&candidate.path), &bytes) {
             eprintln!("tidegate: no receipt on the stick ({error}); it stays in {}", arguments.inbox.display());
         }
     }

@@ -23,6 +23,11 @@ pub(super) fn open(configs: &[ListenerConfig]) -> Result<Vec<Listener>, Error> {
         warn!(address, "nobody answers on a socket that systemd passes: no block of gateway.listeners is left for it");
     }
     let listener = |(config, socket): (&ListenerConfig, Option<TcpListener>)| {
+        if let Some(at) = socket.as_ref().and_then(|socket| elsewhere(config, socket)) {
+            let wanted = config.address;
+            warn!(%at, %wanted, "systemd's socket is not where gateway.listeners wants it, and is served all the same: \
+                               make ListenStream= of tidegated.socket and the block's address agree");
+        }
         let tls = tls(config)?;
         let socket = socket.map_or_else(|| gateway::bind(config.address), Ok)?;
         Ok(Listener::new(socket, config, tls))
@@ -53,6 +58,11 @@ fn pair(configs: &[ListenerConfig], mut passed: Vec<TcpListener>) -> Paired {
         }
     }
     Paired { sockets, unused: passed }
+}
+
+/// Where a passed socket is, if not at the port that its block wants: on which address it listens is systemd's to say.
+fn elsewhere(config: &ListenerConfig, socket: &TcpListener) -> Option<SocketAddr> {
+    socket.local_addr().ok().filter(|at| at.port() != config.address.port())
 }
 
 /// The TLS of a listener that names a certificate.
@@ -130,5 +140,12 @@ mod tests {
         let in_order = at[..3].iter().copied().map(Some).collect();
         assert_eq!(paired(&blocks, passed), (in_order, vec![at[3]]), "and what is over is told");
         assert_eq!(paired(&blocks, vec![]), (vec![None; 3], vec![]), "without systemd all are bound here");
+    }
+
+    #[test]
+    fn a_socket_at_another_port_than_its_blocks_is_told() {
+        let (passed, at) = bound(1);
+        assert_eq!(super::elsewhere(&block(elsewhere(1)), &passed[0]), Some(at[0]));
+        assert_eq!(super::elsewhere(&block(elsewhere(at[0].port())), &passed[0]), None, "the address is systemd's");
     }
 }

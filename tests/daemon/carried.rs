@@ -106,6 +106,32 @@ fn an_enrolment_on_the_stick_comes_before_the_policy_for_its_labels_and_a_stick_
 }
 
 #[test]
+fn of_a_stick_that_is_only_read_the_receipts_go_where_they_are_wanted() {
+    let site = Site::new();
+    let daemon = site.start();
+    for folder in ["stick", "receipts"] {
+        fs::create_dir(site.path(folder)).expect("made");
+    }
+    fs::write(site.path("stick/a.tgb"), site.bundle(upstream("one"))).expect("written");
+    fs::write(site.path("stick/b.tgb"), b"garbage").expect("written");
+    let at = ["--inbox", "inbox", "--root", "policy/root.json", "--state", "state", "--receipts", "receipts"];
+    let output = tidegate(&site, &[&["sideload", "stick"][..], &at].concat(), None);
+    assert!(output.status.success(), "{output:?}");
+    let names = |folder: &str| {
+        let entries = fs::read_dir(site.path(folder)).expect("a folder");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("receipts"), ["a.tgb.result.json"]);
+    assert_eq!(names("stick"), ["a.tgb", "b.tgb"], "nothing is written onto it");
+    let receipt = fs::read(site.path("receipts/a.tgb.result.json")).expect("there");
+    let key = device_key::open(&site.path("state"), None).expect("there").public();
+    assert_eq!(Receipt::verify(&receipt, &key).expect("the device's own").result, "Activated");
+    daemon.stop();
+}
+
+#[test]
 fn where_the_devices_key_is_no_file_of_the_state_folder_its_public_half_can_be_named() {
     let site = Site::new();
     let daemon = site.start();

@@ -187,10 +187,14 @@ fn a_socket_that_is_passed_serves_its_own_block_and_one_too_many_is_told() {
     daemon.stop();
 }
 
-/// The values of a setting of the unit.
+/// The values of a setting of the daemon's unit.
 fn unit(key: &str) -> Vec<String> {
-    let text =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/tidegated.service")).expect("a unit");
+    setting("tidegated.service", key)
+}
+
+/// Those of a file in `systemd`.
+fn setting(file: &str, key: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(file)).expect("a file");
     text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned).collect()
 }
 
@@ -206,4 +210,8 @@ fn the_unit_fits_the_program() {
     // Workers; main, accept, spool, imports and a blocking one or two; the spool's child with twenty of sled's.
     let tasks: u16 = unit("TasksMax")[0].parse().expect("a number");
     assert!(tasks >= gateway::WORKERS_LIMIT + 6 + 21, "{tasks}");
+    // The socket is the one that the default settings would bind, and the daemon comes after it.
+    let listeners = gateway::Config::default().listeners;
+    assert_eq!(setting("tidegated.socket", "ListenStream"), [listeners[0].address.to_string()]);
+    assert!(unit("After")[0].contains("tidegated.socket") && unit("Wants") == ["tidegated.socket"]);
 }
