@@ -40,7 +40,7 @@ use crate::keys::{PublicKey, SigningKey};
 
 /// Bytes that may wait in the system for a slow peer; Linux doubles it.
 const SEND_BUFFER: usize = 32 << 10;
-/// Most connections that speak HTTP at a time, of devices by their handshake and of all others; a further one waits for
+/// Most connections that speak HTTP at a time, each of devices by their handshake and of all others; a further one waits for
 /// its turn, and streams of events no longer do. Each has some 20 KB of buffers meanwhile, which a herd of ten thousand
 /// would take together.
 const SPEAKING: usize = 512;
