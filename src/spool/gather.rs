@@ -252,7 +252,7 @@ impl Pass {
             cursor,
             end: live.unwrap_or(len).min(len),
             is_live: live.is_some(),
-            // A log shorter than its preamble was never given to anybody, so nothing can be lost with it.
+            // A log has its name once its preamble is on the disk: one that is shorter was damaged, not cut by a power failure.
             // A machine that does not tell its boots apart may have lost power.
             same_boot: len < PREAMBLE as u64
                 || gather.boot != BootId::default() && preamble.is_some_and(|preamble| preamble.boot == gather.boot),

@@ -31,16 +31,19 @@ pub(super) struct OpenLog {
 }
 
 impl OpenLog {
-    /// Makes a log whose name is durable before it holds anything.
+    /// Makes a log whose name is durable before it holds anything. It has its name only once its preamble is whole, so
+    /// that one that is shorter is a damaged one, and never one that a killed process was just making.
     pub(super) fn make(folder: &Path, name: Name, preamble: Preamble) -> io::Result<Self> {
+        let part = folder.join("log.part"); // what a kill leaves of it is written over by the next
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         let path = folder.join(name.file_name());
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         let ready = file
             .write_all_at(&preamble.to_bytes(), 0)
             .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&part, &path))
             .and_then(|()| disk::sync_folder(folder));
         if let Err(error) = ready {
-            let _ = fs::remove_file(&path); // empty; the next start would remove it
+            let _ = fs::remove_file(&part).or_else(|_| fs::remove_file(&path)); // empty; the next start would remove it
             return Err(error);
         }
         Ok(Self::of(name, file))

@@ -5,7 +5,7 @@
 //! stretch between two good rows is an exact count. Pure; the shells are `intake` (writes) and
 //! `gather` (reads). Must never believe a length or a number without its check sum.
 //!
-//! File `open/{number:010}-{id:016x}.log`, big-endian:
+//! File `open/{number:010}-{id:016x}.log`, which has that name once its preamble is on the disk; big-endian:
 //!
 //! ```text
 //! off  size  field
