@@ -1,5 +1,6 @@
 //! `tidegate device`: on the device, what it asks to be; at the desk, what it is told.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -21,10 +22,20 @@ use crate::upload::{self, Undelivered};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
+    /// On the device: print its id, and make its key where it has none yet, as the daemon would at its first start.
+    Key(MakeKey),
     /// On the device: make a request that its key signs, as a file or at the hub, and print its id and its public key.
     Request(Ask),
     /// At the desk: give a device its labels, signed by the policy or the hub role.
     Enrol(Enrol),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  setpriv --reuid=tidegate --regid=tidegate --init-groups tidegate device key")]
+pub(super) struct MakeKey {
+    /// The daemon's state folder.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/tidegate")]
+    state: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,9 +110,23 @@ pub(super) struct Enrol {
 
 pub(super) fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Key(arguments) => make_key(&arguments.state),
         Command::Request(arguments) => request(&arguments),
         Command::Enrol(arguments) => enrol(&arguments),
     }
+}
+
+/// Made by anybody but the daemon's own user it would be a key that the daemon cannot read.
+fn make_key(state: &Path) -> anyhow::Result<()> {
+    let owner = state.metadata().with_context(|| state.display().to_string())?.uid();
+    let key = if owner == rustix::process::geteuid().as_raw() {
+        device_key::open(state, None)?
+    } else {
+        let whose = || format!("{} is user {owner}'s: only that user can make the key there", state.display());
+        device_key::existing(state, None).with_context(whose)?
+    };
+    print!("{}\n", DeviceId::from(key.public().id()));
+    Ok(())
 }
 
 fn request(arguments: &Ask) -> anyhow::Result<()> {

@@ -205,3 +205,24 @@ fn a_journal_is_told_in_words_and_its_break_by_its_place() {
     refused(at, exit::IO, &["journal", "show", "none"]);
     refused(at, exit::USAGE, &["journal", "show"]);
 }
+
+#[test]
+fn the_key_is_made_once_and_by_nobody_but_the_folders_owner() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    std::fs::create_dir(at.join("state")).expect("a folder");
+    let id = done(at, &["device", "key", "--state", "state"]);
+    assert_eq!(id.trim().len(), 32, "{id}");
+    assert_eq!(done(at, &["device", "key", "--state", "state"]), id);
+    assert!(done(at, &["device", "request", "--state", "state", "-o", "ask.tgd"]).contains(id.trim()));
+    refused(at, exit::IO, &["device", "key", "--state", "none"]);
+    if !rustix::process::geteuid().is_root() {
+        println!("only root can give a folder to another user: not tried that the key is not made there");
+        return;
+    }
+    std::fs::create_dir(at.join("theirs")).expect("a folder");
+    std::os::unix::fs::chown(at.join("theirs"), Some(4711), None).expect("given away");
+    let error = refused(at, exit::IO, &["device", "key", "--state", "theirs"]);
+    assert!(error.contains("user 4711"), "{error}");
+    assert!(!at.join("theirs/device.key").exists());
+}
