@@ -64,7 +64,7 @@ base() {
     systemd-sysv systemd-timesyncd udev zstd
   )
   local key
-  key=$(printf '%s\n' "${packages[@]}" | cat - "$here/rootfs.sh" | sha256sum | cut -c 1-12)
+  key=$(printf '%s\n' "${packages[@]}" | cat - <(sed -n '/^  base)/,/;;/p' "$here/rootfs.sh") | sha256sum | cut -c 1-12)
   base=$cache/debian-$key.tar
   [[ ! -e $base ]] || return 0
   say "Debian's packages for the board: some minutes, once"
@@ -121,7 +121,7 @@ initial() {
   ln -s busybox "$to/bin/sh"
   cp "$here/init" "$to/init"
   (cd "$kernel/lib/modules/$version" && cp --parents -r kernel/block kernel/crypto kernel/lib kernel/fs/{ext4,jbd2,overlayfs,mbcache.ko} \
-    kernel/drivers/{ata,block/virtio_blk.ko,bus,clk,dma,gpio,i2c,mailbox,mfd,mmc,nvme,pci,phy,pinctrl,regulator,reset,scsi/sd_mod.ko,scsi/scsi_mod.ko,scsi/scsi_common.ko,soc,usb,virtio} \
+    modules.builtin.modinfo kernel/drivers/{ata,block/virtio_blk.ko,bus,clk,dma,gpio,i2c,mailbox,mfd,mmc,nvme,pci,phy,pinctrl,regulator,reset,scsi/sd_mod.ko,scsi/scsi_mod.ko,scsi/scsi_common.ko,soc,usb,virtio} \
     modules.builtin modules.order "$modules/" 2>"$work/absent" || ! grep -v 'No such file' "$work/absent")
   rm -rf "$modules"/kernel/drivers/usb/{atm,class,gadget,image,misc,mon,serial,usbip}
   depmod -b "$to" "$version"
@@ -134,7 +134,8 @@ system() {
   version=$(basename "$kernel"/lib/modules/*)
   mkdir "$to"
   tar --extract --file "$base" --directory "$to" --numeric-owner --preserve-permissions
-  cp -r "$kernel/lib/modules/$version" "$to/usr/lib/modules/" 2>/dev/null || { mkdir -p "$to/usr/lib/modules" && cp -r "$kernel/lib/modules/$version" "$to/usr/lib/modules/"; }
+  mkdir -p "$to/usr/lib/modules"
+  cp -r "$kernel/lib/modules/$version" "$to/usr/lib/modules/"
   python3 "$root/cross/namespace.py" "$here/rootfs.sh" install "$to" "$deb" >"$work/install.log" 2>&1 ||
     { cat "$work/install.log" >&2; refuse 69 "$deb cannot be installed"; }
   put tidegate-first-boot /usr/lib/tidegate/first-boot "$to" 0755
@@ -151,6 +152,8 @@ system() {
   enable tidegated.service multi-user.target "$to"
   enable systemd-networkd.service multi-user.target "$to"
   enable systemd-resolved.service multi-user.target "$to"
+  # It looks for the disk of the root file system, which is an overlay here: tidegate-grow names the disk.
+  ln -sfn /dev/null "$to/etc/systemd/system/systemd-repart.service"
   ln -sfn ../run/systemd/resolve/stub-resolv.conf "$to/etc/resolv.conf"
   # What each board makes itself.
   rm -f "$to"/etc/ssh/ssh_host_* "$to/var/lib/dbus/machine-id" "$to"/var/lib/tidegate/device.key
@@ -159,7 +162,8 @@ system() {
   printf '127.0.0.1 localhost tidegate\n::1 localhost tidegate\n' >"$to/etc/hosts"
   : >"$to/etc/fstab"
   # Nobody has a password; keys come from the small partition.
-  mkdir -p -m 0700 "$to/root/.ssh" "$to/media/system" "$to/media/data"
+  mkdir -p "$to/root/.ssh" "$to/media/system" "$to/media/data"
+  chmod 0700 "$to/root/.ssh"
   rm -rf "$to"/var/cache/apt/* "$to"/var/lib/apt/lists/*
 }
 
@@ -185,9 +189,9 @@ card() {
   if [[ $boot ]]; then cp -r "$boot"/. "$work/esp/tidegate/"; fi
   mcopy -i "$work/boot.img" -s "$work/esp"/* ::/
 
-  mke2fs -q -t ext4 -L TGROOT -m 0 -O ^has_journal -d "$work/root" "$work/system.img" "${system_mib}M"
+  mke2fs -q -t ext4 -L TGROOT -m 0 -O ^has_journal -d "$work/root" "$work/system.img" "${system_mib}M" >"$work/mke2fs.log"
   # Room to grow: descriptors for a card of some terabytes.
-  mke2fs -q -t ext4 -L TGDATA -m 1 -E resize=1073741824 "$work/data.img" "${data_mib}M"
+  mke2fs -q -t ext4 -L TGDATA -m 1 -b 4096 -i 16384 -E resize=268435456 "$work/data.img" "${data_mib}M" >"$work/mke2fs.log"
 
   local boot_at=2048 system_at data_at end
   system_at=$((boot_at + boot_mib * mib))

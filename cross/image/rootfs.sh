@@ -6,9 +6,10 @@
 set -euo pipefail
 
 format=/usr/lib/binfmt.d/qemu-aarch64.conf
-if [[ ! -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]]; then
-  mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && cat "$format" >/proc/sys/fs/binfmt_misc/register ||
-    { echo "image: cannot register $format here; as root: systemctl restart systemd-binfmt" >&2; exit 69; }
+register() { mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && cat "$format" >/proc/sys/fs/binfmt_misc/register; }
+if [[ ! -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]] && ! register; then
+  echo "image: cannot register $format here; as root: systemctl restart systemd-binfmt" >&2
+  exit 69
 fi
 
 case $1 in
@@ -26,11 +27,10 @@ case $1 in
   install)
     root=$2 deb=$3
     cp "$deb" "$root/tmp/package.deb"
-    mount --bind /dev "$root/dev"
-    mount -t proc proc "$root/proc" 2>/dev/null || mount --rbind /proc "$root/proc"
-    # It starts nothing: there is no systemd in there.
+    mount --rbind /dev "$root/dev"
+    mount --rbind /proc "$root/proc"
+    # It starts nothing: there is no systemd in there. The mounts end with the namespace.
     chroot "$root" dpkg --install /tmp/package.deb
-    umount -l "$root/proc" "$root/dev"
     rm "$root/tmp/package.deb"
     ;;
 esac
