@@ -36,6 +36,7 @@ pub mod staging;
 mod start;
 mod state;
 pub mod succession;
+pub mod sums;
 mod trial;
 pub mod trust;
 pub mod verify;

@@ -37,6 +37,7 @@ mod root;
 mod sideload;
 pub mod source;
 mod spool;
+mod sums;
 mod time;
 mod token;
 
@@ -112,6 +113,9 @@ enum Command {
     /// Tell devices what time it is, where their floor is wrong.
     #[command(subcommand)]
     Time(time::Command),
+    /// Sign and check the checksums of a release.
+    #[command(subcommand)]
+    Sums(sums::Command),
     /// Show a whole site on this machine, broken on purpose, and its books.
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
@@ -169,6 +173,7 @@ pub fn run() -> ExitCode {
         Command::Token(command) => token::run(command),
         Command::Spool(command) => spool::run(command),
         Command::Time(command) => time::run(command),
+        Command::Sums(command) => sums::run(command),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
         #[cfg(feature = "demo")]
