@@ -85,25 +85,25 @@ use_crate() {
 
 # The packages that hold the C libraries that the programs name, at the least version that has all they ask for.
 depends() {
-  local library least='' needs=()
+  local library least='' unwinder=''
   for library in $(readelf -d "$bin/tidegated" "$bin/tidegate" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u); do
     case $library in
       libc.so.6 | libm.so.6 | libdl.so.2 | libpthread.so.0 | librt.so.1 | ld-linux*.so.*)
+        # Packed relocations, which have no number, came with 2.36.
         least=$(readelf --wide --version-info "$bin/tidegated" "$bin/tidegate" | sed 's/GLIBC_ABI_DT_RELR/GLIBC_2.36/' |
           sed -n 's/.*Name: GLIBC_\([0-9.]*\) .*/\1/p' | sort --version-sort | tail -n 1)
         [[ $least ]] || refuse 65 "no version of glibc in $bin/tidegated"
         ;;
       # What Rust takes of it unwinds, and has been there since GCC 3.
-      libgcc_s.so.1) needs+=(libgcc-s1) ;;
+      libgcc_s.so.1) unwinder=', libgcc-s1' ;;
       *) refuse 65 "$library: no Debian package is known here that has it" ;;
     esac
   done
-  if [[ $least ]]; then needs=("libc6 (>= $least)" "${needs[@]}"); fi
-  local IFS=,
-  sed 's/,/, /g' <<<"${needs[*]}"
+  # A static program names no library, and needs nothing.
+  if [[ $least ]]; then echo "libc6 (>= $least)$unwinder"; fi
 }
 
-# Where only a few tags are explained: each begins with the line that says why. "~" stands before those of static programs.
+# What lintian is told to pass over, each tag below its reason. "~" stands before what is of static programs alone.
 overrides() {
   if [[ $target == *-musl* ]]; then sed 's/^~//' "$root/cross/deb/lintian-overrides"; else sed '/^~/d' "$root/cross/deb/lintian-overrides"; fi
 }

@@ -16,7 +16,9 @@ if command -v dpkg-query >/dev/null 2>&1 && dpkg-query -W tidegate >/dev/null 2>
     exit 69
 fi
 
+# Every file; every folder, those within before those around them.
 each() { (cd "$here/files" && find . ! -type d | sed 's,^\.,,' | sort); }
+folders() { (cd "$here/files" && find . -depth -type d | sed 's,^\.,,'); }
 
 put() {
     mode=0644
@@ -47,6 +49,15 @@ install_all() {
     "$here/scripts/postinst" configure "$before"
 }
 
+# Takes away the folders below $1 that are empty now.
+sweep() {
+    folders | while read -r folder; do
+        case $folder in
+            "$1"*) rmdir "$folder" 2>/dev/null || true ;;
+        esac
+    done
+}
+
 remove_all() {
     "$here/scripts/prerm" remove
     each | while read -r file; do
@@ -55,7 +66,7 @@ remove_all() {
             *) rm -f "$file" ;;
         esac
     done
-    rmdir /usr/lib/tidegate /usr/share/doc/tidegate 2>/dev/null || true
+    sweep /usr
     "$here/scripts/postrm" remove
 }
 
@@ -66,7 +77,7 @@ purge_all() {
             /etc/*) rm -f "$file" "$file.new" ;;
         esac
     done
-    rmdir /etc/tidegate/tidegated.d /etc/tidegate 2>/dev/null || true
+    sweep /etc/tidegate
     "$here/scripts/postrm" purge
 }
 

@@ -16,6 +16,7 @@ mod program;
 mod readme;
 mod revoke;
 mod root;
+mod sums;
 
 use std::fs;
 use std::io::Write as _;
