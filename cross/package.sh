@@ -33,7 +33,7 @@ while (($#)); do
       case $1 in
         --bin) bin=$(cd "$2" && pwd) ;;
         --version) version=$2 ;;
-        --key) keys+=(--key "$2") ;;
+        --key) keys+=(--key "$(realpath "$2")") ;;
       esac
       shift
       ;;
@@ -111,7 +111,7 @@ overrides() {
 # What does not depend on how often it is packaged: pages, completions, SBOM, terms, in "$work/generated".
 generate() {
   local to=$work/generated part
-  (cd "$root" && cargo run --quiet --locked --no-default-features --example pages -- "$to")
+  (cd "$root" && cargo run --quiet --locked --example pages -- "$to")
   sed -e "s/@VERSION@/$version/" -e "s/@DATE@/$(date --utc --date="@$SOURCE_DATE_EPOCH" +%Y-%m-%d)/" \
     "$root/cross/tidegated.8" >"$to/man/tidegated.8"
   overrides >"$to/lintian-overrides"

@@ -1,5 +1,5 @@
 //! Writes the man pages of `tidegate` and the shells' completions of both programs into a folder, for cross/package.sh:
-//! `cargo run --no-default-features --example pages -- DIR`. The programs themselves carry nothing of it.
+//! `cargo run --example pages -- DIR`. The programs themselves carry nothing of it.
 //!
 //! ```text
 //! DIR/man/tidegate*.1    from the definition of the command line
@@ -16,16 +16,19 @@ use clap::{Arg, Command, CommandFactory as _, ValueHint};
 use clap_complete::Shell;
 use tidegate::cli::Arguments;
 
+/// What comes with features that devices' builds have not.
+const NOT_ON_DEVICES: [&str; 2] = ["demo", "demo-role"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args_os().nth(1).ok_or("usage: pages DIR")?;
     let folder = Path::new(&folder);
     let man = folder.join("man");
     std::fs::create_dir_all(&man)?;
-    clap_mangen::generate_to(Arguments::command(), &man)?;
+    clap_mangen::generate_to(operator(), &man)?;
     for (name, shell) in [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)] {
         let beside = folder.join(name);
         std::fs::create_dir_all(&beside)?;
-        for (program, mut command) in [("tidegate", Arguments::command()), ("tidegated", daemon())] {
+        for (program, mut command) in [("tidegate", operator()), ("tidegated", daemon())] {
             let written = clap_complete::generate_to(shell, &mut command, program, &beside)?;
             // bash looks for a file of the program's name.
             if shell == Shell::Bash {
@@ -34,6 +37,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// The operator's command line as devices have it, whatever features this program was built with.
+fn operator() -> Command {
+    let whole = Arguments::command();
+    let on_devices = whole.get_subcommands().filter(|command| !NOT_ON_DEVICES.contains(&command.get_name())).cloned();
+    let about = whole.get_about().cloned().unwrap_or_default();
+    Command::new("tidegate").version(env!("CARGO_PKG_VERSION")).about(about).subcommands(on_devices)
 }
 
 /// The daemon's command line, which its own program reads without clap.

@@ -125,9 +125,9 @@ while read -r word; do
     check "$completion knows $word" grep -F -e "${word#--}" "$root/usr/share/$completion"
   done
 done < <(inside tidegated --help | grep -o -E -e '--[a-z-]+|^  tidegated [a-z]+' | sed 's/^  tidegated //' | sort -u)
-while read -r word; do
-  check "tidegate $word has a page" test -f "$root/usr/share/man/man1/tidegate-$word.1.gz"
-done < <(inside tidegate --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p' | grep -v '^help$')
+check "each of tidegate's commands has a page, and no page is of another" is \
+  "$(inside tidegate --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p' | grep -v '^help$' | sort | xargs)" \
+  "$(find "$root/usr/share/man/man1" -name 'tidegate-*' -printf '%f\n' | sed -n 's/^tidegate-\([a-z]*\)\.1\.gz$/\1/p' | sort | xargs)"
 
 echo 'an upgrade there'
 echo 'state = "/var/lib/tidegate" # mine' >>"$root/etc/tidegate/tidegated.d/mine.toml"
