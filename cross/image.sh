@@ -68,7 +68,7 @@ base() {
   base=$cache/debian-$key.tar
   [[ ! -e $base ]] || return 0
   say "Debian's packages for the board: some minutes, once"
-  python3 "$root/cross/namespace.py" "$here/rootfs.sh" base arm64 "$base.part.tar" "${packages[@]}" >"$cache/image-base.log" 2>&1 ||
+  python3 "$root/cross/within.py" "$here/rootfs.sh" base arm64 "$base.part.tar" "${packages[@]}" >"$cache/image-base.log" 2>&1 ||
     { tail -n 20 "$cache/image-base.log" >&2; refuse 69 "could not make the root file system ($cache/image-base.log)"; }
   mv "$base.part.tar" "$base"
 }
@@ -128,6 +128,17 @@ initial() {
   (cd "$to" && find . -print0 | sort -z | cpio --null --create --format=newc --owner=0:0 --quiet) | zstd --quiet -19 -T0 >"$work/initrd"
 }
 
+# What a card has beyond the package, in root $1: the units enabled, and what makes two boards different.
+personal() {
+  local unit
+  put tidegate-first-boot /usr/lib/tidegate/first-boot "$1" 0755
+  put tidegate-first-boot.service /usr/lib/systemd/system/tidegate-first-boot.service "$1"
+  for unit in tidegated.service tidegated.socket; do put provisioned.conf "/etc/systemd/system/$unit.d/provisioned.conf" "$1"; done
+  enable tidegate-first-boot.service sysinit.target "$1"
+  enable tidegated.socket sockets.target "$1"
+  enable tidegated.service multi-user.target "$1"
+}
+
 # The board's root file system in $work/root.
 system() {
   local to=$work/root version
@@ -136,20 +147,19 @@ system() {
   tar --extract --file "$base" --directory "$to" --numeric-owner --preserve-permissions
   mkdir -p "$to/usr/lib/modules"
   cp -r "$kernel/lib/modules/$version" "$to/usr/lib/modules/"
-  python3 "$root/cross/namespace.py" "$here/rootfs.sh" install "$to" "$deb" >"$work/install.log" 2>&1 ||
+  python3 "$root/cross/within.py" "$here/rootfs.sh" install "$to" "$deb" >"$work/install.log" 2>&1 ||
     { cat "$work/install.log" >&2; refuse 69 "$deb cannot be installed"; }
-  put tidegate-first-boot /usr/lib/tidegate/first-boot "$to" 0755
+  personal "$to"
   put tidegate-grow /usr/lib/tidegate/grow "$to" 0755
+  put tidegate-grow.service /usr/lib/systemd/system/tidegate-grow.service "$to"
   put repart.conf /usr/lib/repart.d/50-tidegate-data.conf "$to"
   put wired.network /etc/systemd/network/80-wired.network "$to"
   put journald.conf /etc/systemd/journald.conf.d/tidegate.conf "$to"
   put sshd.conf /etc/ssh/sshd_config.d/tidegate.conf "$to"
-  for unit in tidegated.service tidegated.socket; do put provisioned.conf "/etc/systemd/system/$unit.d/provisioned.conf" "$to"; done
-  for unit in tidegate-first-boot tidegate-grow; do put "$unit.service" "/usr/lib/systemd/system/$unit.service" "$to"; done
-  enable tidegate-first-boot.service sysinit.target "$to"
+  for unit in tidegated.service tidegated.socket tidegate-first-boot.service; do
+    put data.conf "/etc/systemd/system/$unit.d/data.conf" "$to"
+  done
   enable tidegate-grow.service multi-user.target "$to"
-  enable tidegated.socket sockets.target "$to"
-  enable tidegated.service multi-user.target "$to"
   enable systemd-networkd.service multi-user.target "$to"
   enable systemd-resolved.service multi-user.target "$to"
   # It looks for the disk of the root file system, which is an overlay here: tidegate-grow names the disk.
@@ -219,8 +229,16 @@ END
 }
 
 if [[ $mode == overlay ]]; then
-  [[ $archive ]] || usage
-  refuse 70 'not yet'
+  [[ -f $archive ]] || usage
+  mkdir "$work/unpacked" "$work/root"
+  tar --extract --gzip --file "$archive" --directory "$work/unpacked"
+  cp -r "$work/unpacked"/*/files/. "$work/root/"
+  personal "$work/root"
+  tar --create --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --directory "$work/root" \
+    --exclude=./usr/share/man --exclude=./usr/share/lintian . | gzip -9n >"$out.part"
+  mv "$out.part" "$out"
+  say "$out: unpack it as root over the root partition of the card: tar -C /media/you/rootfs --no-overwrite-dir -xzf ${out##*/}"
+  exit
 fi
 [[ -f $deb ]] || usage
 ((EUID == 0)) || refuse 69 'only root can write files of other owners: run it as root'

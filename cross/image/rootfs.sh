@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The part of cross/image.sh that runs programs of the board's architecture. Inside cross/namespace.py.
+# The part of cross/image.sh that runs programs of the board's architecture. Inside cross/within.py.
 #
 # usage: rootfs.sh base ARCHITECTURE OUT.tar PACKAGE...       Debian's packages, configured
 #        rootfs.sh install ROOT DEB                           one more, into a root file system that is unpacked already

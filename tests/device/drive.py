@@ -112,7 +112,7 @@ class Site:
 
 class Drive:
     def __init__(self, arguments):
-        self.quick = arguments.quick
+        self.quick, self.cuts = arguments.quick, arguments.cuts
         self.folder = arguments.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.table, self.begun, self.upgrade = [], time.monotonic(), arguments.upgrade
@@ -404,7 +404,7 @@ class Drive:
             self.step("hub away, then link cut and restored", self.cut_link)
             if self.upgrade:
                 self.step("upgrade under load", self.upgraded)
-        for number in range(1 if self.quick else 10):
+        for number in range(1 if self.quick else self.cuts):
             self.step(f"power cut {number + 1} under traffic", self.hard_kill, number)
         if not self.quick:
             self.step("a clock of 1970", self.no_clock)
@@ -417,6 +417,7 @@ def main():
     parser.add_argument("--key", type=pathlib.Path, required=True)
     parser.add_argument("--upgrade", type=pathlib.Path)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--cuts", type=int, default=10, help="how often the power is cut (10)")
     parser.add_argument("folder", type=pathlib.Path)
     drive, failed = None, True
     try:

@@ -12,13 +12,13 @@ group=tidegate-package-test-$$
 
 echo 'a system that runs'
 mkdir "$root"
-python3 "$here/within.py" tar --extract --file "$debian" --directory "$root" --exclude='./dev/*'
+python3 "$here/../../cross/within.py" tar --extract --file "$debian" --directory "$root" --exclude='./dev/*'
 mkdir "$root/given"
 cp "$old" "$root/given/old.deb"
 cp "$new" "$root/given/new.deb"
 cp "$broken" "$root/given/broken.deb"
 
-python3 "$here/within.py" --system "$work/first" bash "$here/boot.sh" "$root" "$group" >"$work/boot" 2>&1 &
+python3 "$here/../../cross/within.py" --system "$work/first" bash "$here/boot.sh" "$root" "$group" >"$work/boot" 2>&1 &
 booting=$! caller=''
 finish() {
   local code=$?
@@ -26,7 +26,7 @@ finish() {
   [[ ! $caller ]] || kill "$caller" 2>/dev/null || true
   [[ ! -e $work/first ]] || kill -KILL "$(<"$work/first")" 2>/dev/null || true
   wait 2>/dev/null || true
-  python3 "$here/within.py" --system "$work/second" bash "$here/boot.sh" '' "$group" || true
+  python3 "$here/../../cross/within.py" --system "$work/second" bash "$here/boot.sh" '' "$group" || true
   exit "$code"
 }
 trap finish EXIT

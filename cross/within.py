@@ -1,5 +1,5 @@
 """Runs a command as root of a user and mount namespace of its own, in which ids are those of this machine:
-within.py [--system PIDFILE] COMMAND...
+cross/within.py [--system PIDFILE] COMMAND...
 
 For root only. What it mounts is seen by nobody else, and it may own files by any of the ids 0 to 65535, as a package needs.
 `unshare --map-users` would do, where newuidmap is.
