@@ -257,6 +257,11 @@ impl Slots {
         &self.trust
     }
 
+    /// What the installer has seen of releases.
+    pub(super) fn releases_are(&mut self, releases: History) {
+        self.trust.releases = releases;
+    }
+
     /// The root of that version, or the nearest one that is known.
     pub(super) fn root_of(&self, version: u64) -> &RootDocument {
         self.roots.nearest(version)

@@ -22,10 +22,11 @@ use std::sync::Arc;
 
 use super::activate::Slots;
 use super::document::Document;
-use super::enrolment::{self, Enrolment, Held, Place, Places, Ruling};
+use super::enrolment::{self, Enrolment, Held, Labels, Place, Places, Ruling};
 use super::error::Refused;
 use super::manifest::DeviceFacts;
 use super::root::{Role, RootDocument};
+use super::roots::Roots;
 use super::trust::Trust;
 use super::verify::{Findings, Judge, Purpose};
 use crate::disk::Disk;
@@ -73,7 +74,7 @@ impl Enrolled {
             return (enrolled, Some("the enrolment (of another version); the device has no labels".into()));
         };
         enrolled.places = kept.places.unwrap_or_else(|| kept.claimed());
-        let why = match kept.judge(slots, device) {
+        let why = match kept.judge(slots.root_of(kept.root), device) {
             Ok(held) => {
                 if kept.places.is_none() {
                     enrolled.places = Places::default().with(&held);
@@ -92,7 +93,8 @@ impl Enrolled {
 
     /// Judges what could not be judged before once more, after a root came. The enrolment, if it is believed now.
     pub(super) fn judge_again(&mut self, slots: &Slots, device: &DeviceFacts) -> Option<&Enrolment> {
-        let held = self.unjudged.as_ref()?.judge(slots, device).ok()?;
+        let kept = self.unjudged.as_ref()?;
+        let held = kept.judge(slots.root_of(kept.root), device).ok()?;
         self.unjudged = None;
         self.held = Some(held);
         self.enrolment()
@@ -130,6 +132,15 @@ pub fn judge(
     enrolment::judge(document, by, taken, found)
 }
 
+/// The labels that what is kept in `folder` gives to `device`, for a reader who holds `roots`; none where nobody vouches
+/// for them.
+pub(super) fn labels(disk: Arc<dyn Disk>, folder: &Path, roots: &Roots, device: &DeviceFacts) -> Labels {
+    let (_, found) = Pair::open(disk, folder, "enrolment");
+    let kept = found.body().and_then(Kept::from_bytes);
+    let held = kept.and_then(|kept| kept.judge(roots.nearest(kept.root), device).ok());
+    held.map(|held| held.enrolment.labels).unwrap_or_default()
+}
+
 impl Kept {
     fn from_bytes(body: &[u8]) -> Option<Self> {
         let from = &mut &*body;
@@ -142,8 +153,9 @@ impl Kept {
         Some(Self { root, places, document: from.to_vec() })
     }
 
-    fn judge(&self, slots: &Slots, device: &DeviceFacts) -> Result<Held, Refused> {
-        let trust = Trust::new(slots.root_of(self.root).clone());
+    /// `root` is that under which it was taken.
+    fn judge(&self, root: &RootDocument, device: &DeviceFacts) -> Result<Held, Refused> {
+        let trust = Trust::new(root.clone());
         let by = Judge { trust: &trust, lower: UnixSeconds::MIN, device, purpose: Purpose::Serve };
         let document = Document::parse(&self.document)?;
         match enrolment::judge(&document, &by, (None, &Places::default()), &mut Findings::default())? {

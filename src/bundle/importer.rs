@@ -26,8 +26,9 @@ use super::document::Document;
 use super::enrolled::{self, Enrolled};
 use super::enrolment::{Enrolment, Held, Ruling};
 use super::error::{Refused, plain};
+use super::handover::{self, Handover};
 use super::journal::{Event, Journal, Line};
-use super::manifest::DeviceFacts;
+use super::manifest::{DeviceFacts, Entry, Permit};
 use super::medium::Medium;
 use super::outcome::{ImportOutcome, Imported};
 use super::receipt::Receipt;
@@ -98,6 +99,7 @@ pub struct Importer<T> {
     journal: Journal,
     time: Arc<TimeFile>,
     enrolled: Enrolled,
+    handover: Handover,
     compile: Compile<T>,
     trial: Duration,
     /// What is on trial, and since when it has served without a defect, by CLOCK_BOOTTIME.
@@ -162,7 +164,7 @@ impl<T> Importer<T> {
             .and_then(|()| journal.append_start(why, started));
         let unrecorded = unrecorded.or(appended.and(written).err());
         let time = Arc::new(time);
-        let (tried, defective) = (None, Defective::default());
+        let (tried, defective, handover) = (None, Defective::default(), Handover::of(&state));
         let importer = Self {
             disk,
             state,
@@ -173,6 +175,7 @@ impl<T> Importer<T> {
             journal,
             time,
             enrolled,
+            handover,
             compile,
             trial,
             tried,
@@ -266,7 +269,11 @@ impl<T> Importer<T> {
                 }
                 Err(refused) => Imported::Refused(refused),
             },
-            (Ok(Judged::Bundle(Verdict::Permit(verified))), Ok(())) => match self.slots.permit(&verified) {
+            (Ok(Judged::Bundle(Verdict::Release(release))), Ok(())) => match self.hand_over(&release, staged) {
+                Ok(handed) => handed,
+                Err(refused) => Imported::Refused(refused),
+            },
+            (Ok(Judged::Bundle(Verdict::Permit(verified))), Ok(())) => match self.permit(&verified, staged) {
                 Ok(permit) => Imported::Permitted(permit),
                 Err(refused) => Imported::Refused(refused),
             },
@@ -360,6 +367,23 @@ impl<T> Importer<T> {
         self.slots.revoke(verified, &mut Whole(&staged.file))
     }
 
+    /// 17 for a release: it is the installer's from here on.
+    fn hand_over(&self, release: &Verified<Vec<Entry>>, staged: Option<Staged>) -> Result<Imported<T>, Refused> {
+        self.handover.is_due(release, self.slots.trust(), &*self.disk)?;
+        self.handover.give(staged, handover::RELEASE, &*self.disk)?;
+        let version = release.manifest().version().unwrap_or_default().to_owned();
+        Ok(Imported::HandedOver { version, seq: release.manifest().seq() })
+    }
+
+    /// 17 for a permit: it waits here for a policy, with the installer for a release.
+    fn permit(&mut self, verified: &Verified<Permit>, staged: Option<Staged>) -> Result<Permit, Refused> {
+        if !self.slots.trust().permits_release(verified.policy()) {
+            return self.slots.permit(verified);
+        }
+        self.handover.give(staged, handover::PERMIT, &*self.disk)?;
+        Ok(*verified.policy())
+    }
+
     /// 12 and 17 for a time reset.
     fn reset(&self, reset: &TimeReset, now: &Moment) -> Result<Imported<T>, Refused> {
         let floor = || self.time.floor().bounds(&now.reading, false).lower;
@@ -421,6 +445,7 @@ impl<T> Importer<T> {
         if self.defective.contains(staged.sha256) {
             return Ok(Judged::Defective);
         }
+        self.slots.releases_are(self.handover.history(&self.slots.trust().root, &*self.disk).unwrap_or_default());
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
         match Document::of(&mut &staged.file)? {
             Some(document) => {

@@ -178,6 +178,7 @@ impl Inbox {
                 Imported::Activated(_)
                 | Imported::Revoked(_)
                 | Imported::Permitted(_)
+                | Imported::HandedOver { .. }
                 | Imported::TimeReset { .. }
                 | Imported::Enrolled(_)
                 | Imported::AlreadyInstalled,

@@ -3,7 +3,7 @@
 //! ```text
 //! author {reason,tool,who} · base? · deployment · entries [{kind,len,name,sha256}] · epoch · expires_at? ·
 //! issued_at · permit? {from,to} · requires [] · root_version · security_floor · seq ·
-//! target {"all":true | "devices":[] | "labels":{k:[v]}} · type
+//! target {"all":true | "devices":[] | "labels":{k:[v]}} · type · version?
 //! ```
 //!
 //! Parsing checks the form (step 8); what the values mean for this device is judged in `verify`.
@@ -27,8 +27,9 @@ const MAX_REQUIRES: usize = 16;
 const MAX_DEVICES: usize = 1_024;
 const MAX_LABELS: usize = 16;
 const MAX_LABEL_VALUES: usize = 256;
+const MAX_VERSION: usize = 64;
 
-/// The parts of a policy, each at most once in a bundle.
+/// The parts of a policy, and the packages of a release by their Debian architecture; each at most once in a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryKind {
     /// Upstreams, APIs and their routes.
@@ -43,12 +44,30 @@ pub enum EntryKind {
     Revocations,
     /// Requests with known answers, to try a policy before it serves.
     Probes,
+    /// The package for 64-bit x86.
+    Amd64,
+    /// The package for 64-bit ARM.
+    Arm64,
+    /// The package for 32-bit ARM with hard floats.
+    Armhf,
 }
 
 impl EntryKind {
-    /// All kinds, in the order of their use.
+    /// The parts of a policy, in the order of their use.
     pub const ALL: [Self; 6] =
         [Self::Routes, Self::Issuers, Self::Throttle, Self::Subscriptions, Self::Revocations, Self::Probes];
+    /// The packages of a release.
+    pub const PACKAGES: [Self; 3] = [Self::Amd64, Self::Arm64, Self::Armhf];
+    /// The package that this program would come in.
+    pub const OWN_PACKAGE: Option<Self> = if cfg!(target_arch = "x86_64") {
+        Some(Self::Amd64)
+    } else if cfg!(target_arch = "aarch64") {
+        Some(Self::Arm64)
+    } else if cfg!(target_arch = "arm") {
+        Some(Self::Armhf)
+    } else {
+        None
+    };
 
     /// The word in the manifest, and the file name in a slot.
     #[must_use]
@@ -60,13 +79,22 @@ impl EntryKind {
             Self::Subscriptions => "subscriptions",
             Self::Revocations => "revocations",
             Self::Probes => "probes",
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+            Self::Armhf => "armhf",
         }
     }
 
     /// The kind of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().chain(Self::PACKAGES).find(|kind| kind.name() == name)
+    }
+
+    /// Whether it is a package of a release, and no part of a policy.
+    #[must_use]
+    pub const fn is_package(self) -> bool {
+        matches!(self, Self::Amd64 | Self::Arm64 | Self::Armhf)
     }
 
     /// Most bytes of an entry of this kind.
@@ -77,6 +105,7 @@ impl EntryKind {
             Self::Issuers | Self::Throttle | Self::Probes => 1 << 20,
             Self::Subscriptions => 12 << 20,
             Self::Revocations => MAX_PAYLOAD, // a million ids are 16 MB
+            Self::Amd64 | Self::Arm64 | Self::Armhf => MAX_PAYLOAD,
         }
     }
 }
@@ -214,6 +243,8 @@ pub(super) struct Form {
     pub(super) target: TargetForm,
     #[serde(rename = "type")]
     pub(super) kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +288,9 @@ impl Manifest {
         }
         if form.permit.is_some() != (expected == BundleType::Permit) {
             return Err(Refused::ManifestSchema("permit: a bundle of that type has it, and no other".into()));
+        }
+        if form.version.is_some() != (expected == BundleType::Release) {
+            return Err(Refused::ManifestSchema("version: a release has it, and no other".into()));
         }
         let target = form.check().map_err(Refused::ManifestSchema)?;
         Ok(Self { form, kind: expected, target })
@@ -322,6 +356,12 @@ impl Manifest {
         self.form.permit
     }
 
+    /// The version of the packages; a release has it, and no other.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.form.version.as_deref()
+    }
+
     /// The bundle that a device must serve to take this policy.
     #[must_use]
     pub fn base(&self) -> Option<Digest> {
@@ -337,12 +377,16 @@ impl Manifest {
     /// Step 13: the entry table, which must fill `payload_len` bytes exactly.
     pub fn entries(&self, payload_len: u64) -> Result<Vec<Entry>, Refused> {
         let forms = &self.form.entries;
-        let most = if self.kind() == BundleType::Permit { 0 } else { EntryKind::ALL.len() };
+        let most = match self.kind() {
+            BundleType::Permit => 0,
+            BundleType::Release => EntryKind::PACKAGES.len(),
+            BundleType::Policy | BundleType::Revocation => EntryKind::ALL.len(),
+        };
         if let Some(form) = forms.first().filter(|_| most == 0) {
             return Err(Refused::EntryNotAllowed(format!("{:?} in a permit", plain(&form.kind))));
         }
         if !(most.min(1)..=most).contains(&forms.len()) {
-            let detail = format!("{} entries; a bundle has 1 to {}", forms.len(), EntryKind::ALL.len());
+            let detail = format!("{} entries; a bundle of its type has 1 to {most}", forms.len());
             return Err(Refused::EntryCount(detail));
         }
         let mut entries: Vec<Entry> = Vec::with_capacity(forms.len());
@@ -355,6 +399,9 @@ impl Manifest {
             }
             if self.kind() == BundleType::Revocation && kind != EntryKind::Revocations {
                 return Err(Refused::EntryNotAllowed(format!("{kind} in a list of revocations")));
+            }
+            if kind.is_package() != (self.kind() == BundleType::Release) {
+                return Err(Refused::EntryNotAllowed(format!("{kind} in a {}", self.kind().name())));
             }
             if entries.iter().any(|before| before.kind == kind) {
                 return Err(Refused::EntryDuplicate(format!("a second entry of kind {kind}")));
@@ -391,6 +438,9 @@ impl Form {
         if self.requires.len() > MAX_REQUIRES || !self.requires.iter().all(|name| is_name(name)) {
             return Err(format!("requires holds more than {MAX_REQUIRES} features or one that is not a name"));
         }
+        if !self.version.as_deref().is_none_or(is_version) {
+            return Err("version is not one that begins with a digit, of a-z, A-Z, 0-9 and .+~-".into());
+        }
         self.target.check()
     }
 }
@@ -415,6 +465,13 @@ impl TargetForm {
             _ => Err(format!("target is not one of all, devices (at most {MAX_DEVICES}) and labels")),
         }
     }
+}
+
+/// `[0-9][A-Za-z0-9.+~-]{0,63}`: a Debian version without an epoch.
+fn is_version(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'~' | b'-');
+    bytes.len() <= MAX_VERSION && bytes.first().is_some_and(u8::is_ascii_digit) && bytes.iter().all(inner)
 }
 
 /// `[a-z0-9][a-z0-9._-]{0,63}`: names of deployments, entries and features.

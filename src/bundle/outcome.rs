@@ -26,6 +26,13 @@ pub enum Imported<T> {
     Revoked(Box<Active<Revocations>>),
     /// The permit waits for the bundle that it names.
     Permitted(Permit),
+    /// The release of this version is with the installer, whose word on it is the last.
+    HandedOver {
+        /// Of its packages.
+        version: String,
+        /// Its sequence number.
+        seq: u64,
+    },
     /// The root set the time floor, which may be lower now.
     TimeReset {
         /// What it was.
@@ -50,6 +57,7 @@ impl<T> Imported<T> {
         match self {
             Self::Activated(_) | Self::Revoked(_) => "Activated",
             Self::Permitted(_) => "Permitted",
+            Self::HandedOver { .. } => "HandedOver",
             Self::TimeReset { .. } => "TimeReset",
             Self::Enrolled(_) => "Enrolled",
             Self::AlreadyInstalled => "AlreadyInstalled",
@@ -69,6 +77,10 @@ impl<T> Imported<T> {
                 format!("a list of {ids} ids and {cut_offs} cut-offs").into()
             }
             Self::Permitted(Permit { from, to }) => format!("from bundle {from} to bundle {to}").into(),
+            Self::HandedOver { version, .. } => {
+                format!("version {version} is handed to the installer; `tidegate release status` tells how it ends")
+                    .into()
+            }
             Self::TimeReset { from, to } => format!("the time floor was {from}, and is {to}").into(),
             Self::Enrolled(enrolment) => {
                 let labels = enrolment.labels.iter().map(|(key, value)| format!(" {key}={value}"));
@@ -91,7 +103,7 @@ impl<T> Imported<T> {
 /// Whether a receipt's result, a name of [`Imported::name`], says that the device has what was brought.
 #[must_use]
 pub fn is_taken(result: &str) -> bool {
-    matches!(result, "Activated" | "Permitted" | "TimeReset" | "Enrolled" | "AlreadyInstalled")
+    matches!(result, "Activated" | "Permitted" | "HandedOver" | "TimeReset" | "Enrolled" | "AlreadyInstalled")
 }
 
 /// An import, ended.

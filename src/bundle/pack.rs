@@ -64,12 +64,12 @@ pub enum PackError {
 impl Draft {
     /// The unsigned policy bundle, for the deployment, epoch and version of `root`.
     pub fn assemble(&self, root: &RootDocument) -> Result<Vec<u8>, PackError> {
-        self.assemble_as(BundleType::Policy, None, root)
+        self.assemble_as(BundleType::Policy, (None, None), root)
     }
 
     /// The unsigned list of revocations: it has that one entry, and the security floor 0.
     pub fn assemble_list(&self, root: &RootDocument) -> Result<Vec<u8>, PackError> {
-        self.assemble_as(BundleType::Revocation, None, root)
+        self.assemble_as(BundleType::Revocation, (None, None), root)
     }
 
     /// The unsigned permit: it has no entry and the security floor 0, and its target is one of exact devices.
@@ -77,13 +77,18 @@ impl Draft {
         if !matches!(self.target, Target::Devices(_)) {
             return Err(Refused::PermitForbidden("the target is not one of exact devices".into()).into());
         }
-        self.assemble_as(BundleType::Permit, Some(permit), root)
+        self.assemble_as(BundleType::Permit, (Some(permit), None), root)
+    }
+
+    /// The unsigned release of that version: its entries are packages.
+    pub fn assemble_release(&self, version: &str, root: &RootDocument) -> Result<Vec<u8>, PackError> {
+        self.assemble_as(BundleType::Release, (None, Some(version.to_owned())), root)
     }
 
     fn assemble_as(
         &self,
         bundle_type: BundleType,
-        permit: Option<Permit>,
+        (permit, version): (Option<Permit>, Option<String>),
         root: &RootDocument,
     ) -> Result<Vec<u8>, PackError> {
         let mut payload = Vec::new();
@@ -108,6 +113,7 @@ impl Draft {
             seq: self.seq,
             target: TargetForm::from(&self.target),
             kind: bundle_type.name().into(),
+            version,
         };
         let bytes = canonical::write(&form).map_err(|error| Refused::ManifestSchema(error.to_string()))?;
         // What no device could read is refused at the desk.
@@ -116,7 +122,8 @@ impl Draft {
         if manifest.target.is_empty() {
             return Err(Refused::TargetEmpty("the target names no device".into()).into());
         }
-        let highest_floor = if bundle_type == BundleType::Policy { self.seq } else { 0 };
+        let has_floor = matches!(bundle_type, BundleType::Policy | BundleType::Release);
+        let highest_floor = if has_floor { self.seq } else { 0 };
         if self.security_floor > highest_floor {
             let detail = format!("security floor {}; the bundle's own sequence is {}", self.security_floor, self.seq);
             return Err(Refused::SecurityFloorInvalid(detail).into());

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 
 use super::container::MAX_FILE;
 use super::error::Refused;
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::ids::Digest;
 use crate::units::UnixSeconds;
 
@@ -29,6 +29,15 @@ pub struct Staged {
     /// SHA-256 of the whole.
     pub sha256: Digest,
     path: PathBuf,
+}
+
+impl Staged {
+    /// Moves the copy to `place`, on the same file system; durable, its name included.
+    pub(super) fn keep(self, place: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.path, place)?;
+        disk::sync_parent(place)
+    }
 }
 
 impl Drop for Staged {
@@ -71,6 +80,15 @@ pub struct Offered {
 }
 
 impl Offered {
+    /// `SourceNotRegular` where it is open on anything but a file.
+    pub(super) fn of(file: File) -> Result<Self, Refused> {
+        let meta = file.metadata().map_err(|error| Refused::SourceIo(format!("opening the source: {error}")))?;
+        if !meta.is_file() {
+            return Err(Refused::SourceNotRegular("a folder, pipe or device".into()));
+        }
+        Ok(Self { identity: Identity::of(&meta), file })
+    }
+
     /// The file as it was when it was opened.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -146,9 +164,5 @@ pub fn open_regular(source: &Path) -> Result<Offered, Refused> {
             Refused::SourceIo(format!("opening the source: {error}"))
         }
     })?;
-    let meta = file.metadata().map_err(|error| Refused::SourceIo(format!("opening the source: {error}")))?;
-    if !meta.is_file() {
-        return Err(Refused::SourceNotRegular("a folder, pipe or device".into()));
-    }
-    Ok(Offered { identity: Identity::of(&meta), file })
+    Offered::of(file)
 }

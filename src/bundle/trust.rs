@@ -128,6 +128,8 @@ pub struct Trust {
     pub root: RootDocument,
     /// What was seen.
     pub history: History,
+    /// Likewise of releases, which have an order of their own: what serves there is the release that is installed.
+    pub releases: History,
     /// A later root that this device had and lost. Until a bundle leads there again nothing is taken: a key that was
     /// rotated out must not become good again because flash rotted.
     pub lost: Option<RootName>,
@@ -156,7 +158,7 @@ impl Trust {
     #[must_use]
     pub fn new(root: RootDocument) -> Self {
         let history = History { epoch: root.epoch(), ..History::default() };
-        Self { root, history, lost: None, list: None }
+        Self { root, history, releases: history, lost: None, list: None }
     }
 
     /// Step 6: the trust after the chain that a bundle brings. The roots that follow go into `accepted`, those before
@@ -183,19 +185,18 @@ impl Trust {
     /// The trust after these roots. A root of a later epoch restarts the history; what serves goes on.
     pub(super) fn rotated(&self, by: &[Rotated]) -> Cow<'_, Self> {
         let Some(Rotated { root, .. }) = by.last() else { return Cow::Borrowed(self) };
-        let History { serving, active, list, known_bad, .. } = self.history;
-        let restarted = History { epoch: root.epoch(), serving, active, list, known_bad, ..History::default() };
-        let history = if root.epoch() > self.history.epoch { restarted } else { self.history };
-        Cow::Owned(Self { root: root.clone(), history, lost: None, list: self.list.clone() })
+        let (history, releases) = (self.history.under(root), self.releases.under(root));
+        Cow::Owned(Self { root: root.clone(), history, releases, lost: None, list: self.list.clone() })
     }
 
     /// Step 12: the order of bundles of a type.
     pub(super) fn order(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
         match manifest.kind() {
             BundleType::Revocation => self.order_of_lists(manifest, digest),
-            BundleType::Permit => self.order_of_permits(manifest, digest),
-            BundleType::Policy | BundleType::Release => {
-                let order = self.order_of_policies(manifest, digest)?;
+            BundleType::Permit => self.history_of(manifest).order_of_permits(manifest, digest),
+            BundleType::Release => self.releases.order_of_policies(manifest, digest),
+            BundleType::Policy => {
+                let order = self.history.order_of_policies(manifest, digest)?;
                 let base = manifest.base().filter(|base| order == Order::Next && Some(*base) != self.history.serving);
                 match base {
                     Some(base) => Err(Refused::DeltaBaseMismatch(format!("it was made to follow bundle {base}"))),
@@ -205,44 +206,19 @@ impl Trust {
         }
     }
 
-    /// The rules stand in BUNDLE.md's order.
-    fn order_of_policies(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
-        let History { highest, security_floor, serving, known_bad, .. } = self.history;
-        let seq = manifest.seq();
-        if known_bad.contains(digest) {
-            return Err(Refused::KnownBad("it failed its trial on this device".into()));
+    /// Whether a permit leads away from the release that is installed; else it is one for policies.
+    #[must_use]
+    pub fn permits_release(&self, permit: &Permit) -> bool {
+        self.releases.serving == Some(permit.from)
+    }
+
+    /// The history that a permit is for.
+    fn history_of(&self, manifest: &Manifest) -> &History {
+        if manifest.permit().is_some_and(|permit| self.permits_release(&permit)) {
+            &self.releases
+        } else {
+            &self.history
         }
-        if seq < security_floor {
-            return Err(Refused::BelowSecurityFloor(format!("sequence {seq}; the floor is {security_floor}")));
-        }
-        let pending = self.history.pending.filter(|permit| Some(permit.from) == serving);
-        if pending.is_some_and(|permit| permit.to == digest) {
-            return Ok(Order::Next);
-        }
-        if serving == Some(digest) {
-            return Ok(Order::AlreadyInstalled);
-        }
-        // The active bundle may come again: its slot has rotted, or it would serve. The highest seen may not where a permit
-        // led away from it: whoever still offers it would undo the way back.
-        if self.history.active == Some(digest) {
-            return Ok(Order::Next);
-        }
-        if let Some(highest) = highest.filter(|highest| seq <= highest.seq) {
-            if let Some(Permit { to, .. }) = pending {
-                return Err(Refused::PermitDigestMismatch(format!("the permit that was taken names bundle {to}")));
-            }
-            if seq == highest.seq && digest != highest.digest {
-                let detail = format!("sequence {seq} was already used by bundle {}", highest.digest);
-                return Err(Refused::Equivocation(detail));
-            }
-            return Err(Refused::Rollback(format!("sequence {seq}; the highest seen is {}", highest.seq)));
-        }
-        let floor = manifest.security_floor();
-        if floor < security_floor || floor > seq {
-            let detail = format!("security floor {floor}; it must lie between {security_floor} and {seq}");
-            return Err(Refused::SecurityFloorInvalid(detail));
-        }
-        Ok(Order::Next)
     }
 
     /// A list counts for itself: neither a policy nor its floor says anything about it.
@@ -263,17 +239,71 @@ impl Trust {
         no_floor(manifest)
     }
 
+    /// The list that the next one may not fall short of.
+    pub(super) fn binding_list(&self) -> Option<&dyn Table> {
+        self.list.as_deref().filter(|_| self.history.revoked.is_some())
+    }
+}
+
+impl History {
+    /// The history under `root`. A later epoch restarts it; what serves goes on.
+    fn under(self, root: &RootDocument) -> Self {
+        let Self { serving, active, list, known_bad, .. } = self;
+        let restarted = Self { epoch: root.epoch(), serving, active, list, known_bad, ..Self::default() };
+        if root.epoch() > self.epoch { restarted } else { self }
+    }
+
+    /// The rules stand in BUNDLE.md's order.
+    fn order_of_policies(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
+        let Self { highest, security_floor, serving, known_bad, .. } = *self;
+        let seq = manifest.seq();
+        if known_bad.contains(digest) {
+            return Err(Refused::KnownBad("it failed its trial on this device".into()));
+        }
+        if seq < security_floor {
+            return Err(Refused::BelowSecurityFloor(format!("sequence {seq}; the floor is {security_floor}")));
+        }
+        let pending = self.pending.filter(|permit| Some(permit.from) == serving);
+        if pending.is_some_and(|permit| permit.to == digest) {
+            return Ok(Order::Next);
+        }
+        if serving == Some(digest) {
+            return Ok(Order::AlreadyInstalled);
+        }
+        // The active bundle may come again: its slot has rotted, or it would serve. The highest seen may not where a permit
+        // led away from it: whoever still offers it would undo the way back.
+        if self.active == Some(digest) {
+            return Ok(Order::Next);
+        }
+        if let Some(highest) = highest.filter(|highest| seq <= highest.seq) {
+            if let Some(Permit { to, .. }) = pending {
+                return Err(Refused::PermitDigestMismatch(format!("the permit that was taken names bundle {to}")));
+            }
+            if seq == highest.seq && digest != highest.digest {
+                let detail = format!("sequence {seq} was already used by bundle {}", highest.digest);
+                return Err(Refused::Equivocation(detail));
+            }
+            return Err(Refused::Rollback(format!("sequence {seq}; the highest seen is {}", highest.seq)));
+        }
+        let floor = manifest.security_floor();
+        if floor < security_floor || floor > seq {
+            let detail = format!("security floor {floor}; it must lie between {security_floor} and {seq}");
+            return Err(Refused::SecurityFloorInvalid(detail));
+        }
+        Ok(Order::Next)
+    }
+
     /// A permit uses itself up: the bundle that it leads away from serves no more. Its number keeps it from coming again
     /// when that bundle does; a newer permit takes the place of one that waits.
     fn order_of_permits(&self, manifest: &Manifest, digest: Digest) -> Result<Order, Refused> {
-        let History { serving, permit, pending, .. } = self.history;
+        let Self { serving, permit, pending, .. } = *self;
         let seq = manifest.seq();
         if pending.is_some() && permit.is_some_and(|last| last.digest == digest) {
             return Ok(Order::AlreadyInstalled);
         }
         let wanted = manifest.permit().filter(|wanted| Some(wanted.to) != serving);
         let wanted = wanted.ok_or_else(|| Refused::PermitUsed("the bundle that it names serves".into()))?;
-        if self.history.known_bad.contains(wanted.to) {
+        if self.known_bad.contains(wanted.to) {
             return Err(Refused::PermitForbidden("the bundle that it leads to failed its trial on this device".into()));
         }
         if let Some(last) = permit.filter(|last| seq <= last.seq) {
@@ -284,20 +314,6 @@ impl Trust {
             return Err(Refused::PermitNotApplicable(format!("it leads away from {}; {serving} serves", wanted.from)));
         }
         no_floor(manifest)
-    }
-
-    /// The list that the next one may not fall short of.
-    pub(super) fn binding_list(&self) -> Option<&dyn Table> {
-        self.list.as_deref().filter(|_| self.history.revoked.is_some())
-    }
-
-    /// Types that this version can check but not apply.
-    pub(super) fn check_type(bundle_type: BundleType) -> Result<(), Refused> {
-        if bundle_type != BundleType::Release {
-            return Ok(());
-        }
-        let detail = format!("a {} bundle; this version does not install it", bundle_type.name());
-        Err(Refused::UnsupportedRequirement(detail))
     }
 }
 

@@ -32,6 +32,7 @@ mod permit;
 mod print;
 mod push;
 mod receipt;
+mod release;
 mod revoke;
 mod root;
 mod sideload;
@@ -101,6 +102,9 @@ enum Command {
     Revoke(revoke::Revoke),
     /// Make leave for exact devices to go to an exact bundle, though it is older.
     Permit(permit::Permit),
+    /// Make new versions of these programs for devices, and show what became of one here.
+    #[command(subcommand)]
+    Release(release::Command),
     /// Show what happened to a device's policy, and check the record of it.
     #[command(subcommand)]
     Journal(journal::Command),
@@ -169,6 +173,7 @@ pub fn run() -> ExitCode {
         Command::Push(arguments) => push::run(&arguments),
         Command::Revoke(arguments) => revoke::run(&arguments),
         Command::Permit(arguments) => permit::run(&arguments),
+        Command::Release(command) => release::run(&command),
         Command::Journal(command) => journal::run(&command),
         Command::Token(command) => token::run(command),
         Command::Spool(command) => spool::run(command),

@@ -1,4 +1,4 @@
-//! `tidegate permit`: leave for exact devices to go from one exact bundle to another, though it is older or another of
+//! `tidegate permit`: leave for exact devices to go from one exact policy or release to another, though it is older or another of
 //! its number. It is signed as a policy is, and uses itself up. A security floor holds all the same.
 
 use std::collections::BTreeMap;
@@ -60,7 +60,11 @@ pub(super) struct Permit {
 
 pub(super) fn run(permit: &Permit) -> anyhow::Result<()> {
     let now = permit.now.unwrap_or_else(now);
-    let (from, to) = (named(&permit.from)?, named(&permit.to)?);
+    let ((from, of), (to, to_of)) = (named(&permit.from)?, named(&permit.to)?);
+    ensure!(
+        of.zip(to_of).is_none_or(|(of, to_of)| of == to_of),
+        "a permit leads from policy to policy, or from release to release"
+    );
     ensure!(from != to, "--from and --to are one bundle: nothing is left to permit");
     let (root, links) = chain(&read_root(&permit.root)?, &permit.root_chain)?;
     let mut devices = permit.device.clone();
@@ -92,13 +96,17 @@ pub(super) fn run(permit: &Permit) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The digest itself, or that of the policy bundle in a file.
-fn named(text: &str) -> anyhow::Result<Digest> {
+/// The digest itself, or that of the bundle in a file, and its type.
+fn named(text: &str) -> anyhow::Result<(Digest, Option<BundleType>)> {
     if let Ok(digest) = text.parse() {
-        return Ok(digest);
+        return Ok((digest, None));
     }
     let bundle = read_bundle(Path::new(text)).with_context(|| format!("{text:?} is neither a digest nor a bundle"))?;
     let kind = pack::head(&bundle)?.preamble().bundle_type;
-    ensure!(kind == BundleType::Policy, "{text} is a {} bundle; a permit leads from policy to policy", kind.name());
-    Ok(pack::digest(&bundle)?)
+    ensure!(
+        matches!(kind, BundleType::Policy | BundleType::Release),
+        "{text} is a {} bundle; a permit leads from policy to policy, or from release to release",
+        kind.name()
+    );
+    Ok((pack::digest(&bundle)?, Some(kind)))
 }

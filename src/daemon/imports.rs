@@ -318,6 +318,10 @@ impl Work {
                 }
                 None
             }
+            Imported::HandedOver { version, seq } => {
+                info!(file = name, seq, version, "a release is handed to the installer");
+                Some(seq)
+            }
             Imported::TimeReset { from, to } => {
                 warn!(file = name, from, to, "the root has set the time floor");
                 self.known.judged_anew();

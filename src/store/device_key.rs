@@ -14,7 +14,8 @@ use crate::keys::{self, SigningKey};
 /// Name of the file in the state folder, and of the systemd credential that overrides it.
 pub const FILE: &str = "device.key";
 
-const LEN: usize = 65;
+/// Its length in bytes.
+pub const LEN: u64 = 65;
 
 /// Why there is no device key.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +83,15 @@ fn read(path: &Path, foreign: u32) -> Result<SigningKey, DeviceKeyError> {
     if mode & foreign != 0 {
         return Err(DeviceKeyError::Exposed { path: path.into(), mode });
     }
-    let bytes = disk::read_limited(path, LEN as u64).map_err(io)?;
-    let seed = std::str::from_utf8(&bytes).ok().and_then(|text| unhex::<32>(text.trim_end()).ok());
-    seed.and_then(|seed| SigningKey::from_seed(&seed)).ok_or_else(|| DeviceKeyError::Malformed { path: path.into() })
+    let bytes = disk::read_limited(path, LEN).map_err(io)?;
+    parse(&bytes).ok_or_else(|| DeviceKeyError::Malformed { path: path.into() })
+}
+
+/// The key that the file's bytes say.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Option<SigningKey> {
+    let seed = std::str::from_utf8(bytes).ok().and_then(|text| unhex::<32>(text.trim_end()).ok());
+    seed.and_then(|seed| SigningKey::from_seed(&seed))
 }
 
 fn make(path: &Path) -> Result<SigningKey, DeviceKeyError> {

@@ -8,6 +8,7 @@ mod device;
 mod diff;
 mod folder;
 mod inspect;
+mod installer;
 #[cfg(feature = "passphrase")]
 mod keys;
 mod openapi;

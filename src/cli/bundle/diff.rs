@@ -124,6 +124,9 @@ impl Side {
             ("requires", requires.join(", ")),
             ("base", manifest.base().map(|base| base.to_string()).unwrap_or_default()),
         ]);
+        if let Some(version) = manifest.version() {
+            facts.extend(fields([("version", version.to_owned())]));
+        }
         if let Some(permit) = manifest.permit() {
             facts.extend(fields([("permit from", permit.from.to_string()), ("permit to", permit.to.to_string())]));
         }
@@ -348,6 +351,10 @@ fn parts(entries: &Entries) -> anyhow::Result<BTreeMap<&'static str, BTreeMap<St
                 for probe in &Probes::from_bytes(blob)?.probes {
                     say("probes", probe.name.clone(), members(probe, &["name"])?)?;
                 }
+            }
+            EntryKind::Amd64 | EntryKind::Arm64 | EntryKind::Armhf => {
+                let facts = [("bytes", blob.len().to_string()), ("sha256", sha256(blob).to_string())];
+                say("packages", kind.name().to_owned(), fields(facts))?;
             }
         }
     }

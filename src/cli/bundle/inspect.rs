@@ -90,6 +90,7 @@ pub(super) fn summary(bundle: &[u8], root: Option<&RootDocument>) -> anyhow::Res
         rows.push(("requires", requires.join(", ")));
     }
     rows.extend(manifest.base().map(|base| ("base", base.to_string())));
+    rows.extend(manifest.version().map(|version| ("version", version.to_owned())));
     if let Some(permit) = manifest.permit() {
         rows.extend([("from bundle", permit.from.to_string()), ("to bundle", permit.to.to_string())]);
     }
@@ -185,6 +186,7 @@ fn entry_json(kind: EntryKind, blob: &[u8]) -> anyhow::Result<Value> {
                 "ids": entry.ids.iter().map(|row| json!({"hash": format!("{:016x}", row.hash), "until": row.until})).collect::<Vec<_>>(),
             })
         }
+        EntryKind::Amd64 | EntryKind::Arm64 | EntryKind::Armhf => json!({"package_bytes": blob.len()}),
         _ => serde_json::from_slice(blob)?,
     })
 }

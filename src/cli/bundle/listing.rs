@@ -33,6 +33,7 @@ pub(super) fn counted(kind: EntryKind, blob: &[u8]) -> String {
         EntryKind::Revocations => Revocations::from_bytes(blob)
             .map(|entry| format!("{} cut-offs, {} ids", entry.cut_offs.len(), entry.ids.len())),
         EntryKind::Probes => Probes::from_bytes(blob).map(|entry| format!("{} probes", entry.probes.len())),
+        EntryKind::Amd64 | EntryKind::Arm64 | EntryKind::Armhf => return "a package".to_owned(),
     };
     text.unwrap_or_else(|error| format!("UNREADABLE: {error}"))
 }
@@ -46,6 +47,9 @@ pub(super) fn listing(kind: EntryKind, blob: &[u8]) -> String {
         EntryKind::Subscriptions => Subscriptions::from_bytes(blob).map(|entry| subscriptions(&entry)),
         EntryKind::Revocations => Revocations::from_bytes(blob).map(|entry| revocations(&entry)),
         EntryKind::Probes => Probes::from_bytes(blob).map(|entry| probes(&entry)),
+        EntryKind::Amd64 | EntryKind::Arm64 | EntryKind::Armhf => {
+            return format!("  a package of {} bytes: `dpkg-deb --info` shows it\n", blob.len());
+        }
     };
     match rows {
         Ok(rows) if rows.is_empty() => "  (none)\n".to_owned(),

@@ -115,6 +115,7 @@ fn judged(
         Verdict::Accepted(verified) => ("digest", verified.digest().to_string()),
         Verdict::Revocations(list) => ("digest", list.digest().to_string()),
         Verdict::Permit(permit) => ("digest", permit.digest().to_string()),
+        Verdict::Release(release) => ("digest", release.digest().to_string()),
         Verdict::AlreadyInstalled(digest) => ("digest", digest.to_string()),
         Verdict::TimeReset(reset) => ("sets the time to", print::moment(reset.at)),
     };
