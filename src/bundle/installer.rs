@@ -302,7 +302,7 @@ impl Installer {
     /// Writes the record, and tells the daemon.
     fn commit(&mut self, state: State) -> io::Result<()> {
         // A root that is lost stays named by the record until a chain leads there again.
-        if state != self.state || !self.disk.open(&self.folder.join(SEEN)).is_ok() {
+        if state != self.state || self.disk.open(&self.folder.join(SEEN)).is_err() {
             self.pair.write(&state.to_bytes())?;
         }
         self.disk.replace(&self.folder.join(SEEN), &state.to_bytes(), 0o644)?;

@@ -206,10 +206,10 @@ impl Trust {
         }
     }
 
-    /// Whether a permit leads away from the release that is installed; else it is one for policies.
+    /// Whether a permit is about the release that is installed; else it is one for policies.
     #[must_use]
     pub fn permits_release(&self, permit: &Permit) -> bool {
-        self.releases.serving == Some(permit.from)
+        self.releases.serving.is_some_and(|serving| serving == permit.from || serving == permit.to)
     }
 
     /// The history that a permit is for.

@@ -15,6 +15,7 @@ mod inbox;
 mod manifest;
 mod order;
 mod permit;
+mod release;
 mod revocation;
 mod root;
 mod rotation;

@@ -215,6 +215,7 @@ pub fn judge(bytes: &[u8]) -> Result<Digest, Refused> {
     match verify(&mut Whole(std::io::Cursor::new(bytes)), &by, compile, &mut Findings::default())? {
         Verdict::Accepted(verified) => Ok(verified.digest()),
         Verdict::Revocations(list) => Ok(list.digest()),
+        Verdict::Release(permit) => Ok(permit.digest()),
         Verdict::Permit(permit) => Ok(permit.digest()),
         Verdict::TimeReset(_) => Err(Refused::UnknownBundleType("a time reset; no case here makes one".into())),
         Verdict::AlreadyInstalled(digest) => Ok(digest),
@@ -321,7 +322,7 @@ impl Device {
     pub fn takes(&mut self, bytes: &[u8]) {
         match self.offer(bytes).result {
             Imported::Activated(active) => self.serving = Some((active.digest, active.policy)),
-            Imported::Permitted(_) | Imported::Enrolled(_) => {}
+            Imported::Permitted(_) | Imported::HandedOver { .. } | Imported::Enrolled(_) => {}
             Imported::Revoked(list) => self.list = Some((list.digest, list.policy)),
             other => panic!("{other:?}"),
         }

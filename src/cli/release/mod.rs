@@ -16,7 +16,7 @@ pub(super) enum Command {
         after_help = "Example:\n  tidegate release build --version 0.2.0 tidegate_0.2.0_arm64.deb tidegate_0.2.0_armhf.deb --seq 2 \\\n    \
                             --root policy/root.json --author ops@example.com -o release-2.tgb"
     )]
-    Build(build::Build),
+    Build(Box<build::Build>),
     /// Show how the last release that came to this device ended.
     #[command(after_help = "Example:\n  tidegate release status")]
     Status(status::Status),

@@ -10,6 +10,7 @@ mod manifest;
 mod order;
 mod p256;
 mod permits;
+mod releases;
 mod resets;
 mod roots;
 mod rotation;
@@ -144,6 +145,7 @@ pub fn folders() -> Vec<Folder> {
         tables::cases(),
         lists::cases(),
         permits::cases(),
+        releases::cases(),
         documents::cases(),
         resets::cases(),
         source::cases(),

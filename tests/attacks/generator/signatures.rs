@@ -158,8 +158,8 @@ pub fn cases() -> Vec<Folder> {
         ),
         case(
             "a-release",
-            "UnsupportedRequirement",
-            "A release, soundly signed by its own role: this version installs none.",
+            "TypeMismatch",
+            "A policy whose type byte says that it is a release, soundly signed by the role of releases.",
             as_type(BundleType::Release, &[7]),
         ),
         case(

@@ -210,6 +210,13 @@ impl Allowed<'_> {
             }
             Verdict::Revocations(list) => self.list(list.policy()),
             Verdict::Permit(permit) => self.permit(permit.policy().from, permit.policy().to),
+            Verdict::Release(_) => {
+                assert_eq!(bundle_type, BundleType::Release);
+                assert!(
+                    value["version"].as_str().is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+                );
+                assert!(self.number("security_floor") <= self.number("seq"));
+            }
             Verdict::AlreadyInstalled(_) => assert!(self.serves, "nothing serves"),
             Verdict::TimeReset(_) => panic!("a bundle became a time reset"),
         }
@@ -228,14 +235,23 @@ impl Allowed<'_> {
             kinds.push(entry["kind"].as_str().expect("a kind"));
         }
         assert!(rest.is_empty(), "bytes that nobody signed");
-        let all = ["routes", "issuers", "throttle", "subscriptions", "revocations", "probes"];
+        let all =
+            ["routes", "issuers", "throttle", "subscriptions", "revocations", "probes", "amd64", "arm64", "armhf"];
         assert!(kinds.iter().all(|kind| all.contains(kind)));
         assert!((1..kinds.len()).all(|at| !kinds[..at].contains(&kinds[at])), "a kind twice");
         match bundle_type {
-            BundleType::Policy => assert!(["routes", "issuers", "throttle"].iter().all(|kind| kinds.contains(kind))),
+            BundleType::Policy => {
+                assert!(["routes", "issuers", "throttle"].iter().all(|kind| kinds.contains(kind)));
+                assert!(all[6..].iter().all(|kind| !kinds.contains(kind)), "a package in a policy");
+            }
             BundleType::Revocation => assert_eq!(kinds, ["revocations"]),
             BundleType::Permit => assert!(kinds.is_empty()),
-            BundleType::Release => panic!("a release was taken"),
+            BundleType::Release => {
+                assert!(
+                    !kinds.is_empty() && kinds.iter().all(|kind| all[6..].contains(kind)),
+                    "{kinds:?} in a release"
+                );
+            }
         }
     }
 

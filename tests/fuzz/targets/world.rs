@@ -170,6 +170,7 @@ pub fn judge(bytes: &[u8], trust: &Trust, purpose: Purpose) -> (Result<Verdict<P
 pub fn taken(verdict: &Verdict<Policy>) -> Option<Digest> {
     match verdict {
         Verdict::Accepted(verified) => Some(verified.digest()),
+        Verdict::Release(release) => Some(release.digest()),
         Verdict::Revocations(list) => Some(list.digest()),
         Verdict::Permit(permit) => Some(permit.digest()),
         Verdict::AlreadyInstalled(digest) => Some(*digest),
