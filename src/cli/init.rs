@@ -7,8 +7,7 @@
 //! DIR/keys/hub.key          the hub role: signs receipts
 //! DIR/keys/revocation.key   the revocation role: signs lists of revocations
 //! DIR/keys/permit.key       the permit role: signs permits
-//! DIR/keys/release.key      the release role: signs what devices do not take yet; it is in the first root all the same,
-//!                           so that no device needs another root when they do
+//! DIR/keys/release.key      the release role: signs new versions of the programs
 //! DIR/keys/issuer.pem       signs tokens for a first try; its public half is pinned in issuers/site.toml
 //! DIR/root.json             root version 1, byte for byte what devices are given
 //! DIR/root.sigs             its signature block

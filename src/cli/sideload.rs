@@ -78,9 +78,9 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
     let medium = medium(&arguments.folder);
     let mut left = candidates;
     let mut done: BTreeSet<Kind> = BTreeSet::new();
-    let mut permitted = None;
+    let mut permitted = Vec::new();
     let mut taken = 0_u32;
-    while let Some(candidate) = next(&mut left, &done, permitted) {
+    while let Some(candidate) = next(&mut left, &done, &permitted) {
         let (receipt, bytes) = match offer(arguments, &medium, key.as_ref(), &candidate.path) {
             Ok(offered) => offered,
             Err(error) if error.is::<Refused>() => {
@@ -97,12 +97,12 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
         let is_last_word = is_taken(&receipt.result) || OUT_OF_ORDER.contains(&&*receipt.result);
         // What brings a root comes before higher numbers; what a permit leads back to is meant to stay.
         let is_higher = |other: &Candidate| other.kind == candidate.kind && other.seq > candidate.seq;
-        if is_last_word && (Some(candidate.digest) == permitted || !left.iter().any(is_higher)) {
+        if is_last_word && (permitted.contains(&candidate.digest) || !left.iter().any(is_higher)) {
             done.insert(candidate.kind);
         }
         if is_taken(&receipt.result) {
             taken += 1;
-            permitted = permitted.or(candidate.permits);
+            permitted.extend(candidate.permits);
         }
         let receipts = arguments.receipts.as_ref().and_then(|folder| Some(folder.join(candidate.path.file_name()?)));
         if let Err(error) = put_beside(receipts.as_ref().unwrap_or(&candidate.path), &bytes) {
@@ -116,13 +116,13 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The next to offer: of kinds that are not done; the bundle that a permit of this stick names before other policies.
-fn next(left: &mut Vec<Candidate>, done: &BTreeSet<Kind>, permitted: Option<Digest>) -> Option<Candidate> {
-    let named = |candidate: &Candidate| candidate.kind == Kind::Policy && Some(candidate.digest) == permitted;
+/// The next to offer: of kinds that are not done; the bundle that a permit of this stick names before others of its kind.
+fn next(left: &mut Vec<Candidate>, done: &BTreeSet<Kind>, permitted: &[Digest]) -> Option<Candidate> {
     let at = left.iter().position(|candidate| !done.contains(&candidate.kind))?;
-    let is_policy = left.get(at).is_some_and(|candidate| candidate.kind == Kind::Policy && !candidate.brings_root);
-    let at = left.iter().position(named).filter(|_| is_policy).unwrap_or(at);
-    Some(left.remove(at))
+    let first = left.get(at).filter(|first| !first.brings_root && matches!(first.kind, Kind::Policy | Kind::Release));
+    let named = first
+        .and_then(|first| left.iter().position(|other| other.kind == first.kind && permitted.contains(&other.digest)));
+    Some(left.remove(named.unwrap_or(at)))
 }
 
 /// Puts a file into the inbox and waits for its receipt.

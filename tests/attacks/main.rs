@@ -26,4 +26,5 @@ mod source;
 mod start;
 mod time;
 mod trial;
+mod upgrade;
 mod world;

@@ -2,10 +2,10 @@
 //! that no build is later than in a way that matters (`sound`).
 
 mod container;
-mod documents;
+pub mod documents;
 mod entries;
 mod keys;
-mod lists;
+pub mod lists;
 mod manifest;
 mod order;
 mod p256;

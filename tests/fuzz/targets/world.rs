@@ -140,7 +140,7 @@ pub fn serving(root: &RootDocument) -> Trust {
         list: Some(list),
         ..History::default()
     };
-    Trust { root: root.clone(), history, lost: None, list: Some(Arc::new(GoldenTable)) }
+    Trust { history, list: Some(Arc::new(GoldenTable)), ..Trust::new(root.clone()) }
 }
 
 #[derive(Debug)]
