@@ -147,7 +147,8 @@ fn a_permit_for_a_release_waits_with_the_installer_and_is_used_up() {
         assert_eq!(board.ends(true), "Installed");
     }
     assert_eq!(board.release(&release(1)), "Rollback", "the control");
-    assert_eq!(board.offers(&permit(1, &release(1), &release(2)), "permit.tgb"), "PermitNotApplicable");
+    assert_eq!(board.offers(&permit(1, &release(1), &release(3)), "permit.tgb"), "PermitNotApplicable");
+    assert_eq!(board.offers(&permit(1, &release(1), &release(2)), "permit.tgb"), "PermitUsed", "it is there already");
     let leave = permit(1, &release(2), &release(1));
     let before = board.device.kept();
     assert_eq!(board.offers(&leave, "permit.tgb"), "Permitted");
