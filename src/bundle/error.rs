@@ -99,7 +99,7 @@ refusals! {
     PermitNotApplicable: "sign a permit from the bundle that serves on the device",
     PermitDigestMismatch: "bring the bundle that the permit names, or a permit for this one",
     ResetNotApplicable: "nothing is left to do where the device's time is right; else make a reset that takes back what its status says",
-    NoInstaller: "install the new version by hand, or install the package once, whose service takes releases from then on",
+    NoInstaller: "install the package by hand; its service takes releases from then on",
     RevocationRollback: "build the list with a higher sequence number",
     EnrolmentRollback: "enrol the device with a higher sequence number",
     // 13–15: entries

@@ -10,7 +10,6 @@
 //! Where that file is not there no installer ever ran, and a release is refused: nothing would come of it.
 
 use std::ffi::OsString;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::container::Head;
@@ -50,37 +49,33 @@ impl Handover {
         Self { folder: state.join(FOLDER), seen: PathBuf::from(beside).join(SEEN) }
     }
 
-    /// What the installer has seen, under `root`, and the permit that it has not taken yet; `None` where no installer
-    /// ever ran. What cannot be read says nothing: the installer judges by its own record.
-    pub(super) fn history(&self, root: &RootDocument, disk: &dyn Disk) -> Option<History> {
-        let state = match disk.read(&self.seen, MAX_BODY as u64) {
-            Ok(body) => State::from_bytes(&body).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(_) => State::default(),
-        };
+    /// What the installer has seen, under `root`, and the permit that it has not taken yet. What cannot be read says
+    /// nothing: the installer judges by its own record.
+    pub(super) fn history(&self, root: &RootDocument, disk: &dyn Disk) -> History {
+        let seen = disk.read(&self.seen, MAX_BODY as u64).ok();
+        let state = seen.and_then(|body| State::from_bytes(&body)).unwrap_or_default();
         let mut history = state.under(root).history(state.active.map(|active| active.digest), None);
         let permit = self.waiting(PERMIT, disk).and_then(|(manifest, _)| manifest.permit());
         history.pending = permit.or(history.pending);
-        Some(history)
+        history
     }
 
     /// Whether a release that came through every step may go to the installer.
     pub(super) fn is_due(&self, release: &Verified<Vec<Entry>>, trust: &Trust, disk: &dyn Disk) -> Result<(), Refused> {
         if !release.policy().iter().any(|entry| Some(entry.kind) == EntryKind::OWN_PACKAGE) {
-            let own = EntryKind::OWN_PACKAGE.map_or("another architecture", EntryKind::name);
-            return Err(Refused::NotForThisDevice(format!("it has no package for {own}")));
+            return Err(Refused::NotForThisDevice("it has no package for this architecture".into()));
         }
-        if self.history(&trust.root, disk).is_none() {
-            return Err(Refused::NoInstaller("nothing on this device installs releases".into()));
+        if disk.open(&self.seen).is_err() {
+            return Err(Refused::NoInstaller("nothing here installs releases".into()));
         }
+        let place = |manifest: &Manifest| (manifest.epoch(), manifest.seq());
         let permitted = trust.releases.pending.is_some_and(|permit| permit.to == release.digest());
-        match self.waiting(RELEASE, disk) {
-            Some((waiting, digest))
-                if !permitted && digest != release.digest() && waiting.seq() >= release.manifest().seq() =>
-            {
-                Err(Refused::Rollback(format!("release {} waits for the installer", waiting.seq())))
-            }
-            _ => Ok(()),
+        let waiting = self.waiting(RELEASE, disk).filter(|(waiting, digest)| {
+            !permitted && *digest != release.digest() && place(waiting) >= place(release.manifest())
+        });
+        match waiting {
+            Some(_) => Err(Refused::Rollback("a release of a higher number waits for the installer".into())),
+            None => Ok(()),
         }
     }
 

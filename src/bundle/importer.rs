@@ -445,7 +445,7 @@ impl<T> Importer<T> {
         if self.defective.contains(staged.sha256) {
             return Ok(Judged::Defective);
         }
-        self.slots.releases_are(self.handover.history(&self.slots.trust().root, &*self.disk).unwrap_or_default());
+        self.slots.releases_are(self.handover.history(&self.slots.trust().root, &*self.disk));
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
         match Document::of(&mut &staged.file)? {
             Some(document) => {

@@ -318,8 +318,8 @@ impl Work {
                 }
                 None
             }
-            Imported::HandedOver { version, seq } => {
-                info!(file = name, seq, version, "a release is handed to the installer");
+            Imported::HandedOver { seq, .. } => {
+                info!(file = name, seq, "a release is with the installer");
                 Some(seq)
             }
             Imported::TimeReset { from, to } => {
