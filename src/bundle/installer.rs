@@ -166,6 +166,11 @@ impl Installer {
         judge: fn(&mut Self, Verdict<()>, &Staged) -> Result<T, Refused>,
     ) -> io::Result<Option<Result<T, Refused>>> {
         let path = Path::new(handover::FOLDER).join(name);
+        // Under another name first: what the daemon hands over meanwhile is another file, and has its turn.
+        let (offered, path) = (path.as_path(), path.with_extension("taken"));
+        if !self.daemon.claim(offered, &path)? {
+            return Ok(None);
+        }
         // 0a to 0c: no link is followed, it is copied once, and the daemon's file is never looked at again
         let staged = match self.daemon.regular(&path) {
             Ok(None) => return Ok(None),

@@ -235,3 +235,37 @@ fn usb(folder: &Path) -> Option<String> {
     let serial = read(at, "serial").map(|serial| format!("_{serial}")).unwrap_or_default();
     Some(format!("{}:{}{serial}", read(at, "idVendor")?, read(at, "idProduct")?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_permit_of_the_stick_names_comes_before_others_of_its_kind() {
+        let candidate = |kind, seq, brings_root| Candidate {
+            path: PathBuf::new(),
+            kind,
+            seq,
+            digest: Digest([u8::try_from(seq).expect("small"); 32]),
+            brings_root,
+            permits: None,
+        };
+        let stick = || {
+            let kinds = [Kind::Policy, Kind::Release].into_iter();
+            kinds.flat_map(|kind| [3, 2, 1].map(|seq| candidate(kind, seq, false))).collect::<Vec<_>>()
+        };
+        let order = |mut left: Vec<Candidate>, permitted: &[Digest]| {
+            let done = BTreeSet::new();
+            std::iter::from_fn(|| next(&mut left, &done, permitted).map(|next| (next.kind, next.seq)))
+                .collect::<Vec<_>>()
+        };
+        let (policy, release) = (Kind::Policy, Kind::Release);
+        let all = [(policy, 3), (policy, 2), (policy, 1), (release, 3), (release, 2), (release, 1)];
+        assert_eq!(order(stick(), &[]), all);
+        let named = [(policy, 1), (policy, 3), (policy, 2), (release, 1), (release, 3), (release, 2)];
+        assert_eq!(order(stick(), &[Digest([1; 32])]), named);
+        let mut with_root = stick();
+        with_root[0] = candidate(policy, 3, true);
+        assert_eq!(order(with_root, &[Digest([1; 32])])[0], (policy, 3), "all else may need the root");
+    }
+}

@@ -223,6 +223,23 @@ fn the_installer_goes_by_its_own_record_whatever_the_daemon_hands_over() {
 }
 
 #[test]
+fn what_the_daemon_hands_over_while_the_installer_takes_another_has_its_turn() {
+    let mut board = Board::new();
+    assert_eq!(board.release(&release(1)), "HandedOver");
+    // Cut off after it had taken the name, and before it had judged it.
+    let folder = board.device.state().join("release");
+    fs::rename(folder.join("release.tgb"), folder.join("release.taken")).expect("renamed");
+    assert_eq!(board.release(&release(2)), "HandedOver");
+    let Taken { release: first, .. } = board.installer().take().expect("it takes");
+    assert_eq!(first.expect("one").expect("sound").expect("new").seen.seq, 1);
+    board.installer().installed().expect("noted");
+    assert!(board.handed("release.tgb").is_some() && board.handed("release.taken").is_none());
+    fs::remove_file(board.own("next")).expect("removed");
+    assert_eq!(board.ends(true), "Installed");
+    assert_eq!(board.installer().history().1.expect("a number").seq, 2);
+}
+
+#[test]
 fn a_record_of_the_installer_that_rotted_installs_nothing() {
     let mut board = Board::new();
     assert_eq!(board.release(&release(1)), "HandedOver");

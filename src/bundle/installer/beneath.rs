@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat, unlinkat};
 
 use super::super::error::Refused;
 use super::super::staging::Offered;
@@ -27,6 +27,20 @@ impl Beneath {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Refused::SourceNotRegular(format!("what the daemon left: {error}"))),
         }
+    }
+
+    /// Gives the name `to` to whatever has the name `path` in the same folder, unless something has it already; whether
+    /// anything has it then.
+    pub(super) fn claim(&self, path: &Path, to: &Path) -> io::Result<bool> {
+        let absent = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
+        let ((folder, name), (_, to)) = match (self.parent(path), self.parent(to)) {
+            (Ok(path), Ok(to)) => (path, to),
+            (Err(error), _) | (_, Err(error)) => return absent(error),
+        };
+        if statat(&folder, &to, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(true);
+        }
+        renameat(&folder, &name, &folder, &to).map(|()| true).or_else(|error| absent(error.into()))
     }
 
     /// Takes a name out of the folder, whatever it is the name of. A folder of that name is left: it is no bundle.
