@@ -160,6 +160,7 @@ system() {
     put data.conf "/etc/systemd/system/$unit.d/data.conf" "$to"
   done
   enable tidegate-grow.service multi-user.target "$to"
+  enable tidegate-release.path multi-user.target "$to"
   enable systemd-networkd.service multi-user.target "$to"
   enable systemd-resolved.service multi-user.target "$to"
   # It looks for the disk of the root file system, which is an overlay here: tidegate-grow names the disk.

@@ -226,7 +226,9 @@ class Drive:
     def provision(self):
         site = self.folder / "site.toml"
         site.write_text(
-            f'[upload]\nhubs = ["http://{GUEST_SEES}:{self.site.hub_port}"]\nallow_plain_http = true\n\n[time]\ntrust = ["rtc"]\n'
+            f'[upload]\nhubs = ["http://{GUEST_SEES}:{self.site.hub_port}"]\nallow_plain_http = true\n\n[time]\ntrust = ["rtc"]\n\n'
+            # A policy on trial that goes down three times is taken back, and it is killed here.
+            '[trust]\ntrial = "5s"\n'
         )
         request = self.board.ssh("tidegate device request -o /tmp/board.request.tgd")
         public = next(line.split()[-1] for line in request.splitlines() if line.startswith("public key"))
@@ -307,6 +309,7 @@ class Drive:
             until("it serves again", 60, self.is_ready)
             time.sleep(3)
         books = self.balance()
+        self.expect("the policy", self.sequence(), self.last_seq)
         if self.site.gaps() != before:
             raise Failed(f"a kill lost nothing, and gaps were told: {before} before, {self.site.gaps()} now")
         return f"answers {traffic.statuses()}; {books}; no gap"

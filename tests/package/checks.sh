@@ -78,6 +78,7 @@ bring_root() {
 
 wants=/etc/systemd/system/multi-user.target.wants/tidegated.service
 listens=/etc/systemd/system/sockets.target.wants/tidegated.socket
+releases=/etc/systemd/system/multi-user.target.wants/tidegate-release.path
 # What every way of installing leaves.
 check_installed() {
   local path want
@@ -87,6 +88,9 @@ check_installed() {
 /usr/bin/tidegated 755 root:root
 /usr/bin/tidegate 755 root:root
 /usr/lib/tidegate/stick 755 root:root
+/usr/lib/tidegate/release 755 root:root
+/usr/lib/systemd/system/tidegate-release.path 644 root:root
+/usr/lib/systemd/system/tidegate-release.service 644 root:root
 /usr/lib/systemd/system/tidegated.service 644 root:root
 /usr/lib/systemd/system/tidegated.socket 644 root:root
 /usr/lib/systemd/system/tidegate-sideload@.service 644 root:root
@@ -114,6 +118,7 @@ fresh 'a system that does not run (an image that is built)'
 check 'it installs' dpkg --install /given/old.deb
 check_installed
 check_enabled
+check 'releases are taken' test -L "$root$releases"
 check 'every file is as the package has it' dpkg --verify tidegate
 check 'the daemon runs' inside tidegated --version
 check 'a device without a root is told so' inside sh -c 'runuser -u tidegate tidegated check 2>&1 | grep -F /etc/tidegate/root.json'
@@ -213,7 +218,7 @@ check 'it installs' dpkg --install /given/old.deb
 check_installed
 check_enabled
 check 'it is purged' dpkg --purge tidegate
-check 'no unit is enabled any more' not test -L "$root$wants" -o -L "$root$listens"
+check 'no unit is enabled any more' not test -L "$root$wants" -o -L "$root$listens" -o -L "$root$releases"
 
 fresh 'a system without systemd'
 rm "$root"/usr/bin/{deb-systemd-helper,deb-systemd-invoke,systemctl,systemd-sysusers,systemd-tmpfiles}
@@ -230,6 +235,7 @@ if [[ $tarball ]]; then
   check 'it installs' inside "$install"
   check_installed
   check_enabled
+  check 'releases, which are packages, are not taken' not test -L "$root$releases"
   bring_root
   forget
   sed -i 's/^level = "info"/level = "debug"/' "$root/etc/tidegate/tidegated.toml"
