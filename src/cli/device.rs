@@ -31,9 +31,9 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  setpriv --reuid=tidegate --regid=tidegate --init-groups tidegate device key")]
+#[command(after_help = "Example:\n  tidegate device key")]
 pub(super) struct MakeKey {
-    /// The daemon's state folder.
+    /// The daemon's state folder. A key is made there by the folder's own user alone.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/tidegate")]
     state: PathBuf,
 }
