@@ -170,7 +170,7 @@ fresh 'a system that runs (by a stand-in)'
 pretend_systemd
 check 'it installs' dpkg --install /given/old.deb
 check_enabled
-check 'without a root nothing is started' not was_asked '(^| )(re)?start( |$)'
+check 'without a root neither the daemon nor its socket is started' not was_asked '(^| )(re)?start( .*)? tidegated'
 check 'and what is missing is told' told /etc/tidegate/root.json
 bring_root
 forget
