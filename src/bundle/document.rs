@@ -1,6 +1,6 @@
 //! A small signed document (`*.tgd`): one JSON line that people can read, and the signatures over its body.
 //!
-//! Receipts, requests of devices, enrolments and the hub's usage key have this form; what is larger, or has blobs, is a bundle.
+//! Receipts, requests of devices, enrolments, the hub's usage key and leave to take usage along have this form; what is larger, or has blobs, is a bundle.
 //!
 //! ```text
 //! {"body":B,"signatures":[{"key":"K","signature":"S"},…],"type":"T"}\n
@@ -46,10 +46,13 @@ pub enum DocumentKind {
     Enrolment,
     /// What usage on a stick is sealed to, by the hub role.
     UsageKey,
+    /// Leave to take usage along on a stick, by the policy role.
+    ExportUsage,
 }
 
 impl DocumentKind {
-    const ALL: [Self; 4] = [Self::ImportReceipt, Self::DeviceRequest, Self::Enrolment, Self::UsageKey];
+    const ALL: [Self; 5] =
+        [Self::ImportReceipt, Self::DeviceRequest, Self::Enrolment, Self::UsageKey, Self::ExportUsage];
 
     /// The media type that its signatures are over.
     #[must_use]
@@ -59,6 +62,7 @@ impl DocumentKind {
             Self::DeviceRequest => "application/vnd.tidegate.device-request.v1+json",
             Self::Enrolment => "application/vnd.tidegate.enrolment.v1+json",
             Self::UsageKey => "application/vnd.tidegate.usage-key.v1+json",
+            Self::ExportUsage => "application/vnd.tidegate.export-usage.v1+json",
         }
     }
 

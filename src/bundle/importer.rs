@@ -22,7 +22,7 @@ use opening::{start_lines, trouble_lines};
 
 use super::activate::{Active, Compile, OpenError, Resumed, Slots, Started};
 use super::container::MAX_ROOT;
-use super::document::Document;
+use super::document::{Document, DocumentKind};
 use super::enrolled::{self, Enrolled};
 use super::enrolment::{Enrolment, Held, Ruling};
 use super::error::{Refused, plain};
@@ -37,6 +37,7 @@ use super::root::{Role, RootDocument};
 use super::staging::{Identity, Staged, open_regular, stage};
 use super::start::Origin;
 use super::trust::History;
+use super::usage_note;
 use super::verify::{Findings, Judge, Purpose, Verdict, Verified, Whole, verify};
 use crate::clock::{BootId, Reading};
 use crate::disk::{Disk, read_limited};
@@ -112,6 +113,8 @@ pub struct Importer<T> {
 enum Judged<T> {
     Bundle(Verdict<T>),
     Enrolment(Ruling, Document),
+    /// Usage may leave, until this moment.
+    UsageNote(UnixSeconds),
     /// It brought about a defect before.
     Defective,
 }
@@ -289,6 +292,7 @@ impl<T> Importer<T> {
                 Ok(Judged::Bundle(Verdict::AlreadyInstalled(_)) | Judged::Enrolment(Ruling::AlreadyInstalled, _)),
                 Ok(()),
             ) => Imported::AlreadyInstalled,
+            (Ok(Judged::UsageNote(until)), Ok(())) => Imported::UsageMayLeave { until },
             (Ok(Judged::Defective), Ok(())) => Imported::Defect("it brought one about before".into()),
             (Ok(_), Err(refused)) => Imported::Refused(refused.clone()),
             (Err(refused), _) => Imported::Refused(refused),
@@ -448,6 +452,9 @@ impl<T> Importer<T> {
         self.slots.releases_are(self.handover.history(&self.slots.trust().root, &*self.disk));
         let by = Judge { trust: self.slots.trust(), lower, device: &self.device, purpose: Purpose::Install };
         match Document::of(&mut &staged.file)? {
+            Some(document) if document.kind() == DocumentKind::ExportUsage => {
+                usage_note::judge(&document, &by, found).map(Judged::UsageNote)
+            }
             Some(document) => {
                 let ruling = enrolled::judge(Some(&self.enrolled), &document, &by, found)?;
                 Ok(Judged::Enrolment(ruling, document))

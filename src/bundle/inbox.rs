@@ -33,6 +33,8 @@ pub const MAX_CANDIDATES: usize = 256;
 pub const MAX_REJECTED: usize = 16;
 /// Most results that are kept.
 pub const MAX_RESULTS: usize = 64;
+/// Most copies that were cut off that are kept: a stick was pulled out, or a connection ended. The newest may be under way.
+pub const MAX_PARTS: usize = 4;
 /// How long a file must lie unchanged before a slow look takes it for complete. Whoever closes a file or moves it in
 /// is seen and waits for nothing; this is for files from before the start, and for lost events. An upload over a bad
 /// link falls silent for tens of seconds and goes on: taken earlier, its half would be refused as `Truncated` and moved
@@ -119,6 +121,7 @@ impl Inbox {
 
     /// One slow look: files that have rested for [`REST`] are ready, and those whose wait is over.
     pub fn look(&mut self, now: Instant) -> io::Result<Look> {
+        prune(&self.folder, MAX_PARTS, |name| name.as_bytes().starts_with(b".") && name.as_bytes().ends_with(b".part"));
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
@@ -181,6 +184,7 @@ impl Inbox {
                 | Imported::HandedOver { .. }
                 | Imported::TimeReset { .. }
                 | Imported::Enrolled(_)
+                | Imported::UsageMayLeave { .. }
                 | Imported::AlreadyInstalled,
             ) => fs::remove_file(path),
             (Some(judged), Imported::Refused(_) | Imported::Defect(_)) => self.reject(path, name, judged),

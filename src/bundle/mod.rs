@@ -41,6 +41,7 @@ pub mod succession;
 pub mod sums;
 mod trial;
 pub mod trust;
+pub mod usage_note;
 pub mod verify;
 
 pub use activate::{Active, Compile, OpenError};

@@ -42,6 +42,11 @@ pub enum Imported<T> {
     },
     /// The device's labels are those of this enrolment from here on.
     Enrolled(Box<Enrolment>),
+    /// The stick that brought it may take usage along; nothing changed.
+    UsageMayLeave {
+        /// The moment from which on it may not.
+        until: UnixSeconds,
+    },
     /// It was active already.
     AlreadyInstalled,
     /// Judging it brought about a defect of this program; the text is what that said of itself. The file is as good as it was.
@@ -60,6 +65,7 @@ impl<T> Imported<T> {
             Self::HandedOver { .. } => "HandedOver",
             Self::TimeReset { .. } => "TimeReset",
             Self::Enrolled(_) => "Enrolled",
+            Self::UsageMayLeave { .. } => "UsageMayLeave",
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Defect(_) => "Defect",
             Self::Refused(refused) => refused.name(),
@@ -86,6 +92,9 @@ impl<T> Imported<T> {
                 let labels = enrolment.labels.iter().map(|(key, value)| format!(" {key}={value}"));
                 format!("enrolled as{}", labels.collect::<String>()).into()
             }
+            Self::UsageMayLeave { until } => {
+                format!("the stick that brought this may take usage along, until {until}").into()
+            }
             Self::AlreadyInstalled => "in force already".into(),
         }
     }
@@ -103,7 +112,10 @@ impl<T> Imported<T> {
 /// Whether a receipt's result, a name of [`Imported::name`], says that the device has what was brought.
 #[must_use]
 pub fn is_taken(result: &str) -> bool {
-    matches!(result, "Activated" | "Permitted" | "HandedOver" | "TimeReset" | "Enrolled" | "AlreadyInstalled")
+    matches!(
+        result,
+        "Activated" | "Permitted" | "HandedOver" | "TimeReset" | "Enrolled" | "UsageMayLeave" | "AlreadyInstalled"
+    )
 }
 
 /// An import, ended.

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! order   time resets by the root that the device has · what brings the newest root · other time resets · enrolments ·
-//!         lists of revocations · permits · policies · releases; of each kind the highest sequence number first
+//!         lists of revocations · permits · policies · releases · leave to take usage along; of each kind the highest
+//!         sequence number first, of such leave the one that ends last
 //! ```
 //!
 //! Memory held: one head at a time. A head is read again when it is judged, for anybody can fill a stick with heads.
@@ -29,6 +30,7 @@ use super::reset::{self, TimeReset};
 use super::root::{Role, RootDocument};
 use super::staging::open_regular;
 use super::trust::{Rotated, follow};
+use super::usage_note::UsageNote;
 use crate::disk::{Disk, Machine};
 use crate::ids::{DeviceId, Digest};
 use crate::keys::sha256;
@@ -48,6 +50,8 @@ pub enum Kind {
     Policy,
     /// A release of the daemon.
     Release,
+    /// Leave to take usage along.
+    UsageNote,
 }
 
 /// A file that is worth offering.
@@ -127,7 +131,12 @@ pub fn scan(folder: &Path, root: &RootDocument, device: Option<DeviceId>) -> Res
     }
     let (mut candidates, mut refused) = (Vec::new(), Vec::new());
     for path in paths {
-        let judged = Content::read(&path).and_then(|content| {
+        let content = Content::read(&path);
+        // What usage is sealed to is for whoever takes it along.
+        if matches!(&content, Ok(Content::Document(document)) if document.kind() == DocumentKind::UsageKey) {
+            continue;
+        }
+        let judged = content.and_then(|content| {
             let found = content.judge(&newest, device)?;
             let brings_root = newest.version() > root.version() && content.holds(&newest);
             let is_first = brings_root || (found.kind == Kind::TimeReset && content.judge(root, device).is_ok());
@@ -211,6 +220,12 @@ impl Content {
                 is_of(&reset.deployment, root)?;
                 targeted(&reset.target)?;
                 Ok(Found { kind: Kind::TimeReset, seq: reset.seq, digest, permits: None })
+            }
+            Self::Document(document) if document.kind() == DocumentKind::ExportUsage => {
+                let (note, _) = UsageNote::verify(document, root)?;
+                targeted(&Target::Devices(note.devices))?;
+                let seq = note.expires_at.unsigned_abs();
+                Ok(Found { kind: Kind::UsageNote, seq, digest: document.digest(), permits: None })
             }
             Self::Document(document) => {
                 document.expect(DocumentKind::Enrolment)?;

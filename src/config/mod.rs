@@ -36,6 +36,8 @@ pub struct Config {
     pub spool: crate::spool::Config,
     /// The hub.
     pub upload: crate::upload::Config,
+    /// Sticks that are plugged in.
+    pub usb: Usb,
     /// Health, metrics and status.
     pub admin: crate::admin::Config,
     /// Logs.
@@ -60,6 +62,28 @@ pub struct Time {
     pub trust: Vec<TimeSource>,
 }
 
+/// What sticks that are plugged in may do. The daemon itself has no part in it: whoever reads sticks asks here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Usb {
+    /// Which may take usage along.
+    pub export: Export,
+    /// The hub's usage key, to which it is sealed where the stick has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_key: Option<PathBuf>,
+}
+
+/// Which sticks may take usage along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Export {
+    /// Those with a note by the policy role that names this device.
+    #[default]
+    Note,
+    /// Any, for only the hub can read it.
+    Any,
+}
+
 /// Something that can vouch for the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,6 +105,7 @@ impl Default for Config {
             throttle: Default::default(),
             spool: Default::default(),
             upload: Default::default(),
+            usb: Usb::default(),
             admin: Default::default(),
             telemetry: Default::default(),
         }

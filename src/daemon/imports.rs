@@ -345,6 +345,10 @@ impl Work {
                 self.outcomes.card.store(Arc::default());
                 Some(seq)
             }
+            Imported::UsageMayLeave { until } => {
+                info!(file = name, until, "usage may leave with the stick that brought this note");
+                None
+            }
             Imported::AlreadyInstalled => {
                 info!(file = name, "the bundle is in force already");
                 None

@@ -41,6 +41,12 @@ impl Outcome {
         matches!(self, Self::WrongDevice | Self::WrongDigest | Self::Refused(_) | Self::Unreadable)
     }
 
+    /// Whether the device let go of its file.
+    #[must_use]
+    pub fn lets_go(self) -> bool {
+        self == Self::Deleted
+    }
+
     /// Its name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -137,7 +137,7 @@ fn an_enrolment_outlives_the_keys_that_signed_it_and_new_ones_need_the_new_keys(
 }
 
 /// The bundle that brings the third root, whose policy keys are 14 to 16 and whose hub key is 17.
-fn with_third() -> Vec<u8> {
+pub fn with_third() -> Vec<u8> {
     let rotated = signed(&third(|_| ()), GOLDEN_SEQ + 1, "next", &[14, 15]);
     pack::with_chain(&rotated, &[link(&third(|_| ()), &[1, 2, 11, 12])]).expect("it fits")
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidegate::bundle::Medium;
 use tidegate::bundle::container::MAX_FILE;
-use tidegate::bundle::inbox::{Inbox, MAX_CANDIDATES, MAX_REJECTED, REST};
+use tidegate::bundle::inbox::{Inbox, MAX_CANDIDATES, MAX_PARTS, MAX_REJECTED, REST};
 
 use crate::source::{Unkind, unkind};
 use crate::world::{Device, GOLDEN_SEQ, bundle, golden, key};
@@ -166,6 +166,33 @@ fn an_accepted_file_goes_and_refused_ones_are_kept_up_to_a_number() {
     let kept: Vec<_> = (5..MAX_REJECTED + 5).map(|n| format!("{n:02}.tgb")).collect();
     assert_eq!(names(&rejected(&device)), kept, "the newest");
     assert_eq!(fs::metadata(rejected(&device)).expect("the folder").mode() & 0o777, 0o700, "nobody else's");
+}
+
+#[test]
+fn copies_that_were_cut_off_do_not_pile_up_and_the_newest_may_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut inbox = Inbox::open(folder.path(), &folder.path().join("rejected"), 0).expect("watched");
+    let part = |n: usize| format!(".usb=0781:5567=policy-{n}.tgb.part");
+    for n in 0..MAX_PARTS + 3 {
+        fs::write(folder.path().join(part(n)), b"half of it").expect("written");
+        // The oldest is the one that changed first, by a clock that may be coarse.
+        until_the_clock_moves();
+    }
+    fs::write(folder.path().join(".bashrc"), b"another's").expect("written");
+    assert!(inbox.look(Instant::now()).expect("looked").ready.is_empty());
+    let kept: Vec<_> = names(folder.path()).into_iter().filter(|name| name.ends_with(".part")).collect();
+    assert_eq!(kept, (3..MAX_PARTS + 3).map(part).collect::<Vec<_>>());
+    assert!(folder.path().join(".bashrc").exists());
+}
+
+/// Until a file that is made now has a later ctime than one made before.
+fn until_the_clock_moves() {
+    let file = tempfile::tempfile().expect("a file");
+    let stamp = |file: &fs::File| file.metadata().map(|meta| (meta.ctime(), meta.ctime_nsec())).expect("it is open");
+    let before = stamp(&file);
+    while stamp(&file) == before {
+        file.set_len(0).and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o600))).expect("it is ours");
+    }
 }
 
 #[test]

@@ -27,4 +27,5 @@ mod start;
 mod time;
 mod trial;
 mod upgrade;
+mod usage_note;
 mod world;

@@ -1,5 +1,6 @@
 //! Bundles that people carry: on a stick, and over ssh.
 
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -123,7 +124,11 @@ fn of_a_stick_that_is_only_read_the_receipts_go_where_they_are_wanted() {
         names.sort();
         names
     };
-    assert_eq!(names("receipts"), ["a.tgb.result.json"]);
+    let device = daemon.status().device;
+    assert_eq!(names("receipts"), ["a.tgb.result.json".into(), OsString::from(format!("tidegate-{device}.txt"))]);
+    // For whoever has the stick and no console: also what got no receipt.
+    let told = fs::read_to_string(site.path(&format!("receipts/tidegate-{device}.txt"))).expect("there");
+    assert!(told.contains("a.tgb: Activated") && told.contains("b.tgb: Truncated"), "{told}");
     assert_eq!(names("stick"), ["a.tgb", "b.tgb"], "nothing is written onto it");
     let receipt = fs::read(site.path("receipts/a.tgb.result.json")).expect("there");
     let key = device_key::open(&site.path("state"), None).expect("there").public();

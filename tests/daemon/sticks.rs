@@ -13,15 +13,15 @@ use tidegate::store::device_key;
 use crate::site::{Daemon, Site, free_address, skipped, until};
 use crate::wire::{get, upstream};
 
-const SEALS: &str = "[spool]\nseal_after = \"100ms\"\nseal_after_offline = \"100ms\"\n";
+pub(crate) const SEALS: &str = "[spool]\nseal_after = \"100ms\"\nseal_after_offline = \"100ms\"\n";
 
-struct Told {
-    code: Option<i32>,
-    text: String,
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) text: String,
 }
 
 impl Told {
-    fn has(&self, what: &str) -> bool {
+    pub(crate) fn has(&self, what: &str) -> bool {
         self.text.contains(what)
     }
 
@@ -30,13 +30,13 @@ impl Told {
     }
 }
 
-fn told(output: &Output) -> Told {
+pub(crate) fn told(output: &Output) -> Told {
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     Told { code: output.status.code(), text }
 }
 
 /// `tidegate spool …` on the device.
-fn spool(site: &Site, arguments: &[&str]) -> Told {
+pub(crate) fn spool(site: &Site, arguments: &[&str]) -> Told {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.arg("spool").args(arguments);
     if arguments.first() != Some(&"verify") {
@@ -45,17 +45,17 @@ fn spool(site: &Site, arguments: &[&str]) -> Told {
     told(&command.current_dir(site.path("")).output().expect("it runs"))
 }
 
-fn at_hub(site: &Site, arguments: &[&str]) -> Told {
+pub(crate) fn at_hub(site: &Site, arguments: &[&str]) -> Told {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-hub"));
     told(&command.args(arguments).current_dir(site.path("")).output().expect("it runs"))
 }
 
-fn import(site: &Site, stick: &str) -> Told {
+pub(crate) fn import(site: &Site, stick: &str) -> Told {
     at_hub(site, &["import", "--config", "hub.toml", stick])
 }
 
 /// The hub's settings, with the site's device enrolled.
-fn enrol(site: &Site) {
+pub(crate) fn enrol(site: &Site) {
     let key = hex(device_key::open(&site.path("state"), None).expect("there").public().raw());
     let settings = format!(
         "listen = \"{}\"\ndatabase = {:?}\nkey_file = {:?}\n[[devices]]\nname = \"pier\"\nkey = \"{key}\"\n",
@@ -67,7 +67,7 @@ fn enrol(site: &Site) {
 }
 
 /// A daemon with a policy whose upstream answers, and so many requests in at least `files` sealed files.
-fn begun(site: &Site, files: u64) -> (Daemon, u64) {
+pub(crate) fn begun(site: &Site, files: u64) -> (Daemon, u64) {
     let daemon = site.start();
     assert_eq!(daemon.takes("one.tgb", &site.bundle(upstream("one"))), "Activated");
     (daemon, 0).traffic(site, files)
@@ -95,17 +95,17 @@ impl Traffic for (Daemon, u64) {
     }
 }
 
-fn counted(site: &Site) -> u64 {
+pub(crate) fn counted(site: &Site) -> u64 {
     let db = Connection::open(site.path("usage.sqlite")).expect("it opens");
     db.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0)).expect("it answers").cast_unsigned()
 }
 
-fn backlog(daemon: &Daemon) -> u64 {
+pub(crate) fn backlog(daemon: &Daemon) -> u64 {
     daemon.status().spool.backlog_files
 }
 
 /// Every file on the stick with this ending.
-fn files(stick: &Path, ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files(stick: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![stick.to_owned()];
     while let Some(folder) = folders.pop() {

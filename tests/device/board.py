@@ -165,6 +165,13 @@ class Stick:
     def get(self, pattern, folder):
         subprocess.run(["mcopy", "-n", "-i", self.path, f"::/{pattern}", str(folder)], check=True)
 
+    def get_all(self, folder):
+        subprocess.run(["mcopy", "-s", "-n", "-i", self.path, "::/*", str(folder)], check=True)
+
+    def put_all(self, folder):
+        """The folder with all that is in it."""
+        subprocess.run(["mcopy", "-s", "-o", "-i", self.path, str(folder), "::/"], check=True)
+
     def read(self, name):
         return subprocess.run(["mtype", "-i", self.path, f"::/{name}"], check=True, capture_output=True).stdout
 

@@ -9,13 +9,14 @@ use anyhow::Context as _;
 use super::read_root;
 use super::records::{self, Records};
 use crate::bundle::compile::compile;
-use crate::bundle::document::Document;
+use crate::bundle::document::{Document, DocumentKind};
 use crate::bundle::enrolled::{self, Enrolled};
 use crate::bundle::enrolment::Ruling;
 use crate::bundle::error::Refused;
 use crate::bundle::manifest::DeviceFacts;
 use crate::bundle::root::RootDocument;
 use crate::bundle::trust::Trust;
+use crate::bundle::usage_note;
 use crate::bundle::verify::{Findings, Judge, Purpose, Verdict, Whole, verify};
 use crate::cli::{Refusal, now, print};
 use crate::clock::Reading;
@@ -102,6 +103,10 @@ fn judged(
     found: &mut Findings,
 ) -> Result<Accepted, Refused> {
     if let Some(document) = Document::of(file)? {
+        if document.kind() == DocumentKind::ExportUsage {
+            let until = usage_note::judge(&document, by, found)?;
+            return Ok(Accepted { what: ("usage may leave until", print::moment(until)), is_new: true });
+        }
         let ruling = enrolled::judge(kept.map(|(enrolled, _)| enrolled), &document, by, found)?;
         let what = ("digest", document.digest().to_string());
         return Ok(Accepted { what, is_new: ruling != Ruling::AlreadyInstalled });

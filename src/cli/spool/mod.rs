@@ -13,6 +13,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit;
 
+pub(super) use receipts::take_receipts;
+pub(super) use usage::{At, Usage};
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Show what waits on this device.

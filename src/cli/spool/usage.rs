@@ -13,7 +13,7 @@ use crate::bundle::root::{Role, RootDocument};
 use crate::bundle::scan::known_root;
 use crate::cli::SPOOL_CHILD;
 use crate::cli::root::read_root;
-use crate::config::{Config, Problems};
+use crate::config::{Config, Problems, Usb};
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, sha256};
 use crate::spool::backlog::{Cursor, UsageFile};
@@ -27,7 +27,7 @@ const SEALS_LIMIT: u32 = 64;
 
 /// Which daemon's spool.
 #[derive(Debug, clap::Args)]
-pub(super) struct At {
+pub(in crate::cli) struct At {
     /// The daemon's configuration: it names the admin socket, the state folder and the root.
     #[arg(long, value_name = "FILE", default_value = "/etc/tidegate/tidegated.toml")]
     config: PathBuf,
@@ -35,8 +35,8 @@ pub(super) struct At {
 
 /// The usage of this device.
 #[derive(Debug)]
-pub(super) struct Usage {
-    pub(super) device: DeviceId,
+pub(in crate::cli) struct Usage {
+    pub(in crate::cli) device: DeviceId,
     config: Config,
     way: Way,
 }
@@ -51,7 +51,7 @@ enum Way {
 
 impl At {
     /// Opens the way.
-    pub(super) fn open(&self, runtime: &Runtime) -> anyhow::Result<Usage> {
+    pub(in crate::cli) fn open(&self, runtime: &Runtime) -> anyhow::Result<Usage> {
         let (config, problems) = Config::read(&self.config, std::env::vars_os());
         let Some(config) = config else { return Err(Problems(problems).into()) };
         let socket = config.admin.socket.clone();
@@ -112,22 +112,27 @@ fn alone(config: &Config, runtime: &Runtime) -> anyhow::Result<(DeviceId, Spool)
 
 impl Usage {
     /// The device's public key, where its file may be read.
-    pub(super) fn key(&self) -> Option<PublicKey> {
+    pub(in crate::cli) fn key(&self) -> Option<PublicKey> {
         device_key::existing(&self.config.state, None).ok().map(|key| key.public())
     }
 
     /// The newest root that this device knows.
-    pub(super) fn root(&self) -> anyhow::Result<RootDocument> {
+    pub(in crate::cli) fn root(&self) -> anyhow::Result<RootDocument> {
         Ok(known_root(&read_root(&self.config.trust.root)?, &self.config.state))
     }
 
     /// The keys of its hub role.
-    pub(super) fn hubs(&self) -> anyhow::Result<Vec<PublicKey>> {
+    pub(in crate::cli) fn hubs(&self) -> anyhow::Result<Vec<PublicKey>> {
         Ok(self.root()?.role_keys(Role::Hub).cloned().collect())
     }
 
+    /// What sticks may do here.
+    pub(in crate::cli) fn usb(&self) -> &Usb {
+        &self.config.usb
+    }
+
     /// Whether a daemon runs, and what the spool said last of its disk and its troubles.
-    pub(super) fn state(&self) -> (bool, u64, Option<String>) {
+    pub(in crate::cli) fn state(&self) -> (bool, u64, Option<String>) {
         match &self.way {
             Way::Daemon { spool, .. } => (true, spool.disk_bytes, spool.last_error.clone()),
             Way::Alone(spool) => {

@@ -354,7 +354,7 @@ impl Stage<'_> {
                 floor = offer.floor.ok_or("a reset without a floor")?.max(BUILD_TIME);
                 self.was_reset = true;
             }
-            Imported::Permitted(_) | Imported::HandedOver { .. } => {}
+            Imported::Permitted(_) | Imported::HandedOver { .. } | Imported::UsageMayLeave { .. } => {}
             Imported::Refused(_) | Imported::AlreadyInstalled | Imported::Defect(_) => {
                 self.unchanged(offer, before)?;
                 return self.told(offer, name, before.lines);

@@ -1,18 +1,20 @@
 //! `tidegate device`: on the device, what it asks to be; at the desk, what it is told.
 
+mod export_usage;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use super::bundle::root_beside;
-use super::confirm::Confirm;
-use super::root::read_root;
-use super::{PassphraseSource, now, print};
 use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
 use crate::bundle::enrolment::{Enrolment, Labels, Request, Signed};
 use crate::bundle::keyfile::AuthorKey;
 use crate::bundle::root::{Role, RootDocument};
+use crate::cli::bundle::root_beside;
+use crate::cli::confirm::Confirm;
+use crate::cli::root::read_root;
+use crate::cli::{PassphraseSource, now, print};
 use crate::disk::{self, read_limited};
 use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
@@ -28,6 +30,8 @@ pub(super) enum Command {
     Request(Ask),
     /// At the desk: give a device its labels, signed by the policy or the hub role.
     Enrol(Enrol),
+    /// At the desk: let sticks take the usage of named devices along, signed by the policy role.
+    ExportUsage(export_usage::ExportUsage),
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +55,7 @@ pub(super) struct Ask {
     #[arg(long, value_name = "FILE", conflicts_with = "state")]
     device_key: Option<PathBuf>,
     /// A label that the device would like to have, KEY=VALUE; may be given several times.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = super::pair)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::pair)]
     label: Vec<(String, String)>,
     /// What kind of machine it is, for people. Default: as its firmware says.
     #[arg(long)]
@@ -88,7 +92,7 @@ pub(super) struct Enrol {
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
     /// A label that the device gets, KEY=VALUE; may be given several times.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = super::pair)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::pair)]
     label: Vec<(String, String)>,
     /// The labels that the device asks for, too.
     #[arg(long)]
@@ -113,6 +117,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
         Command::Key(arguments) => make_key(&arguments.state),
         Command::Request(arguments) => request(&arguments),
         Command::Enrol(arguments) => enrol(&arguments),
+        Command::ExportUsage(arguments) => export_usage::run(&arguments),
     }
 }
 

@@ -1,7 +1,9 @@
 //! `tidegate sideload`: what a stick holds for this device, into its inbox, and the receipts back onto the stick.
 //!
 //! The daemon owns the state folder, so the files go the way of all others: through the inbox, one after the other,
-//! each offered once the one before it is judged.
+//! each offered once the one before it is judged. With `--grant` also the usage that comes and goes with it (`usage`).
+
+mod usage;
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
@@ -12,15 +14,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::carry::{inbox_name, is_of, unverified};
-use super::receipt::read_public;
-use super::root::read_root;
-use super::{Refusal, print};
 use crate::bundle::container::MAX_FILE;
 use crate::bundle::document::MAX_DOCUMENT;
+use crate::bundle::root::RootDocument;
 use crate::bundle::scan::{Candidate, Kind, Scan, known_root, scan};
 use crate::bundle::staging::open_regular;
 use crate::bundle::{Receipt, Refused, is_taken};
+use crate::cli::carry::{inbox_name, is_of, unverified};
+use crate::cli::receipt::read_public;
+use crate::cli::root::read_root;
+use crate::cli::spool::At;
+use crate::cli::{Refusal, print};
 use crate::disk::read_limited;
 use crate::ids::{DeviceId, Digest};
 use crate::keys::{PublicKey, sha256};
@@ -53,9 +57,48 @@ pub(super) struct Sideload {
     /// A folder for the receipts, where they are not to be beside the files: the stick is mounted read-only.
     #[arg(long, value_name = "DIR")]
     receipts: Option<PathBuf>,
+    /// Take the hub's receipts for usage from the folder too; and where usage may leave on it, by a note that is there or by
+    /// usb.export of the settings, write the usage key to seal it to there, for `tidegate spool export --to`.
+    #[arg(long, value_name = "FILE")]
+    grant: Option<PathBuf>,
     /// How long the daemon may take for each file, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u64,
+    #[command(flatten)]
+    at: At,
+}
+
+/// Most lines of what is told on the stick.
+const MAX_LINES: usize = 1_000;
+
+/// What is said, and kept to be put onto the stick: whoever carries it has no other way to see it.
+#[derive(Debug, Default)]
+struct Told {
+    lines: Vec<String>,
+    left_out: usize,
+}
+
+impl Told {
+    fn line(&mut self, line: &str) {
+        println!("{}", print::visible(line));
+        self.keep(line);
+    }
+
+    /// For the stick only.
+    fn keep(&mut self, line: &str) {
+        if self.lines.len() < MAX_LINES { self.lines.push(print::visible(line)) } else { self.left_out += 1 }
+    }
+
+    fn of(&mut self, path: &Path, result: &str, detail: &str) {
+        self.line(&format!("{}: {result}: {detail}", path.to_string_lossy()));
+    }
+
+    fn write(&self, folder: &Path, device: Option<DeviceId>) -> io::Result<()> {
+        let device = device.map_or_else(|| "unknown".to_owned(), |device| device.to_string());
+        let more = (self.left_out > 0).then(|| format!("and {} more\r\n", self.left_out));
+        let lines = self.lines.iter().map(|line| format!("{line}\r\n")).chain(more);
+        fs::write(folder.join(format!("tidegate-{device}.txt")), lines.collect::<String>())
+    }
 }
 
 pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
@@ -65,35 +108,51 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
         None => device_key::existing(&arguments.state, None).ok().map(|key| key.public()),
     };
     let device = key.as_ref().map(|key| DeviceId::from(key.id()));
-    let Scan { candidates, refused } = match scan(&arguments.folder, &root, device) {
+    let mut told = Told::default();
+    let done = take(arguments, (&root, key.as_ref(), device), &mut told);
+    match &done {
+        Ok(true) => {}
+        Ok(false) => told.line("nothing there that this device takes"),
+        Err(error) => told.keep(&format!("{error:#}")),
+    }
+    if let Some(receipts) = &arguments.receipts {
+        let named = || format!("what was told could not be put into {}", receipts.display());
+        told.write(receipts, device).with_context(named)?;
+    }
+    if done? { Ok(()) } else { Err(Refusal.into()) }
+}
+
+/// Whether anything of the folder was taken, or may leave on it.
+fn take(
+    arguments: &Sideload,
+    (root, key, device): (&RootDocument, Option<&PublicKey>, Option<DeviceId>),
+    told: &mut Told,
+) -> anyhow::Result<bool> {
+    let Scan { candidates, refused } = match scan(&arguments.folder, root, device) {
         Ok(scan) => scan,
         Err(refused) => {
-            println!("refused: {}: {refused}", refused.name());
-            return Err(Refusal.into());
+            told.line(&format!("refused: {}: {refused}", refused.name()));
+            return Ok(false);
         }
     };
     for (path, why) in &refused {
-        say(path, why.name(), why.detail());
+        told.of(path, why.name(), why.detail());
     }
     let medium = medium(&arguments.folder);
     let mut left = candidates;
     let mut done: BTreeSet<Kind> = BTreeSet::new();
     let mut permitted = Vec::new();
-    let mut taken = 0_u32;
+    let (mut taken, mut has_note) = (0_u32, false);
     while let Some(candidate) = next(&mut left, &done, &permitted) {
-        let (receipt, bytes) = match offer(arguments, &medium, key.as_ref(), &candidate.path) {
+        let (receipt, bytes) = match offer(arguments, &medium, key, &candidate.path) {
             Ok(offered) => offered,
             Err(error) if error.is::<Refused>() => {
-                println!(
-                    "{}: {}",
-                    print::visible(&candidate.path.to_string_lossy()),
-                    print::visible(&format!("{error:#}"))
-                );
+                told.line(&format!("{}: {error:#}", candidate.path.to_string_lossy()));
                 continue;
             }
             Err(error) => return Err(error),
         };
-        say(&candidate.path, &receipt.result, &receipt.detail);
+        told.of(&candidate.path, &receipt.result, &receipt.detail);
         let is_last_word = is_taken(&receipt.result) || OUT_OF_ORDER.contains(&&*receipt.result);
         // What brings a root comes before higher numbers; what a permit leads back to is meant to stay.
         let is_higher = |other: &Candidate| other.kind == candidate.kind && other.seq > candidate.seq;
@@ -102,6 +161,7 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
         }
         if is_taken(&receipt.result) {
             taken += 1;
+            has_note |= candidate.kind == Kind::UsageNote;
             permitted.extend(candidate.permits);
         }
         let receipts = arguments.receipts.as_ref().and_then(|folder| Some(folder.join(candidate.path.file_name()?)));
@@ -109,11 +169,11 @@ pub(super) fn run(arguments: &Sideload) -> anyhow::Result<()> {
             eprintln!("tidegate: no receipt on the stick ({error}); it stays in {}", arguments.inbox.display());
         }
     }
-    if taken == 0 {
-        println!("nothing there that this device takes");
-        return Err(Refusal.into());
-    }
-    Ok(())
+    let came = match &arguments.grant {
+        Some(grant) => usage::exchange(&arguments.folder, &arguments.at, grant, has_note, told)?,
+        None => false,
+    };
+    Ok(taken > 0 || came)
 }
 
 /// The next to offer: of kinds that are not done; the bundle that a permit of this stick names before others of its kind.
@@ -212,10 +272,6 @@ fn put_beside(source: &Path, receipt: &[u8]) -> io::Result<()> {
     file.write_all(receipt)?;
     file.sync_all()?;
     fs::rename(&part, &path)
-}
-
-fn say(path: &Path, result: &str, detail: &str) {
-    println!("{}: {result}: {}", print::visible(&path.to_string_lossy()), print::visible(detail));
 }
 
 /// The stick that the folder is on, as the kernel names it: vendor:product and serial; `unknown` where it is none.
