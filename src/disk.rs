@@ -17,7 +17,8 @@ use std::path::Path;
 pub trait Disk: std::fmt::Debug + Send + Sync {
     /// Opens a file for reading; gives its length in bytes too.
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)>;
-    /// Makes or overwrites a file; its content is durable, its name is so after [`Disk::sync_folder`].
+    /// Makes or overwrites a file; its content is durable, its name is so after [`Disk::sync_folder`]. A cut meanwhile leaves
+    /// anything in it.
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>;
     /// As [`Disk::write`], of all that `from` gives, which is not held as a whole where that can be helped.
     fn write_from(&self, path: &Path, from: &mut dyn Read, mode: u32) -> io::Result<()> {
@@ -71,10 +72,15 @@ impl Disk for Machine {
         Ok((Box::new(file), length))
     }
 
+    /// In place, where there is a file already: blocks that are not given back and taken anew cost flash half as much, and
+    /// a full disk has them. What a cut leaves may so be a mixture of both contents.
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path)?;
         file.write_all(bytes)?;
-        file.sync_all()
+        if file.metadata()?.len() != bytes.len() as u64 {
+            file.set_len(bytes.len() as u64)?;
+        }
+        file.sync_data()
     }
 
     fn write_from(&self, path: &Path, from: &mut dyn Read, mode: u32) -> io::Result<()> {

@@ -3,9 +3,10 @@
 # lines of JSON under zstd; and bytes that reach the flash. Prints the tables of docs/spool-measurements.md.
 #
 #   tests/bench/usage.sh [MINUTES]         a run of 20 minutes if not said; the intervals of sealing are the defaults
+#   tests/bench/usage.sh MINUTES rest      only what is written where nobody asks, which takes hours to be seen
 #
 # Daemons at 0, 1, 10 and 100 requests a second, each with no hub and with one in reach, all at once, each on a disk of its
-# own: an ext4 in a file, whose block device counts what is written, journal included (root only; else the kernel's count for
+# own: an ext4 in a file, mounted as docs/device.md says (lazytime), whose block device counts what is written, journal included (root only; else the kernel's count for
 # the process and its ended children, without the journal). Then one at as near to 10,000 a second as wrk comes. At the end
 # all of it goes to a hub, where the books must balance: as many records as requests were answered.
 #
@@ -31,4 +32,4 @@ nginx_conf up 'access_log off; server { listen 127.0.0.1:19300 backlog=1024;
   location / { default_type application/json; return 200 "{\"id\":7,\"name\":\"Tide\",\"status\":\"available\"}"; } }'
 as_unit
 nginx -c "$run/up.conf" & pids="$pids $!"
-python3 "$here/usage.py" "$run" "$daemon" "$BUILD/target/release/tidegate-hub" "$minutes"
+python3 "$here/usage.py" "$run" "$daemon" "$BUILD/target/release/tidegate-hub" "$minutes" ${2:+"$2"}
