@@ -1,9 +1,9 @@
 """drive.py: takes an emulated board through what a device meets in the field, and prints a table of steps and times.
 
-usage: drive.py --image IMAGE --key FILE --programs DIR [--upgrade DEB] [--quick] FOLDER
+usage: drive.py --image IMAGE --key FILE --programs DIR [--deb DEB] [--upgrade DEB] [--quick] FOLDER
 
-IMAGE is what cross/image.sh makes of a package; DIR has `tidegate` and `tidegate-hub` for this machine; DEB is a package with a
-higher version; KEY is the ssh key that the image lets in. FOLDER keeps the board's card, serial lines and logs. Exit: 0 every step held, 1 one did not."""
+IMAGE is what cross/image.sh makes of a package; DIR has `tidegate` and `tidegate-hub` for this machine; --deb is the package
+of the image, --upgrade one with a higher version; KEY is the ssh key that the image lets in. FOLDER keeps the board's card, serial lines and logs. Exit: 0 every step held, 1 one did not."""
 
 import argparse
 import datetime
@@ -116,6 +116,7 @@ class Drive:
         self.folder = arguments.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.table, self.begun, self.upgrade = [], time.monotonic(), arguments.upgrade
+        self.deb = arguments.deb
         # Answered requests that power cuts took, each told by a gap.
         self.excused = 0
 
@@ -222,6 +223,18 @@ class Drive:
         self.device = self.board.ssh("tidegate device key").strip()
         until("its screen shows the id", 5, lambda: self.device in self.board.ssh("cat /etc/issue.d/tidegate.issue"))
         return f"device {self.device}, data partition {size} MiB"
+
+    def installed_by_scp(self):
+        """The card has it already, so it goes first; settings and state stay with a removal."""
+        self.board.scp(self.deb, to="/tmp/tidegate.deb")
+        self.board.ssh("dpkg --remove tidegate", patience=240)
+        if self.board.try_ssh("command -v tidegated"):
+            raise Failed("the removed package left its daemon")
+        self.board.ssh("dpkg --install /tmp/tidegate.deb && rm /tmp/tidegate.deb", patience=400)
+        self.expect("the device", self.board.ssh("tidegate device key").strip(), self.device)
+        for unit in ("tidegated.socket", "tidegated.service", "tidegate-release.path"):
+            self.expect(unit, self.board.ssh(f"systemctl is-enabled {unit}").strip(), "enabled")
+        return f"{self.installed()}, enabled"
 
     def provision(self):
         site = self.folder / "site.toml"
@@ -576,6 +589,8 @@ class Drive:
 
     def go(self):
         self.step("first boot: UEFI, read-only root, card grown, key made", self.first_boot)
+        if self.deb:
+            self.step("the package removed, and the .deb by SCP", self.installed_by_scp)
         self.step("provision: root, settings, enrolled at the hub", self.provision)
         self.step("bundle by tidegate push", self.push)
         self.step("good and bad tokens", self.tokens)
@@ -601,6 +616,7 @@ def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--image", type=pathlib.Path, required=True)
     parser.add_argument("--programs", type=pathlib.Path, required=True)
+    parser.add_argument("--deb", type=pathlib.Path)
     parser.add_argument("--key", type=pathlib.Path, required=True)
     parser.add_argument("--upgrade", type=pathlib.Path)
     parser.add_argument("--quick", action="store_true")
