@@ -91,10 +91,10 @@ prepare() {
   if [[ $qemu ]]; then need_packages qemu-user-static; fi
   case $linker in
     gcc)
-      need_packages "gcc-$gnu" "libc6-dev-$architecture-cross" lld
+      need_packages "gcc-$gnu" "libc6-dev-$architecture-cross" lld-16
       # gcc of another architecture looks for a linker of that one's name, or where it is told.
       mkdir -p "$cache/lld"
-      ln -sfn "$(command -v ld.lld)" "$cache/lld/ld.lld"
+      ln -sfn "$(command -v ld.lld-16)" "$cache/lld/ld.lld"
       local triple=${target//-/_}
       export "CARGO_TARGET_${triple^^}_LINKER=$gnu-gcc" "CC_$triple=$gnu-gcc" "AR_$triple=$gnu-ar"
       if has_std "$target"; then
@@ -122,10 +122,18 @@ compile() {
     # zig brings the C library's start files itself.
     flags+=(-Clink-self-contained=no)
   fi
-  # Functions of the same code become one, as build.rs has it on x86-64; GNU's linker cannot.
-  if [[ $linker == gcc ]]; then flags+=("-Clink-arg=-B$cache/lld" -Clink-arg=-fuse-ld=lld "-Clink-arg=-Wl,--icf=all"); fi
+  # Functions of the same code become one, and relocations are packed, as build.rs has it on x86-64; GNU's linker cannot.
+  if [[ $linker == gcc ]]; then
+    flags+=("-Clink-arg=-B$cache/lld" -Clink-arg=-fuse-ld=lld "-Clink-arg=-Wl,--icf=all" "-Clink-arg=-Wl,-z,pack-relative-relocs")
+  fi
   # Thumb-2, which every ARMv7 has: a fifth less code. ARMv6 has not.
   if [[ $target == armv7-* ]]; then flags+=(-Ctarget-feature=+thumb-mode); fi
+  # ARMv6 has but the long form of each instruction, so its code is as small as the compiler makes it, for speed it has not.
+  if [[ $target == arm-* ]]; then
+    build+=(--config 'profile.dist.opt-level="z"')
+    local crate
+    for crate in http httparse hyper mio; do build+=(--config "profile.dist.package.$crate.opt-level=\"z\""); done
+  fi
   if [[ $std == source ]]; then
     build+=("-Zbuild-std=std,panic_unwind")
     export RUSTC_BOOTSTRAP=1
