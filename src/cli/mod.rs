@@ -16,6 +16,7 @@ macro_rules! eprintln {
     ($($text:tt)*) => { $crate::cli::print::aside(format_args!("{}\n", format_args!($($text)*))) };
 }
 
+mod authored;
 mod bundle;
 mod carry;
 mod confirm;

@@ -1,20 +1,17 @@
 //! `tidegate permit`: leave for exact devices to go from one exact policy or release to another, though it is older or another of
 //! its number. It is signed as a policy is, and uses itself up. A security floor holds all the same.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 
-use super::bundle::{chain, read_bundle};
-use super::root::read_root;
-use super::{now, print};
+use super::authored::Authored;
+use super::bundle::read_bundle;
+use super::print;
 use crate::bundle::container::BundleType;
-use crate::bundle::manifest::{self, Author, Target};
-use crate::bundle::pack::{self, Draft};
-use crate::disk;
+use crate::bundle::manifest::{self, Target};
+use crate::bundle::pack;
 use crate::ids::{DeviceId, Digest};
-use crate::units::UnixSeconds;
 
 /// Make leave for exact devices to go to an exact bundle, though it is older.
 #[derive(Debug, clap::Args)]
@@ -32,67 +29,36 @@ pub(super) struct Permit {
     /// The bundle that may take its place: its digest or its file.
     #[arg(long, value_name = "DIGEST|FILE")]
     to: String,
-    /// Where the permit is written.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// The root document.
-    #[arg(long, value_name = "FILE")]
-    root: PathBuf,
-    /// The roots that it brings, each signed in full.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    root_chain: Vec<PathBuf>,
-    /// Who makes it, for the journal of the devices.
-    #[arg(long)]
-    author: String,
-    /// Why, likewise.
-    #[arg(long, default_value = "")]
-    reason: String,
     /// Its sequence number, which a device takes only once. Default: the time, so that a later permit is a higher one.
     #[arg(long)]
     seq: Option<u64>,
-    /// The moment after which it is not taken any more.
-    #[arg(long, value_name = "TIME", value_parser = super::moment)]
-    expires: Option<UnixSeconds>,
-    /// The time to write into it, in Unix seconds. Default: this machine's.
-    #[arg(long, value_name = "UNIX")]
-    now: Option<UnixSeconds>,
+    #[command(flatten)]
+    authored: Authored,
 }
 
 pub(super) fn run(permit: &Permit) -> anyhow::Result<()> {
-    let now = permit.now.unwrap_or_else(now);
     let ((from, of), (to, to_of)) = (named(&permit.from)?, named(&permit.to)?);
     ensure!(
         of.zip(to_of).is_none_or(|(of, to_of)| of == to_of),
         "a permit leads from policy to policy, or from release to release"
     );
     ensure!(from != to, "--from and --to are one bundle: nothing is left to permit");
-    let (root, links) = chain(&read_root(&permit.root)?, &permit.root_chain)?;
     let mut devices = permit.device.clone();
     devices.sort();
     devices.dedup();
-    let draft = Draft {
-        author: Author { who: permit.author.clone(), tool: super::TOOL.to_owned(), reason: permit.reason.clone() },
-        target: Target::Devices(devices),
-        seq: permit.seq.unwrap_or_else(|| now.unsigned_abs()),
-        security_floor: 0,
-        issued_at: now,
-        expires_at: permit.expires,
-        base: None,
-        requires: Vec::new(),
-        entries: BTreeMap::new(),
-    };
-    let bundle = draft.assemble_permit(manifest::Permit { from, to }, &root)?;
-    let bundle = pack::with_chain(&bundle, &links)?;
-    disk::replace(&permit.output, &bundle, 0o644).with_context(|| format!("writing {}", permit.output.display()))?;
+    let seq = permit.seq.unwrap_or_else(|| permit.authored.now().unsigned_abs());
+    let draft = permit.authored.draft(Target::Devices(devices), seq);
+    let (bundle, _) = permit.authored.write(|root| Ok(draft.assemble_permit(manifest::Permit { from, to }, root)?))?;
+    let output = permit.authored.output.display();
     let rows = [
-        ("permit", permit.output.display().to_string()),
+        ("permit", output.to_string()),
         ("digest", pack::digest(&bundle)?.to_string()),
-        ("seq", draft.seq.to_string()),
+        ("seq", seq.to_string()),
         ("from", from.to_string()),
         ("to", to.to_string()),
     ];
     print!("{}", print::pairs(&rows));
-    println!("\nIt is not signed yet: tidegate bundle sign {} --key KEY", permit.output.display());
+    println!("\nIt is not signed yet: tidegate bundle sign {output} --key KEY");
     Ok(())
 }
 

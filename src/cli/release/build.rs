@@ -8,14 +8,13 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::bundle::EntryKind;
 use crate::bundle::container::{BundleType, MAX_PAYLOAD};
-use crate::bundle::manifest::{Author, Manifest, Target};
+use crate::bundle::manifest::{Manifest, Target};
 use crate::bundle::pack::{self, Draft};
-use crate::cli::bundle::{chain, read_bundle};
-use crate::cli::root::read_root;
-use crate::cli::{now, print};
-use crate::disk::{self, read_limited};
+use crate::cli::authored::Authored;
+use crate::cli::bundle::read_bundle;
+use crate::cli::print;
+use crate::disk::read_limited;
 use crate::ids::DeviceId;
-use crate::units::UnixSeconds;
 
 /// What a release replaces.
 const PACKAGE: &str = "tidegate";
@@ -30,21 +29,6 @@ pub(in crate::cli) struct Build {
     /// The version of all of them.
     #[arg(long)]
     version: String,
-    /// Where the release is written.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// The root document.
-    #[arg(long, value_name = "FILE")]
-    root: PathBuf,
-    /// The roots that it brings, each signed in full.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    root_chain: Vec<PathBuf>,
-    /// Who makes it, for the journal of the devices.
-    #[arg(long)]
-    author: String,
-    /// Why, likewise.
-    #[arg(long, default_value = "")]
-    reason: String,
     /// The release before it: this one has the next sequence number.
     #[arg(long, value_name = "FILE", required_unless_present = "seq")]
     previous: Option<PathBuf>,
@@ -61,12 +45,8 @@ pub(in crate::cli) struct Build {
     /// A label that a device must have, KEY=VALUE; of one key several values may be given.
     #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::pair, conflicts_with = "device")]
     label: Vec<(String, String)>,
-    /// The moment after which it is not installed any more.
-    #[arg(long, value_name = "TIME", value_parser = crate::cli::moment)]
-    expires: Option<UnixSeconds>,
-    /// The time to write into it, in Unix seconds. Default: this machine's.
-    #[arg(long, value_name = "UNIX")]
-    now: Option<UnixSeconds>,
+    #[command(flatten)]
+    authored: Authored,
 }
 
 pub(super) fn run(build: &Build) -> anyhow::Result<()> {
@@ -86,23 +66,13 @@ pub(super) fn run(build: &Build) -> anyhow::Result<()> {
         }
         (None, None) => bail!("name the release before it with --previous, or its number with --seq"),
     };
-    let (root, links) = chain(&read_root(&build.root)?, &build.root_chain)?;
-    let draft = Draft {
-        author: Author { who: build.author.clone(), tool: crate::cli::TOOL.to_owned(), reason: build.reason.clone() },
-        target: target(build),
-        seq,
-        security_floor: build.security_floor.or(previous.map(|previous| previous.security_floor())).unwrap_or(0),
-        issued_at: build.now.unwrap_or_else(now),
-        expires_at: build.expires,
-        base: None,
-        requires: Vec::new(),
-        entries,
-    };
-    let bundle = pack::with_chain(&draft.assemble_release(&build.version, &root)?, &links)?;
-    disk::replace(&build.output, &bundle, 0o644).with_context(|| format!("writing {}", build.output.display()))?;
+    let floor = build.security_floor.or(previous.map(|previous| previous.security_floor())).unwrap_or(0);
+    let draft = Draft { security_floor: floor, entries, ..build.authored.draft(target(build), seq) };
+    let (bundle, root) = build.authored.write(|root| Ok(draft.assemble_release(&build.version, root)?))?;
+    let output = build.authored.output.display();
     let architectures: Vec<&str> = draft.entries.keys().map(|kind| kind.name()).collect();
     let rows = [
-        ("release", format!("{} ({} bytes)", build.output.display(), bundle.len())),
+        ("release", format!("{output} ({} bytes)", bundle.len())),
         ("digest", pack::digest(&bundle)?.to_string()),
         ("version", build.version.clone()),
         ("seq", seq.to_string()),
@@ -110,7 +80,7 @@ pub(super) fn run(build: &Build) -> anyhow::Result<()> {
         ("packages", architectures.join(", ")),
     ];
     print!("{}", print::pairs(&rows));
-    println!("\nIt is not signed yet: tidegate bundle sign {} --key KEY", build.output.display());
+    println!("\nIt is not signed yet: tidegate bundle sign {output} --key KEY");
     Ok(())
 }
 
