@@ -208,7 +208,7 @@ impl<T> Importer<T> {
         self.enrolled.digest()
     }
 
-    /// The time floor; the daemon shares it, and persists it every ten minutes and at its end.
+    /// The time floor; the daemon shares it, and persists it now and then, and at its end.
     #[must_use]
     pub fn time(&self) -> Arc<TimeFile> {
         Arc::clone(&self.time)

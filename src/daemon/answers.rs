@@ -97,6 +97,11 @@ impl Daemon {
         self.time.load().bounds
     }
 
+    /// Requests that were judged since the start.
+    pub(super) fn judged(&self) -> u64 {
+        Outcome::ALL.iter().map(|outcome| self.counters.requests(*outcome)).sum()
+    }
+
     fn requests(&self) -> Vec<(&'static str, u64)> {
         let counted = |outcome: &Outcome| (outcome.name(), self.counters.requests(*outcome));
         Outcome::ALL.iter().map(counted).filter(|(_, count)| *count > 0).collect()

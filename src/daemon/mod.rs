@@ -381,7 +381,7 @@ async fn attend(
                 kick.notify_one();
                 supervisor.ready(&daemon.line());
             }
-            _ = second.tick() => timekeeper.refresh(),
+            _ = second.tick() => timekeeper.refresh(daemon.judged()),
             _ = feed.tick() => {
                 supervisor.status(&daemon.line());
                 match daemon.hearts.all_fresh(Instant::now()) {

@@ -1,4 +1,5 @@
-//! What the time is worth, refreshed each second for the gateway and written down every ten minutes.
+//! What the time is worth, refreshed each second for the gateway and written down every ten minutes; every hour while
+//! nobody asks.
 
 use std::io;
 use std::sync::Arc;
@@ -17,8 +18,10 @@ use crate::upload;
 
 /// How often the gateway's view is refreshed.
 pub(super) const REFRESH: Duration = Duration::from_secs(1);
-/// How often the floor is written down.
+/// How often the floor is written down while requests come.
 const PERSIST: Duration = Duration::from_secs(600);
+/// How often it is while none comes. Each time is 20 KiB of flash, be it as little as it may: the file system's journal.
+const PERSIST_AT_REST: Duration = Duration::from_secs(3_600);
 /// What the hub's time must raise the floor by to be told, in seconds: less is drift.
 const TOLD: i64 = 60;
 /// How far a clock that nobody vouches for may be behind the floor and still be taken for right, in seconds: two clocks
@@ -34,13 +37,16 @@ pub(super) struct Timekeeper {
     sources: Vec<TimeSource>,
     state: Arc<ArcSwap<TimeState>>,
     persisted: Instant,
+    /// How many requests had been judged then.
+    judged: u64,
     told: Option<TimeQuality>,
 }
 
 impl Timekeeper {
     pub(super) fn new(file: Arc<TimeFile>, config: &Time) -> Self {
         let state = Arc::new(ArcSwap::from_pointee(TimeState::floor(0)));
-        let mut keeper = Self { file, sources: config.trust.clone(), state, persisted: Instant::now(), told: None };
+        let (sources, persisted) = (config.trust.clone(), Instant::now());
+        let mut keeper = Self { file, sources, state, persisted, judged: 0, told: None };
         keeper.show(&moment(&keeper.sources));
         keeper
     }
@@ -50,20 +56,27 @@ impl Timekeeper {
         Arc::clone(&self.state)
     }
 
-    /// Call it every [`REFRESH`], on a runtime. Waits for nothing.
-    pub(super) fn refresh(&mut self) {
+    /// Call it every [`REFRESH`], on a runtime, with the number of requests that were judged since the start. Waits for
+    /// nothing.
+    pub(super) fn refresh(&mut self, judged: u64) {
         let now = moment(&self.sources);
         self.show(&now);
-        if self.persisted.elapsed() >= PERSIST {
-            self.persisted = Instant::now();
+        if self.is_due(Instant::now(), judged) {
+            (self.persisted, self.judged) = (Instant::now(), judged);
             let file = Arc::clone(&self.file);
             // On a thread of its own, and not awaited: a slow card must not hold up the watchdog.
             drop(tokio::task::spawn_blocking(move || {
                 if let Err(error) = file.persist(&Reading::now()) {
-                    warn!(%error, "the time floor could not be written; a power cut now forgets up to twenty minutes");
+                    warn!(%error, "the time floor could not be written; a power cut now forgets what has passed since it last was");
                 }
             }));
         }
+    }
+
+    /// By the floor requests are judged: where none was, less is at stake.
+    fn is_due(&self, now: Instant, judged: u64) -> bool {
+        let interval = if judged == self.judged { PERSIST_AT_REST } else { PERSIST };
+        now.saturating_duration_since(self.persisted) >= interval
     }
 
     /// Writes the floor down for the last time.
@@ -214,6 +227,18 @@ mod tests {
         assert!(lower() >= BUILD_TIME + 1_000_000);
     }
 
+    #[test]
+    fn the_floor_is_written_every_ten_minutes_of_service_and_every_hour_of_rest() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut keeper = keeper(folder.path());
+        keeper.judged = 7;
+        let at = |minutes: u64| keeper.persisted + Duration::from_secs(60 * minutes);
+        assert!(!keeper.is_due(at(9), 8) && keeper.is_due(at(10), 8));
+        assert!(!keeper.is_due(at(59), 7) && keeper.is_due(at(60), 7));
+        // The first request after a rest has it written at once.
+        assert!(keeper.is_due(at(30), 8));
+    }
+
     #[tokio::test]
     async fn a_card_that_stands_still_does_not_hold_up_the_watch() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -221,7 +246,7 @@ mod tests {
         let card = folder.path().join("time.1.part");
         stands_still(&card);
         keeper.persisted = Instant::now().checked_sub(PERSIST).expect("a moment");
-        let refreshed = tokio::task::spawn_blocking(move || (keeper.refresh(), keeper.refresh()));
+        let refreshed = tokio::task::spawn_blocking(move || (keeper.refresh(1), keeper.refresh(2)));
         let refreshed = tokio::time::timeout(Duration::from_secs(20), refreshed).await;
         let _card = goes_on(&card);
         refreshed.expect("it does not wait").expect("no panic");

@@ -272,7 +272,7 @@ impl TimeFile {
     }
 
     /// Whether one of the two records was not whole when this was opened: the floor may then be the one before
-    /// the last, lower by ten minutes or by a signed document that was refused.
+    /// the last, lower by an interval or by a signed document that was refused.
     #[must_use]
     pub fn was_damaged(&self) -> bool {
         self.was_damaged
@@ -342,7 +342,7 @@ impl TimeFile {
         inside.account = inside.account.under(epoch);
     }
 
-    /// Writes the floor as of `reading`: every ten minutes, and when the daemon ends.
+    /// Writes the floor as of `reading`: at intervals, and when the daemon ends.
     pub fn persist(&self, reading: &Reading) -> io::Result<()> {
         let mut inside = self.inside();
         inside.floor = inside.floor.moved(reading);

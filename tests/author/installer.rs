@@ -532,6 +532,19 @@ fn where_no_package_is_installed_nothing_is_promised() {
 }
 
 #[test]
+fn a_device_that_was_not_told_yet_whose_signatures_count_waits_for_that_without_failing() {
+    let Some(board) = Board::new() else { return };
+    let root = board.at().join("p/root.json");
+    let away = board.at().join("root.away");
+    fs::rename(&root, &away).expect("there");
+    let run = board.run();
+    assert!(run.status.success() && !board.own("seen").exists(), "{}", out(&run));
+    assert!(out(&run).contains("nobody's releases are installed"), "{}", out(&run));
+    fs::rename(&away, &root).expect("back");
+    assert!(board.run().status.success() && board.own("seen").exists());
+}
+
+#[test]
 fn a_release_is_built_of_packages_and_shown_before_it_is_signed() {
     let Some(board) = Board::new() else { return };
     let at = board.at();

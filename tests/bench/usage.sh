@@ -6,7 +6,7 @@
 #   tests/bench/usage.sh MINUTES rest      only what is written where nobody asks, which takes hours to be seen
 #
 # Daemons at 0, 1, 10 and 100 requests a second, each with no hub and with one in reach, all at once, each on a disk of its
-# own: an ext4 in a file, mounted as docs/device.md says (lazytime), whose block device counts what is written, journal included (root only; else the kernel's count for
+# own: an ext4 in a file, with blocks of 4 KiB as on a card, whose block device counts what is written, journal included (root only; else the kernel's count for
 # the process and its ended children, without the journal). Then one at as near to 10,000 a second as wrk comes. At the end
 # all of it goes to a hub, where the books must balance: as many records as requests were answered.
 #
