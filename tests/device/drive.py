@@ -393,7 +393,8 @@ class Drive:
         told.append("360 files: TooManyCandidates")
 
         locked = Stick(self.folder / "locked.img")
-        locked.put(self.site.bundle("third"))
+        third = self.site.bundle("third")
+        locked.put(third)
         names = locked.names()
         self.with_stick({"locked": locked}, read_only=True)
         self.expect("the read-only stick", locked.names(), names)
@@ -405,7 +406,7 @@ class Drive:
 
         one, other = Stick(self.folder / "one.img"), Stick(self.folder / "other.img")
         one.put(self.site.bundle("fourth"))
-        other.put(self.folder / "third.tgb", folder / "holiday-1.tgb")
+        other.put(third, folder / "holiday-1.tgb")
         self.with_stick({"first": one, "second": other})
         ends = self.told_on(one), self.told_on(other)
         if "fourth.tgb: Activated" not in ends[0] or not any(word in ends[1] for word in ("Rollback", "AlreadyInstalled")):
@@ -627,7 +628,7 @@ def main():
         drive = Drive(parser.parse_args())
         drive.go()
         failed = False
-    except Failed as error:
+    except (Failed, subprocess.CalledProcessError) as error:
         print(f"device: FAILED: {error}", file=sys.stderr)
         if drive and drive.board.process and drive.board.process.poll() is None:
             try:
