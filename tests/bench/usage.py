@@ -207,6 +207,8 @@ def counted(database, device):
     return db.execute("SELECT coalesce(sum(requests), 0) FROM daily WHERE device = ?", (device,)).fetchone()[0]
 
 
+# Or daemons would go on after whoever ends this, and write into the folder of the next run.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 devices = []
 try:
     database = start_hub()
