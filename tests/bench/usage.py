@@ -218,7 +218,7 @@ try:
     threads = [threading.Thread(target=device.ask, daemon=True) for device in devices if device.rate]
     for thread in threads:
         thread.start()
-    rest(60)  # what a start writes is not counted
+    rest(660 if at_rest else 60)  # what a start writes is not counted, nor a policy's trial of ten minutes
     before = [(device.disk.written(device.process), device.sent) for device in devices]
     print(f"{minutes:g} minutes", file=sys.stderr)
     rest(minutes * 60)
