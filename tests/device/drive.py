@@ -27,6 +27,11 @@ GUEST_SEES = "10.0.2.2"
 MOST_LOST = 10.0
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A board that is switched off under traffic resets its connections: that is the test."""
+
+
 class Upstream(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -46,7 +51,7 @@ class Site:
     def __init__(self, folder, programs):
         self.folder, self.programs = folder, programs
         folder.mkdir(parents=True)
-        self.upstream = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+        self.upstream = Server(("127.0.0.1", 0), Upstream)
         threading.Thread(target=self.upstream.serve_forever, daemon=True).start()
         self.hub_port, self.hub = free_port(), None
         self.policy = folder / "policy"
