@@ -50,7 +50,7 @@ pub use error::{Refused, SemanticProblem};
 pub use importer::{Importer, Moment, Opened, Settings};
 pub use manifest::{DeviceFacts, Entries, EntryKind};
 pub use medium::Medium;
-pub use outcome::{DEFECT, ImportOutcome, Imported, is_taken};
+pub use outcome::{DEFECT, ImportOutcome, Imported, USAGE_MAY_LEAVE, is_taken};
 pub use receipt::Receipt;
 pub use start::{Origin, Records};
 pub use verify::{Verified, verify};

@@ -17,6 +17,9 @@ use crate::units::UnixSeconds;
 pub const DEFECT: &str = "this program is at fault, not the file: report it with the file, which is kept, and the log's line of the \
                           defect; a newer version of this program may take it";
 
+/// The name of [`Imported::UsageMayLeave`].
+pub const USAGE_MAY_LEAVE: &str = "UsageMayLeave";
+
 /// How an import ended.
 #[derive(Debug)]
 pub enum Imported<T> {
@@ -65,7 +68,7 @@ impl<T> Imported<T> {
             Self::HandedOver { .. } => "HandedOver",
             Self::TimeReset { .. } => "TimeReset",
             Self::Enrolled(_) => "Enrolled",
-            Self::UsageMayLeave { .. } => "UsageMayLeave",
+            Self::UsageMayLeave { .. } => USAGE_MAY_LEAVE,
             Self::AlreadyInstalled => "AlreadyInstalled",
             Self::Defect(_) => "Defect",
             Self::Refused(refused) => refused.name(),
@@ -114,7 +117,7 @@ impl<T> Imported<T> {
 pub fn is_taken(result: &str) -> bool {
     matches!(
         result,
-        "Activated" | "Permitted" | "HandedOver" | "TimeReset" | "Enrolled" | "UsageMayLeave" | "AlreadyInstalled"
+        "Activated" | "Permitted" | "HandedOver" | "TimeReset" | "Enrolled" | USAGE_MAY_LEAVE | "AlreadyInstalled"
     )
 }
 

@@ -19,7 +19,7 @@ use crate::bundle::document::MAX_DOCUMENT;
 use crate::bundle::root::RootDocument;
 use crate::bundle::scan::{Candidate, Kind, Scan, known_root, scan};
 use crate::bundle::staging::open_regular;
-use crate::bundle::{Receipt, Refused, is_taken};
+use crate::bundle::{Receipt, Refused, USAGE_MAY_LEAVE, is_taken};
 use crate::cli::carry::{inbox_name, is_of, unverified};
 use crate::cli::receipt::read_public;
 use crate::cli::root::read_root;
@@ -161,7 +161,8 @@ fn take(
         }
         if is_taken(&receipt.result) {
             taken += 1;
-            has_note |= candidate.kind == Kind::UsageNote;
+            // The device's word on what it read, whatever the stick showed before.
+            has_note |= receipt.result == USAGE_MAY_LEAVE;
             permitted.extend(candidate.permits);
         }
         let receipts = arguments.receipts.as_ref().and_then(|folder| Some(folder.join(candidate.path.file_name()?)));
