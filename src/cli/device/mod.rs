@@ -1,25 +1,25 @@
 //! `tidegate device`: on the device, what it asks to be; at the desk, what it is told.
 
 mod export_usage;
+mod signing;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use signing::Signing;
+
 use crate::bundle::document::{Document, DocumentKind, MAX_DOCUMENT};
 use crate::bundle::enrolment::{Enrolment, Labels, Request, Signed};
 use crate::bundle::keyfile::AuthorKey;
 use crate::bundle::root::{Role, RootDocument};
-use crate::cli::bundle::root_beside;
-use crate::cli::confirm::Confirm;
+use crate::cli::print;
 use crate::cli::root::read_root;
-use crate::cli::{PassphraseSource, now, print};
 use crate::disk::{self, read_limited};
 use crate::ids::{DeviceId, Digest, hex};
 use crate::keys::PublicKey;
 use crate::store::device_key;
-use crate::units::UnixSeconds;
 use crate::upload::{self, Undelivered};
 
 #[derive(Debug, clap::Subcommand)]
@@ -85,12 +85,6 @@ pub(super) struct Ask {
 pub(super) struct Enrol {
     /// The device's request; or an enrolment that others have signed, to sign it too.
     request: PathBuf,
-    /// A key file of the policy or the hub role; may be given several times.
-    #[arg(long, required = true, value_name = "FILE")]
-    key: Vec<PathBuf>,
-    /// The root document. Default: root.json of the folder that the key's folder lies in.
-    #[arg(long, value_name = "FILE")]
-    root: Option<PathBuf>,
     /// A label that the device gets, KEY=VALUE; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::pair)]
     label: Vec<(String, String)>,
@@ -100,16 +94,8 @@ pub(super) struct Enrol {
     /// Its place in the order of this device's enrolments. Default: this machine's time in Unix seconds.
     #[arg(long)]
     seq: Option<u64>,
-    /// The time to write into it, in Unix seconds. Default: this machine's.
-    #[arg(long, value_name = "UNIX")]
-    now: Option<UnixSeconds>,
     #[command(flatten)]
-    confirm: Confirm,
-    #[command(flatten)]
-    passphrase: PassphraseSource,
-    /// Where the enrolment is written.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    signing: Signing,
 }
 
 pub(super) fn run(command: Command) -> anyhow::Result<()> {
@@ -184,15 +170,7 @@ fn bring(arguments: &Ask, device: &PublicKey, document: &Document) -> anyhow::Re
 }
 
 fn enrol(arguments: &Enrol) -> anyhow::Result<()> {
-    let root = arguments.root.clone().or_else(|| arguments.key.iter().find_map(|key| root_beside(key)));
-    let root = read_root(&root.context("no root.json lies beside the key: name it with --root")?)?;
-    let keys = arguments.key.iter().map(|path| arguments.passphrase.open(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    for AuthorKey { name, key } in &keys {
-        let id = key.public().id();
-        if ![Role::Policy, Role::Hub].into_iter().any(|role| root.role_keys(role).any(|key| key.id() == id)) {
-            bail!("key {name:?} has neither the role policy nor the role hub in this root");
-        }
-    }
+    let (root, keys) = arguments.signing.open(&[Role::Policy, Role::Hub])?;
     let given = read_document(&arguments.request)?;
     let signed = (given.kind() == DocumentKind::Enrolment).then_some(given.clone());
     let enrolment: Enrolment = match &signed {
@@ -218,15 +196,13 @@ fn enrol(arguments: &Enrol) -> anyhow::Result<()> {
             ("digest", enrolment.digest()?.to_string()),
         ])
     );
-    let names: Vec<_> = keys.iter().map(|key| format!("{:?}", key.name)).collect();
-    arguments.confirm.check(enrolment.digest()?, &names.join(", "))?;
+    arguments.signing.confirm(enrolment.digest()?, &keys)?;
     let sign = |signed: Option<Document>, key: &AuthorKey| match signed {
         Some(signed) => signed.signed_too(&key.key).map(Some),
         None => Document::sign(DocumentKind::Enrolment, &enrolment, &key.key).map(Some),
     };
     let document = keys.iter().try_fold(signed, sign)?.context("no key is given")?;
-    write(&arguments.output, &document)?;
-    println!("\nSigned: {}", arguments.output.display());
+    arguments.signing.write(&document)?;
     match Enrolment::verify(&document, &root) {
         Ok(Signed { role, .. }) => println!("It is complete: signed by the role {}.", role.name()),
         Err(refused) => println!("Pass it on, more must sign: {}", print::visible(refused.detail())),
@@ -237,7 +213,7 @@ fn enrol(arguments: &Enrol) -> anyhow::Result<()> {
 fn draft(arguments: &Enrol, root: &RootDocument, request: &Request, device: &PublicKey) -> anyhow::Result<Enrolment> {
     let mut given = if arguments.labels_as_requested { request.labels.clone() } else { Labels::new() };
     given.extend(labels(&arguments.label)?);
-    let now = arguments.now.unwrap_or_else(now);
+    let now = arguments.signing.now();
     let seq = arguments.seq.or_else(|| u64::try_from(now).ok()).context("the clock is before 1970: give --seq")?;
     Ok(Enrolment::new(root, device, given, seq, now)?)
 }
