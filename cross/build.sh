@@ -41,7 +41,7 @@ if [[ ${1:-} == --twice ]]; then twice=yes && shift; fi
 (($# == 1)) || usage
 target=$1
 
-heading='target                         |  tidegated |   tidegate | first answer | idle RSS'
+heading='target                         |  tidegated |   tidegate | first answer | idle RSS | child RSS'
 if [[ $target == all ]]; then
   [[ ! $twice ]] || usage
   table=() failed=0
@@ -205,15 +205,17 @@ TIDEGATE_SMOKE_FIGURES=$(mktemp)
 export TIDEGATE_SMOKE_FIGURES
 trap 'rm -f "$TIDEGATE_SMOKE_FIGURES"' EXIT
 "${smoke[@]}" >&2
-read -r answer_ms idle_kib <"$TIDEGATE_SMOKE_FIGURES"
+read -r answer_ms idle_kib child_kib <"$TIDEGATE_SMOKE_FIGURES"
 within first_answer_ms "$answer_ms" ms || over=1
 # What an emulator takes is not the program's.
-idle='(emulated)'
+idle='(emulated)' child='(emulated)'
 if [[ ! $qemu ]]; then
-  idle="$idle_kib KiB"
+  idle="$idle_kib KiB" child="$child_kib KiB"
   within idle_rss_kib "$idle_kib" KiB || over=1
+  ((child_kib)) || child='(not seen)'
+  within child_rss_kib "$child_kib" KiB || over=1
 fi
 say "$target done in $((SECONDS - started)) s: $programs"
 if [[ -t 1 ]]; then echo "$heading"; fi
-printf '%-30s | %10d | %10d | %9d ms | %s\n' "$target" "$daemon" "$tool" "$answer_ms" "$idle"
+printf '%-30s | %10d | %10d | %9d ms | %s | %s\n' "$target" "$daemon" "$tool" "$answer_ms" "$idle" "$child"
 exit $((over ? 65 : 0))
