@@ -1,5 +1,6 @@
-# What run.sh and swap.sh share. Sourced: `name` is the folder of the run in BUILD, `here` that of this file.
-# Sets run, site, daemon; gives tidegate, settings, nginx_conf, as_unit; what is put into pids ends with the script.
+# shellcheck shell=sh
+# What run.sh, swap.sh, usage.sh and memory.sh share. Sourced: `name` is the folder of the run in BUILD, `here` that of this file.
+# Sets run, site, daemon; gives the functions below; what is put into pids ends with the script.
 root=$(cd "$here/../.." && pwd)
 BUILD=${BUILD:-${TMPDIR:-/tmp}/tidegate-bench}
 for tool in wrk taskset python3 nginx; do
@@ -17,21 +18,27 @@ tidegate() { "$BUILD/target/dist/tidegate" "$@" >>"$run/tidegate.log" 2>&1 || { 
 # The same where TIDEGATE_PASSPHRASE is set for other keys: those of a benchmark lie in clear.
 tidegate init "$site" --deployment bench --no-passphrase
 
-settings() { # port: the daemon's settings
-    cat >"$run/tidegated.toml" <<CONF
-state = "$run/state"
-inbox = "$run/inbox"
-[trust]
-root = "$site/root.json"
-[time]
-trust = ["rtc"]
-[gateway]
-workers = 1
-[[gateway.listeners]]
-address = "127.0.0.1:$1"
-[admin]
-socket = "$run/admin.sock"
-CONF
+settings() { # port: the daemon's settings in the folder of the run
+    python3 "$here/measure.py" settings "$run" "$site" "$1" >/dev/null
+}
+
+bundle_of_site() { # port of the upstream: the policy of site.py, signed
+    python3 "$here/site.py" "$site" "127.0.0.1:$1"
+    tidegate bundle build "$site" -o "$run/bench.tgb"
+    tidegate bundle sign "$run/bench.tgb" --key "$site/keys/policy.key" --yes
+}
+
+tokens() { # how many, of how many applications: a line of JSON each in $run/tokens, and as wrk's script in $run/tokens.lua
+    seq 0 $(($1 - 1)) | awk -v of="$2" 'BEGIN {print "sub,client,scope"} {printf "user-%d,app-%d,pets:read\n", $1, $1 % of}' >"$run/holders.csv"
+    "$BUILD/target/dist/tidegate" token mint --key "$site/keys/issuer.pem" --kid 2026-01 --iss https://tokens.example.com \
+        --aud edge --ttl 7d --batch "$run/holders.csv" >"$run/tokens"
+    { echo 'local tokens = {'; sed 's/.*"token" *: *\("[^"]*"\).*/  \1,/' "$run/tokens"; cat "$here/tokens.lua"; } >"$run/tokens.lua"
+    sed -n '2s/^ *"\(.*\)",$/\1/p' "$run/tokens.lua" >"$run/token"
+}
+
+upstream_conf() { # port: an nginx that answers as the upstream of site.py
+    nginx_conf up "access_log off; server { listen 127.0.0.1:$1 backlog=1024;
+      location / { default_type application/json; return 200 '{\"id\":7,\"name\":\"Tide\",\"status\":\"available\"}'; } }"
 }
 
 nginx_conf() { # name, listener and location of a server

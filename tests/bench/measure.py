@@ -5,6 +5,7 @@
   idle PID TOKEN ADDRESS                  waits until it serves; after 5 s of rest, its resident memory as below
   memory PID SAMPLES                      resident memory in kB of PID and its children: the last, the highest, the
                                           highest of a child; SAMPLES of 0 is until PID ends
+  settings FOLDER SITE PORT               writes FOLDER/tidegated.toml, of a daemon at PORT with its state in FOLDER
   counts RUN PORT COMMAND...              instructions and allocations a request, by callgrind
   tables RUN DAEMON                       the tables, from the files in the folder RUN
 """
@@ -47,6 +48,33 @@ def until_served(address, request, process=None, within=60.0):
         if time.monotonic() > end or (process and process.poll() is not None):
             sys.exit("the server does not serve")
         time.sleep(0.0005)
+
+
+def settings(folder, site, port, state="state", more=""):
+    """The daemon's settings; their file."""
+    file = pathlib.Path(folder) / "tidegated.toml"
+    file.write_text(f"""
+state = "{folder}/{state}"
+inbox = "{folder}/inbox"
+[trust]
+root = "{site}/root.json"
+[time]
+trust = ["rtc"]
+[gateway]
+workers = 1
+[[gateway.listeners]]
+address = "127.0.0.1:{port}"
+[admin]
+socket = "{folder}/admin.sock"
+{more}""")
+    return file
+
+
+def put(bundle, inbox):
+    """Into the inbox, whole from one moment to the next."""
+    part = pathlib.Path(inbox) / ".bench"
+    shutil.copy(bundle, part)
+    part.rename(pathlib.Path(inbox) / "bench.tgb")
 
 
 def daemon(path, config):
@@ -192,8 +220,7 @@ def main():
         process = daemon(path, config)
         while ask(at(address), head(1, "")) is None:
             time.sleep(0.01)
-        shutil.copy(bundle, f"{inbox}/.part")
-        os.rename(f"{inbox}/.part", f"{inbox}/bench.tgb")
+        put(bundle, inbox)
         until_served(at(address), head(1, pathlib.Path(token).read_text().strip()), process)
         stop(process)
     elif what == "start":
@@ -206,6 +233,8 @@ def main():
         print(memory(int(pid), 1))
     elif what == "memory":
         print(memory(int(rest[0]), int(rest[1])))
+    elif what == "settings":
+        print(settings(*rest))
     elif what == "counts":
         print(counts(rest[0], rest[1], rest[2:]))
     elif what == "tables":

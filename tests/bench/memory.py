@@ -4,16 +4,15 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import time
 
-from measure import ask, head, resident, until_served
+from measure import ask, head, put, resident, settings, until_served
 
 run, builds = pathlib.Path(sys.argv[1]), [one.split("=", 1) for one in sys.argv[2:]]
 ADDRESS = ("127.0.0.1", 19402)
-tokens = [json.loads(line)["token"] for line in (run / "tokens.json").open()]
+tokens = [json.loads(line)["token"] for line in (run / "tokens").open()]
 # musl has an allocator without settings.
 ALLOCATORS = [
     ("its defaults", {}),
@@ -28,16 +27,8 @@ def parts(pid):
     return [int(re.search(rf"{name}:\s+(\d+)", status)[1]) for name in ("VmRSS", "RssAnon", "RssFile")]
 
 
-def load(folder):
-    script = folder / "load.lua"
-    script.write_text("local tokens = {\n" + "".join(f'"{token}",\n' for token in tokens) + """}
-local turn = 0
-function request()
-  turn = turn + 1
-  return wrk.format("GET", "/petstore/1.0/pet/" .. turn % 10000, { ["Authorization"] = "Bearer " .. tokens[turn % #tokens + 1] })
-end
-""")
-    wrk = ["taskset", "-c", "1", "wrk", "-t1", "-c32", "-d10s", "-s", script, f"http://{ADDRESS[0]}:{ADDRESS[1]}"]
+def load():
+    wrk = ["taskset", "-c", "1", "wrk", "-t1", "-c32", "-d10s", "-s", run / "tokens.lua", f"http://{ADDRESS[0]}:{ADDRESS[1]}"]
     return subprocess.Popen(wrk, stdout=subprocess.PIPE, text=True)
 
 
@@ -45,21 +36,7 @@ def measured(name, daemon, environment):
     folder = run / name.replace(" ", "-")
     inbox = folder / "inbox"
     inbox.mkdir(parents=True)
-    config = folder / "tidegated.toml"
-    config.write_text(f"""
-state = "{folder}/state"
-inbox = "{inbox}"
-[trust]
-root = "{run}/site/root.json"
-[time]
-trust = ["rtc"]
-[gateway]
-workers = 1
-[[gateway.listeners]]
-address = "{ADDRESS[0]}:{ADDRESS[1]}"
-[admin]
-socket = "{folder}/admin.sock"
-""")
+    config = settings(folder, run / "site", ADDRESS[1])
     bare = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
 
     def start():
@@ -74,8 +51,7 @@ socket = "{folder}/admin.sock"
     process = start()
     while ask(ADDRESS, head(1, "")) is None:
         time.sleep(0.01)
-    shutil.copy(run / "bench.tgb", inbox / ".bench")
-    (inbox / ".bench").rename(inbox / "bench.tgb")
+    put(run / "bench.tgb", inbox)
     until_served(ADDRESS, head(1, tokens[0]), process)
     stop(process)
 
@@ -83,7 +59,7 @@ socket = "{folder}/admin.sock"
     until_served(ADDRESS, head(1, tokens[0]), process)
     time.sleep(5)
     idle = parts(process.pid)
-    wrk, highest, own, child = load(folder), 0, [0, 0, 0], 0
+    wrk, highest, own, child = load(), 0, [0, 0, 0], 0
     while wrk.poll() is None:
         mine, children = resident(process.pid)
         highest, child = max(highest, mine + children), max(child, children)

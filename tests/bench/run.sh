@@ -26,23 +26,12 @@ chmod -R u+w "$BUILD/bare"
 bare=$BUILD/target/release/bare-forwarder
 
 # --- the site: a policy of some 60 KiB, 1,000 tokens -------------------------------------------------------------------
-python3 "$here/site.py" "$site" 127.0.0.1:19100
-tidegate bundle build "$site" -o "$run/bench.tgb"
-tidegate bundle sign "$run/bench.tgb" --key "$site/keys/policy.key" --yes
-{
-    echo 'local tokens = {'
-    for number in $(seq 1000); do
-        printf '  "%s",\n' "$("$BUILD/target/dist/tidegate" token mint --key "$site/keys/issuer.pem" --kid 2026-01 \
-            --iss https://tokens.example.com --aud edge --sub "user-$number" --client app-7 --scope pets:read --ttl 7d)"
-    done
-    cat "$here/tokens.lua"
-} >"$run/tokens.lua"
-sed -n '2s/^ *"\(.*\)",$/\1/p' "$run/tokens.lua" >"$run/token"
+bundle_of_site 19100
+tokens 1000 200
 settings 19102
 
 # --- nginx: the upstream, and the peer ---------------------------------------------------------------------------------
-nginx_conf up 'access_log off; server { listen 127.0.0.1:19100 backlog=1024;
-  location / { default_type application/json; return 200 "{\"id\":7,\"name\":\"Tide\",\"status\":\"available\"}"; } }'
+upstream_conf 19100
 nginx_conf peer "access_log $run/access.log; limit_req_zone \$http_authorization zone=z:10m rate=1000000r/s;
   upstream up { server 127.0.0.1:19100; keepalive 64; }
   server { listen 127.0.0.1:19103 backlog=1024; limit_req zone=z burst=100000 nodelay;

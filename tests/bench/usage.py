@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import sqlite3
@@ -12,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+
+from measure import put, settings
 
 run, daemon, hub, minutes = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
 HUB_PORT = 19310
@@ -71,29 +72,12 @@ class Device:
         self.disk, self.inbox = Disk(self.folder / "disk"), self.folder / "inbox"
         self.inbox.mkdir()
         self.begin(with_hub)
-        shutil.copy(run / "bench.tgb", self.inbox / ".bench")
-        (self.inbox / ".bench").rename(self.inbox / "bench.tgb")
+        put(run / "bench.tgb", self.inbox)
         self.until(lambda status: status["policy"]["state"] == "active")
 
     def begin(self, with_hub):
-        config = self.folder / "tidegated.toml"
-        text = f"""
-state = "{self.folder}/disk/state"
-inbox = "{self.inbox}"
-[trust]
-root = "{run}/site/root.json"
-[time]
-trust = ["rtc"]
-[gateway]
-workers = 1
-[[gateway.listeners]]
-address = "127.0.0.1:{self.port}"
-[admin]
-socket = "{self.folder}/admin.sock"
-"""
-        if with_hub:
-            text += f'[upload]\nhubs = ["http://127.0.0.1:{HUB_PORT}"]\n'
-        config.write_text(text)
+        hub_told = f'[upload]\nhubs = ["http://127.0.0.1:{HUB_PORT}"]\n' if with_hub else ""
+        config = settings(self.folder, run / "site", self.port, "disk/state", hub_told)
         self.process = start(daemon, "run", "--config", config, log=self.folder / "log")
         self.until(lambda status: True)
 
@@ -132,15 +116,7 @@ socket = "{self.folder}/admin.sock"
 def burst(device, seconds):
     """As near to 10,000 a second as connections come that each wait between their requests."""
     script = run / "burst.lua"
-    heads = "".join(f'"{token}",\n' for token in tokens)
-    script.write_text("local tokens = {\n" + heads + """}
-local turn = 0
-function delay() return 9 end
-function request()
-  turn = turn + 1
-  return wrk.format("GET", "/petstore/1.0/pet/" .. turn % 10000, { ["Authorization"] = "Bearer " .. tokens[turn % #tokens + 1] })
-end
-""")
+    script.write_text("function delay() return 9 end\n" + (run / "tokens.lua").read_text())
     address = f"http://127.0.0.1:{device.port}"
     wrk = ["wrk", "-t1", "-c130", f"-d{seconds}s", "-s", script, address]
     out = subprocess.run(wrk, check=True, capture_output=True, text=True).stdout

@@ -22,14 +22,9 @@ name=usage
 . "$here/common.sh"
 (cd "$root" && CARGO_TARGET_DIR=$BUILD/target cargo build -q --release --bin tidegate-hub)
 
-python3 "$here/site.py" "$site" 127.0.0.1:19300
-tidegate bundle build "$site" -o "$run/bench.tgb"
-tidegate bundle sign "$run/bench.tgb" --key "$site/keys/policy.key" --yes
-seq 0 199 | awk 'BEGIN {print "sub,client,scope"} {printf "user-%d,app-%d,pets:read\n", $1, $1 % 50}' >"$run/holders.csv"
-"$BUILD/target/dist/tidegate" token mint --key "$site/keys/issuer.pem" --kid 2026-01 --iss https://tokens.example.com \
-    --aud edge --ttl 7d --batch "$run/holders.csv" >"$run/tokens"
-nginx_conf up 'access_log off; server { listen 127.0.0.1:19300 backlog=1024;
-  location / { default_type application/json; return 200 "{\"id\":7,\"name\":\"Tide\",\"status\":\"available\"}"; } }'
+bundle_of_site 19300
+tokens 200 50
+upstream_conf 19300
 as_unit
 nginx -c "$run/up.conf" & pids="$pids $!"
 python3 "$here/usage.py" "$run" "$daemon" "$BUILD/target/release/tidegate-hub" "$minutes" ${2:+"$2"}

@@ -14,15 +14,17 @@ import subprocess
 import sys
 import time
 
-from board import Board, Failed, Stick, until
+from board import Board, Failed, until
 from centre import GUEST_SEES, Site
+from sticks import Sticks
 from traffic import Traffic
+from versions import Versions
 
 # What a cut of power may take at most, as docs/usage.md has it: the default sync_interval, and what comes while a sync lasts.
 MOST_LOST = 10.0
 
 
-class Drive:
+class Drive(Sticks, Versions):
     def __init__(self, arguments):
         self.quick, self.cuts = arguments.quick, arguments.cuts
         self.folder = arguments.folder.resolve()
@@ -202,209 +204,6 @@ class Drive:
             raise Failed(f"answers: {seen}")
         return f"answers {seen}; {self.balance()}"
 
-    def bundle_by_stick(self):
-        self.site.write_policy('"GET", "POST"')
-        bundle = self.site.bundle("second")
-        junk, link = self.folder / "junk.tgb", self.folder / "short.tgb"
-        junk.write_bytes(random.Random(1).randbytes(4096))
-        link.write_bytes(bundle.read_bytes()[: bundle.stat().st_size // 2])
-        stick = Stick(self.folder / "stick.img")
-        stick.put(bundle, junk, link)
-        self.board.plug("one", stick.path)
-        since = time.monotonic()
-        until("the policy of the stick serves", 120, lambda: self.sequence() > self.first_seq, 1)
-        took = time.monotonic() - since
-        busy = "systemctl list-units --no-legend --state=activating 'tidegate-sideload@*'"
-        until("the stick is done with", 90, lambda: not self.board.ssh(busy), 1)
-        self.board.unplug("one")
-        receipts = {name for name in stick.names() if name.endswith(".result.json")}
-        if "second.tgb.result.json" not in receipts:
-            raise Failed(f"no receipt on the stick: {stick.names()}")
-        if b"Activated" not in stick.read("second.tgb.result.json"):
-            raise Failed(f"the receipt says {stick.read('second.tgb.result.json')!r}")
-        return f"policy {self.sequence()} in force {took:.1f} s after it was plugged in; receipts {sorted(receipts)}"
-
-    def with_stick(self, sticks, read_only=False):
-        """Plugs sticks in, all at once, waits until the board is done with each, and pulls them out."""
-        ended = "journalctl --quiet -o cat -u 'tidegate-sideload@*' | grep -cE '^(Finished|Failed to start) ' || true"
-        before = int(self.board.ssh(ended))
-        for name, stick in sticks.items():
-            self.board.plug(name, stick.path, read_only)
-        until("the board is done with the sticks", 150, lambda: int(self.board.ssh(ended)) >= before + len(sticks), 1)
-        for name in sticks:
-            self.board.unplug(name)
-
-    def told_on(self, stick):
-        return stick.read(f"tidegate-{self.device}.txt").decode()
-
-    def usage_by_stick(self):
-        """Usage out by a stick with a signed note, into the hub, and the receipts back: no link, no hand on the keyboard."""
-        self.site.stop_hub()
-        with self.traffic(20):
-            time.sleep(5)
-        self.board.ssh("systemctl reload tidegated")
-
-        def is_sealed():
-            spool = self.admin("status")["spool"]
-            return spool["open_bytes"] == 0 and spool["backlog_files"]
-
-        files = until("the usage is sealed", 60, is_sealed, 1)
-        note, key, carried = self.folder / "note.tgd", self.folder / "usage-key.tgd", self.folder / "carried"
-        self.site.tidegate(
-            "device", "export-usage", "--device", self.device, "--until", "2099-01-01T00:00:00Z",
-            "--key", self.site.policy / "keys" / "policy.key", "--yes", "-o", note,
-        )  # fmt: skip
-        self.site.run("tidegate-hub", "usage-key", "--config", self.site.config, key)
-        stick = Stick(self.folder / "usage.img")
-        stick.put(note)
-        self.with_stick({"bare": stick})
-        if "NoUsageKey" not in self.told_on(stick):
-            raise Failed(f"usage left without a key to seal it to: {self.told_on(stick)}")
-        stick.put(key)
-        self.with_stick({"out": stick})
-        carried.mkdir()
-        stick.get_all(carried)
-        sealed = list(carried.rglob("*.tgs"))
-        if len(sealed) < files or list(carried.rglob("*.tgu")):
-            raise Failed(f"{files} files waited, {len(sealed)} are sealed on the stick: {self.told_on(stick)}")
-        self.site.run("tidegate-hub", "import", "--config", self.site.config, carried)
-        stick.put_all(carried / "receipts")
-        self.with_stick({"back": stick})
-        left = self.admin("status")["spool"]["backlog_files"]
-        if left > 1:  # what is asked of the board meanwhile may be sealed meanwhile
-            raise Failed(f"{left} files wait after the receipts came back: {self.told_on(stick)}")
-        self.site.start_hub()
-        return f"{len(sealed)} files out, {len(list((carried / 'receipts').rglob('*.tgr')))} receipts back; {self.balance()}"
-
-    def hostile_sticks(self):
-        """Sticks as people bring them; what each was told, by name, and nothing broken."""
-        dice, told = random.Random(2), []
-        before, device = self.sequence(), self.device
-
-        junk = Stick(self.folder / "junk.img")
-        folder = self.folder / "junk"
-        folder.mkdir()
-        for number in range(40):
-            (folder / f"holiday-{number}.tgb").write_bytes(dice.randbytes(dice.choice([0, 1, 200, 70_000])))
-        (folder / "note.tgd").write_bytes(b'{"body":' + dice.randbytes(500))
-        junk.put(*folder.iterdir())
-        self.with_stick({"junk": junk})
-        lines = self.told_on(junk)
-        if lines.count("holiday-") != 40 or "nothing there that this device takes" not in lines:
-            raise Failed(f"of the junk it told: {lines}")
-        told.append("junk: 41 refused by name")
-
-        full = Stick(self.folder / "full.img")
-        full.put(*[folder / f"holiday-{number}.tgb" for number in range(40)])
-        for number in range(8):
-            for other in range(40):
-                full.put(folder / f"holiday-{other}.tgb", to=f"::/copy-{number}-{other}.tgb")
-        self.with_stick({"full": full})
-        if "TooManyCandidates" not in self.told_on(full):
-            raise Failed(f"of 360 files it told: {self.told_on(full)}")
-        told.append("360 files: TooManyCandidates")
-
-        locked = Stick(self.folder / "locked.img")
-        third = self.site.bundle("third")
-        locked.put(third)
-        names = locked.names()
-        self.with_stick({"locked": locked}, read_only=True)
-        self.expect("the read-only stick", locked.names(), names)
-        if self.sequence() <= before:
-            raise Failed("the policy of a read-only stick is not in force")
-        if "third.tgb.result.json" not in self.board.ssh("ls /var/lib/tidegate/inbox"):
-            raise Failed("the receipt of a read-only stick is not in the inbox")
-        told.append("read-only: Activated")
-
-        one, other = Stick(self.folder / "one.img"), Stick(self.folder / "other.img")
-        one.put(self.site.bundle("fourth"))
-        other.put(third, folder / "holiday-1.tgb")
-        self.with_stick({"first": one, "second": other})
-        ends = self.told_on(one), self.told_on(other)
-        if "fourth.tgb: Activated" not in ends[0] or not any(word in ends[1] for word in ("Rollback", "AlreadyInstalled")):
-            raise Failed(f"of two sticks at once it told: {ends}")
-        told.append("two at once: each its own")
-
-        before = self.sequence()
-        pulled = Stick(self.folder / "pulled.img")
-        pulled.put(self.site.bundle("fifth"))
-        for number in range(6):
-            self.board.plug("pulled", pulled.path)
-            time.sleep(dice.uniform(0.5, 8))
-            self.board.unplug("pulled")
-        busy = "systemctl list-units --no-legend --state=activating,deactivating 'tidegate-sideload@*'"
-        until("the stick is let go", 60, lambda: not self.board.ssh(busy), 1)
-        parts = self.board.ssh("ls -A /var/lib/tidegate/inbox").split()
-        if sum(name.endswith(".part") for name in parts) > 4 or not self.is_ready():
-            raise Failed(f"after a stick was pulled out six times: {parts}")
-        self.with_stick({"whole": pulled})
-        if self.sequence() <= before or "fifth.tgb: " not in self.told_on(pulled):
-            raise Failed(f"the stick that was pulled out is not taken: {self.told_on(pulled)}")
-        told.append("pulled out 6 times, then whole: taken")
-        self.last_seq = self.sequence()
-        self.expect("the device", self.board.ssh("tidegate device key").strip(), device)
-        self.expect("a good token", self.ask(self.good), 200)
-        return "; ".join(told)
-
-    def package_of(self, version, break_it):
-        """The package once more, with another version; its daemon does not start where `break_it`."""
-        folder, file = self.folder / f"deb-{version}", self.folder / f"tidegate_{version}_arm64.deb"
-        subprocess.run(["dpkg-deb", "-R", self.upgrade, folder], check=True)
-        control = folder / "DEBIAN" / "control"
-        lines = control.read_text().splitlines(keepends=True)
-        control.write_text("".join(f"Version: {version}\n" if line.startswith("Version: ") else line for line in lines))
-        if break_it:
-            (folder / "usr/bin/tidegated").write_text("#!/bin/sh\nexit 1\n")
-        subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-b", folder, file], check=True, stdout=subprocess.DEVNULL)
-        return file
-
-    def release(self, number, version, break_it=False):
-        """A signed release of the package; its file."""
-        file, policy = self.folder / f"release-{number}.tgb", self.site.policy
-        order = ["--seq", "1"] if number == 1 else ["--previous", self.folder / f"release-{number - 1}.tgb"]
-        self.site.tidegate(
-            "release", "build", "--version", version, self.package_of(version, break_it), *order, "--root", policy / "root.json",
-            "--author", "board", "-o", file,
-        )  # fmt: skip
-        known = ["--previous", self.folder / f"release-{number - 1}.tgb"] if number > 1 else []
-        self.site.tidegate(
-            "bundle", "sign", file, "--key", policy / "keys" / "release.key", "--root", policy / "root.json", *known, "--yes"
-        )
-        return file
-
-    def installed(self):
-        return self.board.ssh("dpkg-query -W -f='${Version}' tidegate").strip()
-
-    def ended(self):
-        """How the release that was brought last ended; None while it is under way."""
-        told = json.loads(self.board.ssh("cat /var/lib/tidegate-release/status.json 2>/dev/null || echo '{}'"))
-        return told if told.get("result") not in (None, "Installing") else None
-
-    def releases(self):
-        """A release by stick, under traffic; and one whose daemon does not start: the version before comes back by itself."""
-        good, bad = f"{self.installed()}+r1", f"{self.installed()}+r2"
-        stick = Stick(self.folder / "release.img")
-        stick.put(self.release(1, good))
-        with self.traffic(10) as traffic:
-            self.with_stick({"release": stick})
-            if "release-1.tgb: HandedOver" not in self.told_on(stick):
-                raise Failed(f"of the release it told: {self.told_on(stick)}")
-            until("the release is installed", 300, lambda: self.ended() and self.installed() == good, 2)
-            until("it serves again", 60, self.is_ready)
-        self.expect("the release", self.ended()["result"], "Installed")
-        if set(traffic.statuses()) != {200}:
-            raise Failed(f"answers while the release was installed: {traffic.statuses()}")
-        self.board.scp(self.release(2, bad, break_it=True), to="/var/lib/tidegate/inbox/.release-2.part")
-        self.board.ssh("cd /var/lib/tidegate/inbox && chown tidegate:tidegate .release-2.part && mv .release-2.part release-2.tgb")
-        since = time.monotonic()
-        until("the release that does not start is put back", 600, lambda: (self.ended() or {}).get("seq") == 2, 2)
-        took = time.monotonic() - since
-        self.expect("the release that does not start", self.ended()["result"], "RolledBack")
-        self.expect("the version", self.installed(), good)
-        until("it serves again", 90, self.is_ready)
-        self.expect("the policy", self.sequence(), self.last_seq)
-        return f"{good} Installed, {sum(traffic.statuses().values())} requests, none refused; {bad} RolledBack after {took:.0f} s; {self.balance()}"
-
     def killed_daemon(self):
         before = self.site.gaps()
         with self.traffic(30) as traffic:
@@ -488,21 +287,6 @@ class Drive:
         answered = sum(one.answered() for one in self.past) - self.excused
         until("usage is at the hub after the link came back", 120, lambda: self.site.counted() >= answered, 1)
         return f"{traffic.answered()} requests without a hub; all there {time.monotonic() - since:.0f} s after the link was back"
-
-    def upgraded(self):
-        before = self.board.ssh("dpkg-query -W -f='${Version}' tidegate").strip()
-        self.board.scp(self.upgrade, to="/tmp/upgrade.deb")
-        with self.traffic(20) as traffic:
-            time.sleep(3)
-            self.board.ssh("dpkg --force-confold -i /tmp/upgrade.deb", patience=400)
-            until("it serves again", 60, self.is_ready)
-            time.sleep(3)
-        after = self.board.ssh("dpkg-query -W -f='${Version}' tidegate").strip()
-        seen = traffic.statuses()
-        if set(seen) != {200}:
-            raise Failed(f"answers while it was upgraded: {seen}")
-        self.expect("the policy", self.sequence(), self.last_seq)
-        return f"{before} to {after}: {seen[200]} requests, none refused; {self.balance()}"
 
     def reload(self):
         pid = self.board.ssh("systemctl show -P MainPID tidegated").strip()
