@@ -155,6 +155,7 @@ system() {
   put repart.conf /usr/lib/repart.d/50-tidegate-data.conf "$to"
   put wired.network /etc/systemd/network/80-wired.network "$to"
   put journald.conf /etc/systemd/journald.conf.d/tidegate.conf "$to"
+  put timesyncd.conf /etc/systemd/timesyncd.conf.d/tidegate.conf "$to"
   put sshd.conf /etc/ssh/sshd_config.d/tidegate.conf "$to"
   for unit in tidegated.service tidegated.socket tidegate-first-boot.service; do
     put data.conf "/etc/systemd/system/$unit.d/data.conf" "$to"
