@@ -2,8 +2,8 @@
 # Smoke test of the two programs in BINARY_DIR: the command writes a policy, signs a bundle and mints a token; the daemon
 # starts with no policy, takes the bundle, lets one request through, refuses one, seals one usage file with both, and
 # stops cleanly; then it starts once more, and it is measured how long that takes to the first answered request, what memory
-# the spool's child had at most to seal it, and what the daemon has a while later. All in a throw-away folder, on loopback. For another architecture's programs:
-# cross/emulate.sh.
+# the spool's child had at most to seal it, and what the daemon has a while later. All in a throw-away folder, on loopback.
+# For another architecture's programs: cross/emulate.sh.
 #
 # usage: cross/smoke.sh BINARY_DIR
 #
