@@ -53,7 +53,8 @@ if [[ $target == all ]]; then
     echo "$row" >&2
     table+=("$row")
   done
-  printf '\n%s\n' "$heading" "${table[@]}"
+  echo
+  printf '%s\n' "$heading" "${table[@]}"
   exit "$failed"
 fi
 
