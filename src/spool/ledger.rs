@@ -423,4 +423,6 @@ mod retain_tests;
 #[cfg(all(test, feature = "hub"))]
 pub(crate) mod sim_tests;
 #[cfg(test)]
+mod sync_tests;
+#[cfg(test)]
 mod tests;
