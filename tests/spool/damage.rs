@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tidegate::disk::free_bytes;
 use tidegate::keys::sha256;
 use tidegate::spool::backlog::Backlog as _;
 use tidegate::spool::record::{GapReason, Outcome};
@@ -352,11 +353,19 @@ impl Hog {
         Self { is_over, thread, file: path }
     }
 
-    /// Gives all of it back.
+    /// Gives all of it back. A file that is removed while the system writes it, for somebody's `sync` perhaps, keeps its
+    /// room until that is done: tens of milliseconds, as measured, in which a spool that starts finds a full disk.
     fn stop(self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().expect("it ends");
-        fs::remove_file(self.file).expect("removed");
+        let free = || free_bytes(self.file.parent().expect("a folder")).expect("the disk tells");
+        let (taken, before) = (fs::metadata(&self.file).expect("it is there").len(), free());
+        fs::remove_file(&self.file).expect("removed");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while free() < before + taken / 2 {
+            assert!(Instant::now() < deadline, "{} of {taken} bytes are free", free());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate::ids::RequestId;
 use tidegate::keys::{SigningKey, sha256};
-use tidegate::spool::backlog::{Backlog as _, UsageFile};
+use tidegate::spool::backlog::{Backlog as _, Unavailable, UsageFile};
 use tidegate::spool::record::{Client, Gap, Outcome, RollUp, Row, UsageRecord};
 use tidegate::spool::{Config, Intake, Program, Spool, child, segment};
 use tidegate::units::{Span, TimeQuality};
@@ -140,13 +140,18 @@ impl Books {
     }
 }
 
+/// The answer; what the spool says of itself, where it has none.
+fn answered<T>(spool: &Spool, answer: Result<T, Unavailable>) -> T {
+    answer.unwrap_or_else(|Unavailable| panic!("the spool has no answer: {:?}", spool.status()))
+}
+
 /// Seals everything, takes every file out and acknowledges it.
 pub(crate) fn drain(spool: &Spool, books: &mut Books) {
     loop {
         spool.seal_now();
-        match wait(spool.oldest(None)).expect("the spool answers") {
+        match answered(spool, wait(spool.oldest(None))) {
             Some(file) => {
-                wait(spool.acknowledge(file.at, &file.digest)).expect("the spool answers");
+                answered(spool, wait(spool.acknowledge(file.at, &file.digest)));
                 books.enter(file);
             }
             None if spool.status().open_bytes == 0 => return,
