@@ -236,14 +236,17 @@ fn flash(folder: &Path, kib: u64) {
     println!("{:?}", spool.status());
 }
 
-/// Bytes of disk that a folder takes.
+/// Bytes of disk that a folder takes. Looks again where a generation was renamed or removed meanwhile.
 fn taken(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).expect("a folder").flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => taken(&entry.path()),
-        metadata => metadata.map_or(0, |metadata| metadata.blocks() * 512),
-    });
-    sizes.sum()
+    fn sum(folder: &Path) -> std::io::Result<u64> {
+        fs::read_dir(folder)?.try_fold(0, |bytes, entry| {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            Ok(bytes + if metadata.is_dir() { sum(&entry.path())? } else { metadata.blocks() * 512 })
+        })
+    }
+    let found = (0..100).find_map(|_| sum(folder).ok());
+    found.expect("a folder that can be read")
 }
 
 /// Bytes that this process and its ended children sent to the disk.
