@@ -78,6 +78,30 @@ fn the_tables_are_whole() {
     assert_eq!(tables.imports.get("ids").map(Vec::len), Some(0), "the lowest ground imports nothing");
 }
 
+/// The targets that ship stand in a script, in two tables and in a document: a board that one of them forgot is not built,
+/// not held to a budget, or not found.
+#[test]
+fn the_targets_are_the_same_wherever_they_stand() {
+    let text = |name: &str| fs::read_to_string(root().join(name)).expect("it is there");
+    let tables = |text: &str| -> toml::Table { text.parse().expect("it is TOML") };
+    let script = text("cross/build.sh");
+    let list =
+        script.split("shipped=(").nth(1).and_then(|rest| rest.split(')').next()).expect("the script has the list");
+    let shipped: BTreeSet<&str> = list.split_whitespace().collect();
+    assert_eq!(shipped.len(), 6, "{shipped:?}");
+
+    let (cross, budgets, document) =
+        (tables(&text("Cross.toml")), tables(&text("cross/budgets.toml")), text("docs/device.md"));
+    let in_cross: BTreeSet<&str> = cross["target"].as_table().expect("tables").keys().map(String::as_str).collect();
+    assert_eq!(in_cross, shipped, "Cross.toml");
+    let with_this_machine = &shipped | &BTreeSet::from(["x86_64-unknown-linux-gnu"]);
+    assert_eq!(budgets.keys().map(String::as_str).collect::<BTreeSet<_>>(), with_this_machine, "cross/budgets.toml");
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let in_document: BTreeSet<&str> =
+        rows.filter(|cell| cell.contains("-unknown-linux-") && !cell.contains('`')).collect();
+    assert_eq!(in_document, with_this_machine, "docs/device.md");
+}
+
 /// What `check` says of a file that is whole but for `body`.
 fn said(name: &str, body: &str) -> Vec<String> {
     check(name, &format!("//! Head.\n{body}"), &tables()).into_iter().map(|violation| violation.0).collect()
