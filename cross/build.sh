@@ -23,7 +23,7 @@ usage() {
   cat >&2 <<'EOF'
 usage: cross/build.sh TARGET            builds it, smoke-tests it, and prints its line of the table
        cross/build.sh all               the first six of these, and the table
-       cross/build.sh --twice TARGET    builds it in two other folders, and compares the bytes
+       cross/build.sh --twice TARGET    builds it in two other folders, with tools in two, and compares the bytes
 
   aarch64-unknown-linux-musl     64-bit ARM, static
   armv7-unknown-linux-musleabihf 32-bit ARM (Pi 2 and 3), static
@@ -79,6 +79,8 @@ esac
 . "$root/cross/toolchain.sh"
 
 mkdir -p "$cache"
+# As the compiler finds it: its links followed.
+cache=$(cd "$cache" && pwd -P)
 out=${CARGO_TARGET_DIR:-$root/target}
 # Nothing unwinds through the C of zstd and ring: a panic is Rust's.
 export CFLAGS="${CFLAGS:+$CFLAGS }-fno-asynchronous-unwind-tables -fno-unwind-tables"
@@ -116,8 +118,14 @@ prepare() {
 # Compiles the project in folder $1 into the target folder $2.
 compile() {
   local project=$1 into=$2
-  # Panic messages name source files: not by this machine's folders.
-  local flags=("--remap-path-prefix=$project=/tidegate" "--remap-path-prefix=${CARGO_HOME:-${HOME:-/root}/.cargo}=/cargo") build=(build)
+  # Panic messages name source files: not by this machine's folders. The last that fits counts.
+  local flags=(
+    "--remap-path-prefix=$project=/tidegate"
+    "--remap-path-prefix=$into=/tidegate/target"
+    "--remap-path-prefix=$cache=/toolchain" # std, where it is built from source
+    "--remap-path-prefix=${CARGO_HOME:-${HOME:-/root}/.cargo}=/cargo"
+  )
+  local build=(build)
   if [[ $linker == zig ]]; then
     build=(zigbuild)
     # zig brings the C library's start files itself.
@@ -148,15 +156,24 @@ compile() {
     --no-default-features --bin tidegated --bin tidegate
 }
 
-# Two builds in two folders that have nothing in common but what is committed and changed here.
+# Two builds in two folders that have nothing in common but what is committed and changed here; the second with compiler, std and
+# crates in another cache folder, as another user has.
 compare() {
-  local folder side program different=0
+  local folder side tool program different=0
   folder=$(mktemp -d)
   # shellcheck disable=SC2064 # now
   trap "rm -rf '$folder'" EXIT
   for side in one another/place; do
     mkdir -p "$folder/$side"
     git -C "$root" ls-files -z --cached --others --exclude-standard | (cd "$root" && xargs -0 cp --parents -t "$folder/$side")
+    if [[ $side == another/place ]]; then
+      mkdir "$folder/tools"
+      for tool in "$cache"/{cargo,lld,zig,debian-rust-*}; do
+        [[ ! -e $tool ]] || cp -a "$tool" "$folder/tools"
+      done
+      cache=$(cd "$folder/tools" && pwd -P)
+      prepare
+    fi
     compile "$folder/$side" "$folder/$side/built"
   done
   for program in tidegated tidegate; do
@@ -192,6 +209,12 @@ fi
 compile "$root" "$out"
 say "built in $((SECONDS - started)) s"
 programs=$out/$target/dist
+for folder in "$root" "$out" "$cache" "${CARGO_HOME:-${HOME:-/root}/.cargo}"; do
+  [[ ! $folder =~ ^/(tidegate|toolchain|cargo)$ ]] || continue
+  if found=$(grep --text --only-matching --max-count=1 --fixed-strings "$folder/" "$programs/tidegated" "$programs/tidegate"); then
+    refuse 65 "$target: a program names a folder of the machine that built it: ${found%%:*}: $folder"
+  fi
+done
 [[ $(budget tidegated) && $(budget tidegate) ]] || refuse 65 "cross/budgets.toml has no budget of tidegated and tidegate for $target"
 over=0
 daemon=$(stat --format=%s "$programs/tidegated") tool=$(stat --format=%s "$programs/tidegate")
