@@ -19,6 +19,8 @@
 # ssh key are made at the first boot. What is fetched stays in the cache folder (TIDEGATE_CROSS_CACHE). Needs root, for files of
 # other owners; mounts nothing on this machine. Exit: 0 made, 64 wrong usage, 69 something is missing, else a step failed.
 set -euo pipefail
+# What goes onto a card has the same modes whoever makes it.
+umask 022
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=aarch64 # of toolchain.sh's messages

@@ -18,6 +18,8 @@
 # Exit: 0 packaged, 64 wrong usage, 65 other bytes the second time or what cannot be packaged, 69 something is missing (its
 # message names it), else a step failed.
 set -euo pipefail
+# What ships has the same modes whoever packages it.
+umask 022
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 usage() {

@@ -5,6 +5,8 @@
 #   ./install.sh --remove    stops it and takes its files away; settings and state stay
 #   ./install.sh --purge     the same, and deletes settings and state: the device's key, and usage that no hub has yet
 set -eu
+# The daemon's user reads settings and programs, whatever mask root has.
+umask 022
 
 here=$(cd "$(dirname "$0")" && pwd)
 if [ "$(id -u)" -ne 0 ]; then

@@ -87,6 +87,7 @@ check_installed() {
   done <<'EOF'
 /usr/bin/tidegated 755 root:root
 /usr/bin/tidegate 755 root:root
+/usr/lib/tidegate 755 root:root
 /usr/lib/tidegate/stick 755 root:root
 /usr/lib/tidegate/release 755 root:root
 /usr/lib/systemd/system/tidegate-release.path 644 root:root
@@ -97,6 +98,7 @@ check_installed() {
 /usr/lib/udev/rules.d/60-tidegate.rules 644 root:root
 /usr/lib/sysusers.d/tidegate.conf 644 root:root
 /usr/lib/tmpfiles.d/tidegate.conf 644 root:root
+/etc/tidegate 755 root:root
 /etc/tidegate/tidegated.toml 644 root:root
 /etc/tidegate/tidegated.d 755 root:root
 /usr/share/man/man8/tidegated.8.gz 644 root:root
@@ -232,7 +234,7 @@ if [[ $tarball ]]; then
   pretend_systemd
   tar --extract --file "$tarball" --directory "$root/given" --no-same-owner
   install=/given/$(basename "$tarball" .tar.gz)/install.sh
-  check 'it installs' inside "$install"
+  check 'it installs, also where root has a strict mask' inside sh -c "umask 077 && exec $install"
   check_installed
   check_enabled
   check 'releases, which are packages, are not taken' not test -L "$root$releases"
