@@ -5,6 +5,7 @@
 # usage: cross/image.sh --deb FILE -o IMAGE [--boot DIR] [--size MiB]   an image to write onto a card, a stick or an eMMC
 #        cross/image.sh --overlay --tar FILE -o OVERLAY.tar.gz          from cross/package.sh's archive: files for the root
 #                                                                       partition of a card that has a system already
+#        cross/image.sh --fetch                                         only what an image takes of Debian, into the cache folder
 #
 #   --boot DIR   goes into the small partition's folder `tidegate`: root.json, settings, authorized_keys, bundles
 #   --size MiB   of the whole image; the rest of a larger card is taken at the first boot (default: as small as it gets)
@@ -28,12 +29,13 @@ target=aarch64 # of toolchain.sh's messages
 . "$root/cross/toolchain.sh"
 here=$root/cross/image
 
-usage() { sed -n '5,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 64; }
+usage() { sed -n '5,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 64; }
 
 mode=image deb='' archive='' out='' boot='' size=''
 while (($#)); do
   case $1 in
     --overlay) mode=overlay && shift && continue ;;
+    --fetch) mode=fetch && shift && continue ;;
     --deb | --tar | -o | --boot | --size) (($# >= 2)) || usage ;;
     *) usage ;;
   esac
@@ -46,7 +48,7 @@ while (($#)); do
   esac
   shift 2
 done
-[[ $out ]] || usage
+[[ $out || $mode == fetch ]] || usage
 mkdir -p "$cache"
 work=$(mktemp -d "$cache/image.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -168,6 +170,8 @@ system() {
   enable systemd-resolved.service multi-user.target "$to"
   # It looks for the disk of the root file system, which is an overlay here: tidegate-grow names the disk.
   ln -sfn /dev/null "$to/etc/systemd/system/systemd-repart.service"
+  # It looks for volumes of LVM, which no such card has, for seven seconds of each boot of the emulated board.
+  ln -sfn /dev/null "$to/etc/systemd/system/e2scrub_reap.service"
   ln -sfn ../run/systemd/resolve/stub-resolv.conf "$to/etc/resolv.conf"
   # What each board makes itself.
   rm -f "$to"/etc/ssh/ssh_host_* "$to/var/lib/dbus/machine-id" "$to"/var/lib/tidegate/device.key
@@ -244,13 +248,14 @@ if [[ $mode == overlay ]]; then
   say "$out: unpack it as root over the root partition of the card: tar -C /media/you/rootfs --no-overwrite-dir -xzf ${out##*/}"
   exit
 fi
-[[ -f $deb ]] || usage
+[[ -f $deb || $mode == fetch ]] || usage
 ((EUID == 0)) || refuse 69 'only root can write files of other owners: run it as root'
 exec 9>"$cache/image.lock"
 flock 9
 need_packages mmdebstrap e2fsprogs dosfstools mtools fdisk kmod cpio zstd qemu-user-static debian-archive-keyring python3
 base
 kernel
+[[ $mode != fetch ]] || exit 0
 initial
 system
 card

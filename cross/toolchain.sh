@@ -29,12 +29,17 @@ need_packages() {
   command -v apt-get >/dev/null || refuse 69 "no apt-get here: this script fetches its tools from Debian's packages; on another system use cross or cargo zigbuild (docs/device.md)"
   for package in "$@"; do installed "$package" || missing+=("$package"); done
   ((${#missing[@]})) || return 0
-  local command="apt-get install --yes --no-install-recommends ${missing[*]}"
+  local command="apt-get install --yes --no-install-recommends ${missing[*]}" lock
   ((EUID == 0)) || refuse 69 "missing packages; as root run: $command"
   say "installing ${missing[*]}"
-  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}" >"$cache/apt.log" 2>&1 </dev/null ||
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"; } >"$cache/apt.log" 2>&1 </dev/null ||
+  # One of these scripts at a time; whoever else holds dpkg has ten minutes.
+  exec {lock}>"$cache/apt-lock"
+  flock "$lock"
+  local install=(apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends "${missing[@]}")
+  local -x DEBIAN_FRONTEND=noninteractive
+  "${install[@]}" >"$cache/apt.log" 2>&1 </dev/null || { apt-get update && "${install[@]}"; } >"$cache/apt.log" 2>&1 </dev/null ||
     { tail -n 20 "$cache/apt.log" >&2; refuse 69 "could not install: ${missing[*]} (by hand: apt-get update, then $command)"; }
+  exec {lock}>&-
 }
 
 # True where the toolchain on PATH (rustup's, pinned by rust-toolchain.toml) can compile for $1 as it is.

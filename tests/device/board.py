@@ -47,7 +47,7 @@ class Board:
         subprocess.run(["cp", "--sparse=always", image, self.card], check=True)
         os.truncate(self.card, CARD)  # a card is larger than what is written onto it
         self.ports = {port: free_port() for port in [22, *forward]}
-        self.process = self.qmp = None
+        self.process = self.qmp = self.shared = None
         self.boots = 0
 
     def start(self, clock="utc"):
@@ -73,6 +73,14 @@ class Board:
     def up(self, patience=240):
         """Waits until somebody can log in; seconds since power on are what the caller measures."""
         until(f"a login on the board (see {self.folder}/serial-{self.boots}.log)", patience, lambda: self.try_ssh("true"))
+        # Each login of its own costs the emulated board a second: those that follow share this one. Where it ends they do without.
+        command = ["ssh", "-M", "-N", *self.ssh_options("-p"), "root@127.0.0.1"]
+        with (self.folder / "ssh.log").open("a") as log:
+            self.shared = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        until("the shared login", 20, self.shared_login().exists, 0.1)
+
+    def shared_login(self):
+        return self.folder / f"ssh-{self.boots}"
 
     def ask(self, command, **arguments):
         """One command of the emulator's monitor (QMP)."""
@@ -118,12 +126,19 @@ class Board:
         """Takes the power away."""
         self.process.kill()
         self.process.wait()
+        if self.shared:
+            self.shared.kill()
+            self.shared.wait()
+            self.shared = None
         if self.qmp:
             self.qmp.close()
         self.qmp = None
 
     def ssh_options(self, port):
-        quiet = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=10"]
+        quiet = [
+            "BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=10",
+            f"ControlPath={self.shared_login()}",
+        ]  # fmt: skip
         return [word for option in quiet for word in ("-o", option)] + ["-i", str(self.key), port, str(self.ports[22])]
 
     def try_ssh(self, command, patience=20):
