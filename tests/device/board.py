@@ -77,7 +77,7 @@ class Board:
         command = ["ssh", "-M", "-N", *self.ssh_options("-p"), "root@127.0.0.1"]
         with (self.folder / "ssh.log").open("a") as log:
             self.shared = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        until("the shared login", 20, self.shared_login().exists, 0.1)
+        until("the shared login", 20, lambda: self.shared_login().exists() or self.shared.poll() is not None, 0.1)
 
     def shared_login(self):
         return self.folder / f"ssh-{self.boots}"
