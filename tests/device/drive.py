@@ -224,7 +224,7 @@ class Drive(Sticks, Versions):
         lost_before, unknown_before = self.site.gaps()
         counted_before, answered_before = self.site.counted(), sum(one.answered() for one in self.past)
         with self.traffic(20) as traffic:
-            time.sleep(random.Random(number).uniform(6, 14))
+            time.sleep(random.Random(number).uniform(5, 11))
             cut = time.time()
             self.board.kill()
         self.boot()
