@@ -242,7 +242,8 @@ if [[ $mode == overlay ]]; then
   tar --extract --gzip --file "$archive" --directory "$work/unpacked"
   cp -r "$work/unpacked"/*/files/. "$work/root/"
   personal "$work/root"
-  tar --create --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --directory "$work/root" \
+  # Of the archive's time, so that the same archive gives the same bytes.
+  tar --create --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --mtime="@$(stat --format=%Y "$work/unpacked"/*)" --directory "$work/root" \
     --exclude=./usr/share/man --exclude=./usr/share/lintian . | gzip -9n >"$out.part"
   mv "$out.part" "$out"
   say "$out: unpack it as root over the root partition of the card: tar -C /media/you/rootfs --no-overwrite-dir -xzf ${out##*/}"
